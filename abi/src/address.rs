@@ -1,0 +1,47 @@
+//! Who an address belongs to: the longest-prefix tables `addresses4` and `addresses6`.
+
+use crate::endpoint::Slot;
+
+/// Key of a longest-prefix trie as the kernel lays it out (`struct bpf_lpm_trie_key`).
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Prefix<A> {
+    /// Number of leading bits that count.
+    pub length: u32,
+    /// The address; bits beyond `length` are 0.
+    pub address: A,
+}
+
+/// What is known of the addresses below a prefix. No entry: somebody outside the cluster.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AddressEntry {
+    /// Where such an address lives.
+    pub kind: AddressKind,
+    /// Of [`AddressKind::Endpoint`], the slot in `endpoints`; of `RemotePods` and `Node`, the slot in `nodes`; else 0.
+    pub slot: Slot,
+    /// The policy identity; 0 is nobody in particular.
+    pub identity: u32,
+}
+
+/// Where an address lives.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AddressKind {
+    /// Outside the cluster. An entry of this kind exists only to carry an identity.
+    Outside = 0,
+    /// Outside the cluster, but reached with the pod's own address: exempt from masquerading.
+    Unmasqueraded = 1,
+    /// A pod on this node.
+    Endpoint = 2,
+    /// This node's pool of pod addresses: below it, what is not an endpoint is nobody.
+    LocalPods = 3,
+    /// This node itself.
+    Host = 4,
+    /// Pods of another node.
+    RemotePods = 5,
+    /// Another node itself.
+    Node = 6,
+}
+
+const _: () = assert!(size_of::<AddressEntry>() == 12);

@@ -1,0 +1,83 @@
+//! A blocking client.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::message::{Answer, Call, Failure, Outcome, Request, Response, VERSION};
+
+/// A connection to the agent.
+#[derive(Debug)]
+pub struct Client {
+    socket: PathBuf,
+    stream: BufReader<UnixStream>,
+}
+
+/// A request could not be made or was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens.
+    #[error("no agent answers at {}: {source}; is sluice-agent running on this node?", socket.display())]
+    Absent {
+        /// The socket.
+        socket: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The connection broke, or the agent took too long.
+    #[error("asking the agent at {}: {source}", socket.display())]
+    Broken {
+        /// The socket.
+        socket: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The answer makes no sense.
+    #[error("the agent at {} answered something else: {what}; plugin and agent may be of different versions", socket.display())]
+    Unintelligible {
+        /// The socket.
+        socket: PathBuf,
+        /// What was wrong.
+        what: String,
+    },
+    /// The agent said no.
+    #[error("the agent refused: {}", .0.message)]
+    Refused(Failure),
+}
+
+impl Client {
+    /// Connects to the agent; each request may then take up to `timeout`.
+    ///
+    /// # Errors
+    /// [`ClientError::Absent`] where nobody listens.
+    pub fn connect(socket: &Path, timeout: Duration) -> Result<Self, ClientError> {
+        let absent = |source| ClientError::Absent { socket: socket.to_owned(), source };
+        let stream = UnixStream::connect(socket).map_err(absent)?;
+        stream.set_read_timeout(Some(timeout)).map_err(absent)?;
+        stream.set_write_timeout(Some(timeout)).map_err(absent)?;
+        Ok(Self { socket: socket.to_owned(), stream: BufReader::new(stream) })
+    }
+
+    /// Asks, and waits for the answer.
+    ///
+    /// # Errors
+    /// Where the connection fails or the agent refuses.
+    pub fn call(&mut self, request: Call) -> Result<Answer, ClientError> {
+        let broken = |source| ClientError::Broken { socket: self.socket.clone(), source };
+        let unintelligible = |what: String| ClientError::Unintelligible { socket: self.socket.clone(), what };
+        let mut line = serde_json::to_vec(&Request { version: VERSION, request })
+            .map_err(|error| unintelligible(error.to_string()))?;
+        line.push(b'\n');
+        self.stream.get_mut().write_all(&line).map_err(broken)?;
+        let mut answer = String::new();
+        if self.stream.read_line(&mut answer).map_err(broken)? == 0 {
+            return Err(broken(io::ErrorKind::UnexpectedEof.into()));
+        }
+        let response: Response = serde_json::from_str(&answer).map_err(|error| unintelligible(error.to_string()))?;
+        match response.outcome {
+            Outcome::Ok(answer) => Ok(answer),
+            Outcome::Error(failure) => Err(ClientError::Refused(failure)),
+        }
+    }
+}

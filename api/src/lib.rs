@@ -1,0 +1,21 @@
+//! What `sluice`, `sluicectl` and `sluice-agent` say to each other on one node.
+//!
+//! The agent listens on a unix socket (`agent.sock` in its run directory, mode 0600). A connection carries JSON objects, one
+//! a line: a [`Response`] for each [`Request`], in order.
+
+mod client;
+mod message;
+mod record;
+
+pub use client::{Client, ClientError};
+pub use message::{
+    Answer, Call, Counter, EndpointStatus, ErrorKind, Failure, FlowStatus, NodeStatus, Outcome, Request, Response,
+    Status, VERSION,
+};
+pub use record::{EndpointRecord, PodRef, RecordError, Records};
+
+/// Where the agent keeps its socket and the endpoint records, unless told otherwise.
+pub const RUN_DIR: &str = "/run/sluice";
+
+/// Name of the socket in the run directory.
+pub const SOCKET: &str = "agent.sock";

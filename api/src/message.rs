@@ -1,0 +1,226 @@
+//! Requests and responses.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::record::{EndpointRecord, PodRef};
+
+/// The version of this protocol. An agent refuses other versions with [`ErrorKind::Version`].
+pub const VERSION: u32 = 1;
+
+/// One line from a client.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// [`VERSION`].
+    pub version: u32,
+    /// What is asked.
+    pub request: Call,
+}
+
+/// What a client can ask.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Call {
+    /// Put an endpoint under control of the kernel programs. Answered with [`Answer::Done`] once it is in force.
+    /// Asking again for the same record changes nothing.
+    Enforce(EndpointRecord),
+    /// An endpoint is gone. One that is not known is no error.
+    Release {
+        /// Name of the host side of its veth pair.
+        host_interface: String,
+    },
+    /// Whether the agent can serve ADD, and what it is: [`Answer::Status`].
+    Status {},
+    /// The endpoints of this node: [`Answer::Endpoints`].
+    Endpoints {},
+    /// The nodes of the cluster: [`Answer::Nodes`].
+    Nodes {},
+    /// The flow table, at most `limit` flows, forward entries only: [`Answer::Flows`].
+    Flows {
+        /// Greatest number of flows in the answer.
+        limit: usize,
+    },
+    /// Counters by program and reason, those that are not 0: [`Answer::Counters`].
+    Counters {},
+}
+
+/// One line from the agent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Response {
+    /// [`VERSION`].
+    pub version: u32,
+    /// How it went.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// How a request went.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It was done.
+    Ok(Answer),
+    /// It was not.
+    Error(Failure),
+}
+
+/// What the agent answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// Done; nothing more to say.
+    Done,
+    /// To [`Call::Status`].
+    Status(Status),
+    /// To [`Call::Endpoints`].
+    Endpoints(Vec<EndpointStatus>),
+    /// To [`Call::Nodes`].
+    Nodes(Vec<NodeStatus>),
+    /// To [`Call::Flows`].
+    Flows(Vec<FlowStatus>),
+    /// To [`Call::Counters`].
+    Counters(Vec<Counter>),
+}
+
+/// Why a request was not done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    /// For programs.
+    pub kind: ErrorKind,
+    /// For people: what was attempted, on what, and what to do.
+    pub message: String,
+}
+
+/// Kinds of failures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// Not now: try again later (CNI error 11).
+    Unavailable,
+    /// The request makes no sense.
+    Invalid,
+    /// No room: a table or the node is full.
+    Exhausted,
+    /// The kernel or the disk refused.
+    Internal,
+    /// The protocol's version is not spoken.
+    Version,
+}
+
+/// The agent's own state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Whether it can serve ADD.
+    pub ready: bool,
+    /// Where not ready: what it waits for.
+    pub waiting_for: Option<String>,
+    /// Version of the agent.
+    pub agent_version: String,
+    /// Name of this node.
+    pub node: String,
+    /// Addresses of this node.
+    pub addresses: Vec<IpAddr>,
+    /// Pod CIDRs of this node.
+    pub pod_cidrs: Vec<String>,
+    /// Interfaces to the outside.
+    pub uplinks: Vec<String>,
+    /// MTU of new pods, bytes.
+    pub mtu: u32,
+    /// Number of endpoints.
+    pub endpoints: usize,
+    /// Objects or settings that could not be used, each with what is wrong and what to do.
+    pub problems: Vec<String>,
+}
+
+/// An endpoint of this node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EndpointStatus {
+    /// What the plugin wrote of it.
+    #[serde(flatten)]
+    pub record: EndpointRecord,
+    /// Its slot in the kernel's tables.
+    pub slot: u32,
+    /// The revision that its flows must have been judged under.
+    pub revision: u32,
+}
+
+/// A node of the cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Its name.
+    pub name: String,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Its pods' addresses.
+    pub pod_cidrs: Vec<String>,
+    /// `local`, `native` or `vxlan`.
+    pub routing: String,
+}
+
+/// A flow, as its opener sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FlowStatus {
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Address that opened it.
+    pub source: IpAddr,
+    /// Port that opened it.
+    pub source_port: u16,
+    /// Address that it was opened to.
+    pub destination: IpAddr,
+    /// Port that it was opened to.
+    pub destination_port: u16,
+    /// Where its packets enter: `host`, `net`, `overlay`, or the interface of a pod.
+    pub scope: String,
+    /// Where its packets go: `pod`, `neighbour`, `overlay`, `stack`.
+    pub deliver: String,
+    /// Source address and port behind translation, where translated.
+    pub translated_source: Option<(IpAddr, u16)>,
+    /// Destination address and port behind translation, where translated.
+    pub translated_destination: Option<(IpAddr, u16)>,
+    /// Whether it was answered.
+    pub established: bool,
+    /// Packets and bytes in the direction in which it was opened.
+    pub sent: (u64, u64),
+    /// Packets and bytes of the answers.
+    pub received: (u64, u64),
+    /// Seconds since its last packet in either direction.
+    pub idle_seconds: u64,
+    /// The pod that opened it, where it is of this node.
+    pub pod: Option<PodRef>,
+}
+
+/// A counter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Counter {
+    /// The program that counted.
+    pub hook: String,
+    /// What it counted.
+    pub reason: String,
+    /// Whether this is a reason to drop.
+    pub drop: bool,
+    /// How often.
+    pub packets: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wire_format_is_what_the_architecture_says() {
+        let status = Request { version: VERSION, request: Call::Status {} };
+        assert_eq!(serde_json::to_string(&status).expect("serializes"), r#"{"version":1,"request":{"status":{}}}"#);
+        let done = Response { version: VERSION, outcome: Outcome::Ok(Answer::Done) };
+        assert_eq!(serde_json::to_string(&done).expect("serializes"), r#"{"version":1,"ok":"done"}"#);
+        let failed = Response {
+            version: VERSION,
+            outcome: Outcome::Error(Failure { kind: ErrorKind::Unavailable, message: "starting".into() }),
+        };
+        let text = r#"{"version":1,"error":{"kind":"unavailable","message":"starting"}}"#;
+        assert_eq!(serde_json::to_string(&failed).expect("serializes"), text);
+        assert_eq!(serde_json::from_str::<Response>(text).expect("parses"), failed);
+    }
+}
