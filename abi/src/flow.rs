@@ -186,7 +186,7 @@ pub struct FragmentKey<A> {
     pub destination: A,
     /// Identification, network byte order; of IPv4 in the low 16 bits.
     pub id: u32,
-    /// Protocol of the datagram.
+    /// Protocol of an IPv4 datagram; of IPv6, where the identification is enough, 0.
     pub protocol: Protocol,
 }
 
@@ -198,8 +198,8 @@ pub struct Fragment {
     pub source_port: Port,
     /// Destination port of the datagram.
     pub destination_port: Port,
-    /// When it came, in jiffies (low 32 bits).
-    pub seen: u32,
+    /// Protocol of the datagram, behind all extension headers.
+    pub protocol: Protocol,
 }
 
 const _: () = {

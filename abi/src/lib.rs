@@ -19,9 +19,7 @@ pub use address::{AddressEntry, AddressKind, Prefix};
 pub use config::{Config, Features, TimeoutClass, Timeouts, Uplink};
 pub use counter::{COUNTERS, Hook, Reason};
 pub use endpoint::{Endpoint, Mac, RevisionSlot, Slot, Stamp};
-pub use flow::{
-    Deliver, Direction, Flow, FlowKey, FragmentKey, Fragment, Rewrites, Scope, Seen, Verdict,
-};
+pub use flow::{Deliver, Direction, Flow, FlowKey, Fragment, FragmentKey, Rewrites, Scope, Seen, Verdict};
 pub use ip::{IpAddress, Ipv4, Ipv6, Port, Protocol};
 pub use node::{Node, Routing};
 

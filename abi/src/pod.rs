@@ -1,9 +1,7 @@
 //! Permission to copy the types of this crate in and out of maps as bytes.
 #![allow(unsafe_code, reason = "aya::Pod is an unsafe trait; this module is its only use here")]
 
-use crate::{
-    AddressEntry, Config, Endpoint, Flow, FlowKey, Fragment, FragmentKey, Ipv4, Ipv6, Node, Prefix, Uplink,
-};
+use crate::{AddressEntry, Config, Endpoint, Flow, FlowKey, Fragment, FragmentKey, Ipv4, Ipv6, Node, Prefix, Uplink};
 
 macro_rules! pod {
     ($($type:ty),* $(,)?) => {
@@ -16,7 +14,20 @@ macro_rules! pod {
 }
 
 pod!(
-    AddressEntry, Config, Endpoint, Fragment, Node, Uplink, Ipv4, Ipv6,
-    Flow<Ipv4>, Flow<Ipv6>, FlowKey<Ipv4>, FlowKey<Ipv6>, FragmentKey<Ipv4>, FragmentKey<Ipv6>,
-    Prefix<Ipv4>, Prefix<Ipv6>,
+    AddressEntry,
+    Config,
+    Endpoint,
+    Fragment,
+    Node,
+    Uplink,
+    Ipv4,
+    Ipv6,
+    Flow<Ipv4>,
+    Flow<Ipv6>,
+    FlowKey<Ipv4>,
+    FlowKey<Ipv6>,
+    FragmentKey<Ipv4>,
+    FragmentKey<Ipv6>,
+    Prefix<Ipv4>,
+    Prefix<Ipv6>,
 );

@@ -1,1 +1,35 @@
-//! To be written.
+//! What happens to a packet.
+//!
+//! Everything here is pure: where a packet's bytes come from is a [`Packet`], where the tables live is [`Tables`], and
+//! what is to be done with the packet comes back as an [`Outcome`]. The same source runs in the kernel, compiled to
+//! eBPF, and natively under tests.
+//!
+//! Each hook has a fast path ([`fast`]), which needs one lookup for a packet of a known flow, and a slow path
+//! ([`slow`]), which judges and writes flows. See ARCHITECTURE.md, "The path of a packet".
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod arp;
+pub mod fast;
+mod flows;
+mod fragment;
+mod icmp;
+mod judge;
+mod neighbour;
+mod outcome;
+mod packet;
+pub mod parse;
+mod rewrite;
+pub mod slow;
+mod tables;
+mod way;
+
+pub use outcome::{Family, Outcome};
+pub use packet::{Checksum, Packet, View};
+pub use tables::{FamilyTables, Insert, Route, Table, Tables};
+
+/// The mark of packets that a program has judged, in the bits of [`MARK_MASK`].
+pub const MARK: u32 = 0x51ce_0000;
+
+/// The bits of a packet's mark that Sluice uses.
+pub const MARK_MASK: u32 = 0xffff_0000;

@@ -1,0 +1,179 @@
+//! The fast path of each hook: one lookup for a packet of a known flow.
+
+use sluice_abi::{Config, IpAddress, Ipv4, Ipv6, Port, Reason, Scope};
+
+use crate::flows;
+use crate::outcome::{Family, Outcome};
+use crate::packet::{Packet, View};
+use crate::parse::{self, ARP, ETHERNET, Headers, Message, Parse, Piece};
+use crate::tables::{FamilyTables, Tables};
+use crate::{MARK, MARK_MASK, arp};
+
+/// What a pod sends: ingress of the host side of its veth pair.
+#[inline(always)]
+pub fn from_pod<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Outcome {
+    match parse::ether_type(packet) {
+        Ok(Ipv4::ETHERTYPE) => pod_flow::<Ipv4, P, T>(packet, tables, Family::V4),
+        Ok(Ipv6::ETHERTYPE) => pod_flow::<Ipv6, P, T>(packet, tables, Family::V6),
+        Ok(ARP) => arp::from_pod(packet, tables),
+        Ok(_) => Outcome::Drop(Reason::UnknownEtherType),
+        Err(reason) => Outcome::Drop(reason),
+    }
+}
+
+#[inline(always)]
+fn pod_flow<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(packet: &mut P, tables: &T, family: Family) -> Outcome {
+    let headers = match simple::<A, P>(packet) {
+        Simple::Yes(headers) => headers,
+        Simple::No => return Outcome::Slow(family),
+    };
+    let mac = match packet.view::<ETHERNET>(0) {
+        Some(ethernet) => ethernet.mac::<6, 10>(),
+        None => return Outcome::Drop(Reason::Truncated),
+    };
+    let key = flows::key(Scope::pod(packet.interface()), &headers);
+    match flows::known(&key, &headers, Some(mac), tables) {
+        Some(action) => flows::apply(packet, &headers, &action, tables),
+        None => Outcome::Slow(family),
+    }
+}
+
+/// What the node's own stack sends to a pod: egress of the host side of its veth pair.
+#[inline(always)]
+pub fn to_pod<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Outcome {
+    match parse::ether_type(packet) {
+        Ok(Ipv4::ETHERTYPE) => stack_flow::<Ipv4, P, T>(packet, tables, Family::V4),
+        Ok(Ipv6::ETHERTYPE) => stack_flow::<Ipv6, P, T>(packet, tables, Family::V6),
+        Ok(ARP) => Outcome::Pass,
+        Ok(_) => Outcome::Drop(Reason::UnknownEtherType),
+        Err(reason) => Outcome::Drop(reason),
+    }
+}
+
+#[inline(always)]
+fn stack_flow<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(packet: &mut P, tables: &T, family: Family) -> Outcome {
+    match simple::<A, P>(packet) {
+        Simple::Yes(headers) => {
+            let key = flows::key(Scope::HOST, &headers);
+            match flows::known(&key, &headers, None, tables) {
+                // It is on its way into the pod already.
+                Some(_) => Outcome::Pass,
+                None => Outcome::Slow(family),
+            }
+        }
+        Simple::No => Outcome::Slow(family),
+    }
+}
+
+/// What comes in through an uplink.
+#[inline(always)]
+pub fn from_net<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Outcome {
+    match parse::ether_type(packet) {
+        Ok(Ipv4::ETHERTYPE) => net_flow::<Ipv4, P, T>(packet, tables, Family::V4),
+        Ok(Ipv6::ETHERTYPE) => net_flow::<Ipv6, P, T>(packet, tables, Family::V6),
+        _ => Outcome::Pass,
+    }
+}
+
+#[inline(always)]
+fn net_flow<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(packet: &mut P, tables: &T, family: Family) -> Outcome {
+    let headers = match simple::<A, P>(packet) {
+        Simple::Yes(headers) => headers,
+        Simple::No => return Outcome::Slow(family),
+    };
+    let Some(config) = tables.config() else { return Outcome::Pass };
+    if is_own(headers.destination, config) && !may_be_masqueraded(headers.destination_port, config) {
+        return Outcome::Pass;
+    }
+    let key = flows::key(Scope::NET, &headers);
+    match flows::known(&key, &headers, None, tables) {
+        Some(action) => flows::apply(packet, &headers, &action, tables),
+        None => Outcome::Slow(family),
+    }
+}
+
+/// What leaves through an uplink. All that a program sent there has been judged and says so; what remains are the host's
+/// own packets, and those of pods that took the way through the stack.
+#[inline(always)]
+pub fn to_net<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Outcome {
+    if packet.mark() & MARK_MASK == MARK {
+        return Outcome::Pass;
+    }
+    let Some(config) = tables.config() else { return Outcome::Pass };
+    match parse::ether_type(packet) {
+        Ok(Ipv4::ETHERTYPE) => match packet.view::<20>(ETHERNET) {
+            Some(ip) if Ipv4(ip.word::<12>()) == config.ipv4 => Outcome::Pass,
+            _ => Outcome::Slow(Family::V4),
+        },
+        Ok(Ipv6::ETHERTYPE) => match packet.view::<40>(ETHERNET) {
+            Some(ip) if Ipv6([ip.word::<8>(), ip.word::<12>(), ip.word::<16>(), ip.word::<20>()]) == config.ipv6 => {
+                Outcome::Pass
+            }
+            _ => Outcome::Slow(Family::V6),
+        },
+        _ => Outcome::Pass,
+    }
+}
+
+/// What comes in through the overlay.
+#[inline(always)]
+pub fn from_overlay<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Outcome {
+    match parse::ether_type(packet) {
+        Ok(Ipv4::ETHERTYPE) => overlay_flow::<Ipv4, P, T>(packet, tables, Family::V4),
+        Ok(Ipv6::ETHERTYPE) => overlay_flow::<Ipv6, P, T>(packet, tables, Family::V6),
+        Ok(_) => Outcome::Drop(Reason::UnknownEtherType),
+        Err(reason) => Outcome::Drop(reason),
+    }
+}
+
+#[inline(always)]
+fn overlay_flow<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
+    packet: &mut P,
+    tables: &T,
+    family: Family,
+) -> Outcome {
+    let headers = match simple::<A, P>(packet) {
+        Simple::Yes(headers) => headers,
+        Simple::No => return Outcome::Slow(family),
+    };
+    let key = flows::key(Scope::OVERLAY, &headers);
+    match flows::known(&key, &headers, None, tables) {
+        Some(action) => flows::apply(packet, &headers, &action, tables),
+        None => Outcome::Slow(family),
+    }
+}
+
+/// Whether a packet is one that the fast path understands.
+enum Simple<A> {
+    /// It is.
+    Yes(Headers<A>),
+    /// It has options, is a fragment, an ICMP error or broken: the slow path says what becomes of it.
+    No,
+}
+
+#[inline(always)]
+fn simple<A: Parse, P: Packet>(packet: &P) -> Simple<A> {
+    let at = ETHERNET + A::HEADER;
+    match parse::plain::<A, P>(packet) {
+        Some(headers)
+            if headers.transport == at && headers.piece == Piece::Whole && headers.message == Message::Plain =>
+        {
+            Simple::Yes(headers)
+        }
+        _ => Simple::No,
+    }
+}
+
+/// Whether this is the node's own address, as far as its settings know.
+#[inline(always)]
+fn is_own<A: IpAddress>(address: A, config: &Config) -> bool {
+    if A::BITS == 32 { address.words() == config.ipv4.words() } else { address.words() == config.ipv6.words() }
+}
+
+/// Whether a packet to the node's own address could answer a masqueraded flow.
+#[inline(always)]
+pub fn may_be_masqueraded(port: Port, config: &Config) -> bool {
+    // Protocols without ports have port 0, and are masqueraded without translating it.
+    let port = port.get();
+    port == 0 || (config.port_first <= port && port <= config.port_last)
+}

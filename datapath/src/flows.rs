@@ -1,0 +1,255 @@
+//! What the flow table knows of a packet, and what follows from it.
+
+use sluice_abi::{
+    Deliver, Direction, Flow, FlowKey, IpAddress, Mac, Protocol, Rewrites, Scope, Seen, Slot, Stamp, TimeoutClass,
+};
+
+use crate::outcome::{Family, Outcome};
+use crate::packet::Packet;
+use crate::parse::{Headers, Parse, tcp};
+use crate::rewrite;
+use crate::tables::{FamilyTables, Insert, Table, Tables};
+
+/// What is to be done with the packets of a flow: the part of its entry that outlives the lookup.
+#[derive(Clone, Copy)]
+pub struct Action<A> {
+    pub deliver: Deliver,
+    pub interface: u32,
+    pub node: Slot,
+    pub next_hop: A,
+    pub mtu: u16,
+    pub rewrites: Rewrites,
+    pub source: A,
+    pub destination: A,
+    pub source_port: sluice_abi::Port,
+    pub destination_port: sluice_abi::Port,
+}
+
+impl<A: IpAddress> Action<A> {
+    #[inline(always)]
+    pub fn of(flow: &Flow<A>) -> Self {
+        Self {
+            deliver: flow.deliver,
+            interface: flow.interface,
+            node: flow.node,
+            next_hop: flow.next_hop,
+            mtu: flow.mtu,
+            rewrites: flow.rewrites,
+            source: flow.source,
+            destination: flow.destination,
+            source_port: flow.source_port,
+            destination_port: flow.destination_port,
+        }
+    }
+}
+
+/// The key of a packet seen in a scope.
+#[inline(always)]
+pub fn key<A: IpAddress>(scope: Scope, headers: &Headers<A>) -> FlowKey<A> {
+    FlowKey {
+        scope,
+        source: headers.source,
+        destination: headers.destination,
+        source_port: headers.source_port,
+        destination_port: headers.destination_port,
+        protocol: headers.protocol,
+    }
+}
+
+/// The key of the entry for the other direction.
+#[inline(always)]
+pub fn peer_key<A: IpAddress>(flow: &Flow<A>, protocol: Protocol) -> FlowKey<A> {
+    FlowKey {
+        scope: flow.peer_scope,
+        source: flow.destination,
+        destination: flow.source,
+        source_port: flow.destination_port,
+        destination_port: flow.source_port,
+        protocol,
+    }
+}
+
+/// Whether the revisions that something was judged under still hold.
+#[inline(always)]
+pub fn holds<T: Tables>(stamps: &[Stamp; 3], tables: &T) -> bool {
+    let [first, second, third] = stamps;
+    tables.revision(first.slot) == first.revision
+        && tables.revision(second.slot) == second.revision
+        && tables.revision(third.slot) == third.revision
+}
+
+/// Whether a direction has been idle for longer than its class allows.
+#[inline(always)]
+pub fn is_idle<A: IpAddress, T: Tables>(flow: &Flow<A>, now: u32, tables: &T) -> bool {
+    let Some(config) = tables.config() else { return true };
+    let timeout = match flow.class {
+        TimeoutClass::Transient => config.timeouts[0],
+        TimeoutClass::Connected => config.timeouts[1],
+        TimeoutClass::DatagramOpening => config.timeouts[2],
+        TimeoutClass::Datagram => config.timeouts[3],
+        TimeoutClass::Echo => config.timeouts[4],
+    };
+    now.wrapping_sub(flow.last_seen) > timeout
+}
+
+/// Whether a packet asks for a connection.
+#[inline(always)]
+pub fn opens<A: IpAddress>(headers: &Headers<A>) -> bool {
+    headers.flags & (tcp::SYN | tcp::ACK) == tcp::SYN
+}
+
+/// Whether a protocol has connections, whose state its packets show.
+#[inline(always)]
+pub fn connects(protocol: Protocol) -> bool {
+    protocol == Protocol::TCP || protocol == Protocol::SCTP
+}
+
+/// Accounts for a packet that passes.
+#[inline(always)]
+pub fn touch<A: IpAddress>(flow: &mut Flow<A>, headers: &Headers<A>, now: u32) {
+    flow.packets += 1;
+    flow.bytes += u64::from(headers.length);
+    flow.last_seen = now;
+    let mut seen = flow.seen.with(Seen::PACKET);
+    if headers.flags & tcp::FIN != 0 {
+        seen = seen.with(Seen::FIN);
+    }
+    if headers.flags & tcp::RST != 0 {
+        seen = seen.with(Seen::RESET);
+    }
+    flow.seen = seen;
+}
+
+/// What a valid entry says of a packet, which is then accounted for. `None`: the slow path must see it.
+///
+/// One lookup where the flow is established.
+#[inline(always)]
+pub fn known<A: Parse, T: Tables + FamilyTables<A>>(
+    key: &FlowKey<A>,
+    headers: &Headers<A>,
+    mac: Option<Mac>,
+    tables: &T,
+) -> Option<Action<A>> {
+    if opens(headers) {
+        return None;
+    }
+    let now = tables.now();
+    let act = |flow: &mut Flow<A>| {
+        let good = holds(&flow.stamps, tables)
+            && !is_idle(flow, now, tables)
+            && mac.is_none_or(|mac| mac.high == flow.source_mac.high && mac.low == flow.source_mac.low);
+        if !good {
+            return None;
+        }
+        touch(flow, headers, now);
+        Some(Action::of(flow))
+    };
+    match tables.flow(Table::Flows, key, act) {
+        Some(known) => known,
+        None => tables
+            .flow(Table::Openings, key, |flow| {
+                // The packet that shows that both sides take part moves the flow to the other table: of a connection,
+                // the opener's next; of anything else, the first answer.
+                let settles = (flow.direction == Direction::Forward) == connects(headers.protocol);
+                if settles { None } else { act(flow) }
+            })
+            .flatten(),
+    }
+}
+
+/// Does to a packet what its flow says.
+#[inline(always)]
+pub fn apply<A: Parse, P: Packet, T: Tables>(
+    packet: &mut P,
+    headers: &Headers<A>,
+    action: &Action<A>,
+    tables: &T,
+) -> Outcome {
+    // The stack fragments it or answers with an ICMP error, as the packet wants.
+    if action.mtu != 0 && headers.length > u32::from(action.mtu) && !packet.is_segmented() {
+        return Outcome::Pass;
+    }
+    if action.rewrites != Rewrites::NONE
+        && let Err(reason) = rewrite::translate(packet, headers, action)
+    {
+        return Outcome::Drop(reason);
+    }
+    deliver(action, tables)
+}
+
+/// Where a flow's packets go.
+#[inline(always)]
+pub fn deliver<A: Parse, T: Tables>(action: &Action<A>, tables: &T) -> Outcome {
+    match action.deliver {
+        Deliver::Pod => Outcome::Pod { interface: action.interface },
+        Deliver::Neighbour => Outcome::Neighbour {
+            interface: action.interface,
+            family: if A::BITS == 32 { Family::V4 } else { Family::V6 },
+            next_hop: action.next_hop.words(),
+        },
+        Deliver::Overlay => {
+            Outcome::Overlay { interface: tables.config().map_or(0, |config| config.overlay), node: action.node }
+        }
+        Deliver::Stack => Outcome::Pass,
+    }
+}
+
+/// What matters of an entry when its flow must be judged.
+pub struct Known<A> {
+    pub table: Table,
+    pub direction: Direction,
+    pub peer: FlowKey<A>,
+    pub idle: bool,
+    pub holds: bool,
+    pub seen: Seen,
+}
+
+/// Looks an entry up in both tables.
+#[inline(always)]
+pub fn look<A: Parse, T: Tables + FamilyTables<A>>(key: &FlowKey<A>, now: u32, tables: &T) -> Option<Known<A>> {
+    let look_in = |table| {
+        tables.flow(table, key, |flow| Known {
+            table,
+            direction: flow.direction,
+            peer: peer_key(flow, key.protocol),
+            idle: is_idle(flow, now, tables),
+            holds: holds(&flow.stamps, tables),
+            seen: flow.seen,
+        })
+    };
+    look_in(Table::Flows).or_else(|| look_in(Table::Openings))
+}
+
+/// Forgets both directions of a flow.
+#[inline(always)]
+pub fn forget<A: Parse, T: FamilyTables<A>>(key: &FlowKey<A>, peer: &FlowKey<A>, tables: &T) {
+    for table in [Table::Flows, Table::Openings] {
+        tables.remove(table, key);
+        tables.remove(table, peer);
+    }
+}
+
+/// Moves one direction of a flow to the table that does not evict; `false` where that is full.
+#[inline(always)]
+pub fn establish<A: Parse, T: FamilyTables<A>>(key: &FlowKey<A>, tables: &T) -> bool {
+    let class = if connects(key.protocol) {
+        TimeoutClass::Connected
+    } else if key.protocol.is_icmp() {
+        TimeoutClass::Echo
+    } else {
+        TimeoutClass::Datagram
+    };
+    let moved = tables.flow(Table::Openings, key, |flow| {
+        flow.class = class;
+        tables.insert(Table::Flows, key, flow, Insert::Any)
+    });
+    match moved {
+        Some(true) => {
+            tables.remove(Table::Openings, key);
+            true
+        }
+        Some(false) => false,
+        // Another CPU was quicker.
+        None => true,
+    }
+}

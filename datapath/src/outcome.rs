@@ -1,0 +1,44 @@
+//! What is to be done with a packet.
+
+use sluice_abi::{Reason, Slot};
+
+/// An address family.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// What is to be done with a packet. Its bytes are already as they should leave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// Drop it, for this reason.
+    Drop(Reason),
+    /// Let it go on its way: up the stack on ingress, out of the device on egress.
+    Pass,
+    /// Judge it: run the slow path of this hook for this family.
+    Slow(Family),
+    /// Into the pod behind this host-side interface.
+    Pod {
+        /// Interface index of the host side.
+        interface: u32,
+    },
+    /// Out of an interface, to a neighbour.
+    Neighbour {
+        /// Interface index of the device.
+        interface: u32,
+        /// Family of the next hop.
+        family: Family,
+        /// The next hop, as [`words`](sluice_abi::IpAddress::words).
+        next_hop: [u32; 4],
+    },
+    /// Through the overlay.
+    Overlay {
+        /// Interface index of the VXLAN device.
+        interface: u32,
+        /// The node at the other end.
+        node: Slot,
+    },
+}

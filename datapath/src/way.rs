@@ -1,0 +1,119 @@
+//! Which way packets go to an address.
+
+use sluice_abi::{AddressEntry, AddressKind, Deliver, Mac, Reason, RevisionSlot, Routing, Scope, Slot, Stamp};
+
+use crate::parse::Parse;
+use crate::tables::{FamilyTables, Route, Tables};
+
+/// The way to an address, and what ends its validity.
+#[derive(Clone, Copy)]
+pub struct Way<A> {
+    pub deliver: Deliver,
+    pub interface: u32,
+    pub node: Slot,
+    pub next_hop: A,
+    pub mtu: u16,
+    /// Of a pod on this node: its link-layer address.
+    pub mac: Mac,
+    /// The revision that was current when the way was found.
+    pub stamp: Stamp,
+    /// Whether the destination is outside the cluster and wants this node's address as source.
+    pub leaves: bool,
+}
+
+impl<A: Parse> Way<A> {
+    /// To this node's own stack.
+    #[inline(always)]
+    pub fn stack() -> Self {
+        Self {
+            deliver: Deliver::Stack,
+            interface: 0,
+            node: Slot::NONE,
+            next_hop: A::default(),
+            mtu: 0,
+            mac: Mac::default(),
+            stamp: Stamp::default(),
+            leaves: false,
+        }
+    }
+
+    /// The scope in which packets that come back along this way are seen.
+    #[inline(always)]
+    pub fn scope(&self) -> Scope {
+        match self.deliver {
+            Deliver::Pod => Scope::pod(self.interface),
+            Deliver::Neighbour => Scope::NET,
+            Deliver::Overlay => Scope::OVERLAY,
+            Deliver::Stack => Scope::HOST,
+        }
+    }
+}
+
+#[inline(always)]
+fn stamp<T: Tables>(slot: RevisionSlot, tables: &T) -> Stamp {
+    Stamp { slot, revision: tables.revision(slot) }
+}
+
+/// The way to a pod of this node.
+///
+/// # Errors
+/// [`Reason::NoEndpoint`] where the slot is free.
+#[inline(always)]
+pub fn to_endpoint<A: Parse, T: Tables>(slot: Slot, tables: &T) -> Result<Way<A>, Reason> {
+    // Before the endpoint itself, so that a change in between is noticed at the next packet.
+    let stamp = stamp(RevisionSlot::of_endpoint(slot), tables);
+    let endpoint = tables.endpoint(slot).ok_or(Reason::NoEndpoint)?;
+    if endpoint.interface == 0 {
+        return Err(Reason::NoEndpoint);
+    }
+    Ok(Way { deliver: Deliver::Pod, interface: endpoint.interface, mac: endpoint.mac, stamp, ..Way::stack() })
+}
+
+/// The way from a pod behind `interface` to any address.
+///
+/// # Errors
+/// Where nobody has the address.
+#[inline(always)]
+pub fn to<A: Parse, T: Tables + FamilyTables<A>>(
+    interface: u32,
+    source: A,
+    destination: A,
+    entry: Option<AddressEntry>,
+    tables: &T,
+) -> Result<Way<A>, Reason> {
+    let (kind, slot) = entry.map_or((AddressKind::Outside, Slot::NONE), |entry| (entry.kind, entry.slot));
+    let routes = stamp(RevisionSlot::ROUTES, tables);
+    match kind {
+        AddressKind::Endpoint => return to_endpoint(slot, tables),
+        AddressKind::LocalPods => return Err(Reason::NoEndpoint),
+        AddressKind::Host => return Ok(Way { stamp: routes, ..Way::stack() }),
+        AddressKind::RemotePods | AddressKind::Node => {
+            let node = tables.node(slot).ok_or(Reason::NoRoute)?;
+            match node.routing {
+                Routing::Unknown => return Err(Reason::NoRoute),
+                Routing::Native => {}
+                Routing::Overlay4 | Routing::Overlay6 => {
+                    let mtu = tables.config().map_or(0, |config| config.overlay_mtu) as u16;
+                    return Ok(Way { deliver: Deliver::Overlay, node: slot, mtu, stamp: routes, ..Way::stack() });
+                }
+            }
+        }
+        AddressKind::Outside | AddressKind::Unmasqueraded => {}
+    }
+    let Route::Via { interface, next_hop } = tables.route(interface, source, destination) else {
+        return Ok(Way { stamp: routes, ..Way::stack() });
+    };
+    // Only uplinks have a program that takes the answers: what leaves elsewhere goes through the stack.
+    let Some(uplink) = tables.uplink(interface) else {
+        return Ok(Way { stamp: routes, ..Way::stack() });
+    };
+    Ok(Way {
+        deliver: Deliver::Neighbour,
+        interface,
+        next_hop,
+        mtu: uplink.mtu as u16,
+        stamp: routes,
+        leaves: matches!(kind, AddressKind::Outside),
+        ..Way::stack()
+    })
+}

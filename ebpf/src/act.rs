@@ -1,0 +1,103 @@
+//! Doing what the datapath says.
+
+use aya_ebpf::bindings::{BPF_F_TUNINFO_IPV6, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh, bpf_tunnel_key};
+use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_set_tunnel_key};
+use aya_ebpf::programs::TcContext;
+use sluice_abi::{Hook, Reason, Routing, Slot};
+use sluice_datapath::{Family, MARK, MARK_MASK, Outcome, Tables};
+
+use crate::kernel::Kernel;
+use crate::maps::SLOW_PATHS;
+use crate::skb::TUNNEL_KEY;
+
+const AF_INET: u32 = 2;
+const AF_INET6: u32 = 10;
+
+/// Carries out an outcome; the result is the program's.
+#[inline(always)]
+pub fn act(context: &TcContext, hook: Hook, outcome: Outcome) -> i32 {
+    match outcome {
+        Outcome::Pass => TC_ACT_UNSPEC,
+        Outcome::Drop(reason) => drop(context, hook, reason),
+        Outcome::Slow(family) => {
+            // SAFETY: the array holds programs of this generation only.
+            unsafe { SLOW_PATHS.tail_call(context, slow_path(hook, family)) };
+            drop(context, hook, Reason::NoSlowPath)
+        }
+        // SAFETY: helpers that take no memory of ours.
+        Outcome::Pod { interface } => unsafe { bpf_redirect_peer(interface, 0) as i32 },
+        Outcome::Neighbour { interface, family, next_hop } => {
+            judged(context);
+            neighbour(interface, family, next_hop)
+        }
+        Outcome::Overlay { interface, node } => {
+            judged(context);
+            match overlay(context, node) {
+                // SAFETY: helpers that take no memory of ours.
+                true => unsafe { bpf_redirect(interface, 0) as i32 },
+                false => drop(context, hook, Reason::NoRoute),
+            }
+        }
+    }
+}
+
+/// Where the slow path of a hook stands in `slow_paths`.
+#[inline(always)]
+fn slow_path(hook: Hook, family: Family) -> u32 {
+    hook as u32 * 2
+        + match family {
+            Family::V4 => 0,
+            Family::V6 => 1,
+        }
+}
+
+#[inline(always)]
+fn drop(context: &TcContext, hook: Hook, reason: Reason) -> i32 {
+    Kernel::new(context).count(hook, reason);
+    TC_ACT_SHOT
+}
+
+/// Marks a packet, so that the program at the uplink lets it out unseen.
+#[inline(always)]
+fn judged(context: &TcContext) {
+    // SAFETY: the context is the program's own.
+    unsafe { (*context.skb.skb).mark = ((*context.skb.skb).mark & !MARK_MASK) | MARK };
+}
+
+#[inline(always)]
+fn neighbour(interface: u32, family: Family, next_hop: [u32; 4]) -> i32 {
+    // SAFETY: plain data, for which zero is a value.
+    let mut hop: bpf_redir_neigh = unsafe { core::mem::zeroed() };
+    hop.nh_family = match family {
+        Family::V4 => AF_INET,
+        Family::V6 => AF_INET6,
+    };
+    hop.__bindgen_anon_1.ipv6_nh = next_hop;
+    // SAFETY: the parameters are as large as is said.
+    unsafe { bpf_redirect_neigh(interface, &mut hop, size_of::<bpf_redir_neigh>() as i32, 0) as i32 }
+}
+
+/// Says where the VXLAN device is to send a packet; `false` where the node is unknown.
+#[inline(always)]
+fn overlay(context: &TcContext, node: Slot) -> bool {
+    let kernel = Kernel::new(context);
+    let (Some(config), Some(node)) = (kernel.config(), kernel.node(node)) else { return false };
+    // SAFETY: plain data, for which zero is a value.
+    let mut key: bpf_tunnel_key = unsafe { core::mem::zeroed() };
+    key.tunnel_id = config.vni;
+    key.tunnel_ttl = 64;
+    let flags = match node.routing {
+        Routing::Overlay4 => {
+            // Unlike everything else in the datapath, the helper wants host order here.
+            key.__bindgen_anon_1.remote_ipv4 = u32::from_be(node.ipv4.0);
+            0
+        }
+        Routing::Overlay6 => {
+            key.__bindgen_anon_1.remote_ipv6 = node.ipv6.0;
+            u64::from(BPF_F_TUNINFO_IPV6)
+        }
+        Routing::Unknown | Routing::Native => return false,
+    };
+    // SAFETY: the key is as large as is said.
+    unsafe { bpf_skb_set_tunnel_key(context.skb.skb, &mut key, TUNNEL_KEY, flags) == 0 }
+}

@@ -1,0 +1,212 @@
+//! The maps as the datapath's tables. All access to map memory is here.
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST, bpf_fib_lookup};
+use aya_ebpf::helpers::{bpf_fib_lookup, bpf_get_prandom_u32, bpf_jiffies64};
+use aya_ebpf::maps::lpm_trie::Key;
+use aya_ebpf::programs::TcContext;
+use sluice_abi::{
+    AddressEntry, Config, Endpoint, Flow, FlowKey, Fragment, FragmentKey, Hook, IpAddress, Ipv4, Ipv6, Node, Reason,
+    RevisionSlot, Slot, Uplink,
+};
+use sluice_datapath::{FamilyTables, Insert, Route, Table, Tables};
+
+use crate::maps;
+
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+const FIB_SUCCESS: i64 = 0;
+const FIB_NO_NEIGHBOUR: i64 = 7;
+
+/// Jiffies, low 32 bits. The verifier makes a single load of it.
+#[inline(always)]
+pub fn jiffies() -> u32 {
+    // SAFETY: takes nothing, reads a counter.
+    unsafe { bpf_jiffies64() as u32 }
+}
+
+pub struct Kernel {
+    context: *mut core::ffi::c_void,
+}
+
+impl Kernel {
+    #[inline(always)]
+    pub fn new(context: &TcContext) -> Self {
+        Self { context: context.as_ptr() }
+    }
+
+    /// Asks the FIB. `parameters` holds family, interface and addresses.
+    #[inline(always)]
+    fn fib(&self, parameters: &mut bpf_fib_lookup) -> bool {
+        // SAFETY: the parameters are as large as is said.
+        let result = unsafe { bpf_fib_lookup(self.context, parameters, size_of::<bpf_fib_lookup>() as i32, 0) };
+        result == FIB_SUCCESS || result == FIB_NO_NEIGHBOUR
+    }
+}
+
+#[inline(always)]
+fn flags(how: Insert) -> u64 {
+    match how {
+        Insert::New => BPF_NOEXIST.into(),
+        Insert::Any => BPF_ANY.into(),
+    }
+}
+
+macro_rules! family {
+    ($address:ty, $openings:ident, $flows:ident, $fragments:ident, $addresses:ident, $scratch:ident, $route:item) => {
+        impl FamilyTables<$address> for Kernel {
+            #[inline(always)]
+            fn flow<R>(
+                &self,
+                table: Table,
+                key: &FlowKey<$address>,
+                use_it: impl FnOnce(&mut Flow<$address>) -> R,
+            ) -> Option<R> {
+                let entry = match table {
+                    Table::Openings => maps::$openings.get_ptr_mut(key),
+                    Table::Flows => maps::$flows.get_ptr_mut(key),
+                }?;
+                // SAFETY: map memory, live until the program ends. Other CPUs may write the same entry at the same
+                // time: fields are words or smaller, each is read whole.
+                Some(use_it(unsafe { &mut *entry }))
+            }
+
+            #[inline(always)]
+            fn insert(&self, table: Table, key: &FlowKey<$address>, flow: &Flow<$address>, how: Insert) -> bool {
+                match table {
+                    Table::Openings => maps::$openings.insert(key, flow, flags(how)).is_ok(),
+                    Table::Flows => maps::$flows.insert(key, flow, flags(how)).is_ok(),
+                }
+            }
+
+            #[inline(always)]
+            fn remove(&self, table: Table, key: &FlowKey<$address>) {
+                // One that is gone already is as good.
+                let _ = match table {
+                    Table::Openings => maps::$openings.remove(key),
+                    Table::Flows => maps::$flows.remove(key),
+                };
+            }
+
+            #[inline(always)]
+            fn address(&self, address: $address) -> Option<AddressEntry> {
+                maps::$addresses.get(&Key::new(<$address>::BITS, address)).copied()
+            }
+
+            #[inline(always)]
+            fn fragment(&self, key: &FragmentKey<$address>) -> Option<Fragment> {
+                // SAFETY: copied at once.
+                unsafe { maps::$fragments.get(key).copied() }
+            }
+
+            #[inline(always)]
+            fn remember_fragment(&self, key: &FragmentKey<$address>, fragment: &Fragment) {
+                // A table that evicts has room; where memory is short, later fragments are dropped and counted.
+                let _ = maps::$fragments.insert(key, fragment, BPF_ANY.into());
+            }
+
+            #[inline(always)]
+            fn scratch<R>(&self, use_it: impl FnOnce(&mut Flow<$address>) -> R) -> Option<R> {
+                let entry = maps::$scratch.get_ptr_mut(0)?;
+                // SAFETY: this CPU's own memory, and programs do not interrupt one another at these hooks.
+                Some(use_it(unsafe { &mut *entry }))
+            }
+
+            #[inline(always)]
+            $route
+        }
+    };
+}
+
+family!(
+    Ipv4,
+    OPENINGS4,
+    FLOWS4,
+    FRAGMENTS4,
+    ADDRESSES4,
+    SCRATCH4,
+    fn route(&self, interface: u32, source: Ipv4, destination: Ipv4) -> Route<Ipv4> {
+        // SAFETY: plain data, for which zero is a value.
+        let mut parameters: bpf_fib_lookup = unsafe { core::mem::zeroed() };
+        parameters.family = AF_INET;
+        parameters.ifindex = interface;
+        parameters.__bindgen_anon_3.ipv4_src = source.0;
+        parameters.__bindgen_anon_4.ipv4_dst = destination.0;
+        // A next hop of the other family (RFC 8950) is left to the stack.
+        if !self.fib(&mut parameters) || parameters.family != AF_INET {
+            return Route::Stack;
+        }
+        // SAFETY: the family says which member is valid.
+        Route::Via { interface: parameters.ifindex, next_hop: Ipv4(unsafe { parameters.__bindgen_anon_4.ipv4_dst }) }
+    }
+);
+
+family!(
+    Ipv6,
+    OPENINGS6,
+    FLOWS6,
+    FRAGMENTS6,
+    ADDRESSES6,
+    SCRATCH6,
+    fn route(&self, interface: u32, source: Ipv6, destination: Ipv6) -> Route<Ipv6> {
+        // SAFETY: plain data, for which zero is a value.
+        let mut parameters: bpf_fib_lookup = unsafe { core::mem::zeroed() };
+        parameters.family = AF_INET6;
+        parameters.ifindex = interface;
+        parameters.__bindgen_anon_3.ipv6_src = source.0;
+        parameters.__bindgen_anon_4.ipv6_dst = destination.0;
+        if !self.fib(&mut parameters) {
+            return Route::Stack;
+        }
+        // SAFETY: the family says which member is valid.
+        Route::Via { interface: parameters.ifindex, next_hop: Ipv6(unsafe { parameters.__bindgen_anon_4.ipv6_dst }) }
+    }
+);
+
+impl Tables for Kernel {
+    #[inline(always)]
+    fn config(&self) -> Option<&Config> {
+        maps::CONFIG.get(0)
+    }
+
+    #[inline(always)]
+    fn endpoint(&self, slot: Slot) -> Option<&Endpoint> {
+        maps::ENDPOINTS.get(slot.0)
+    }
+
+    #[inline(always)]
+    fn node(&self, slot: Slot) -> Option<&Node> {
+        maps::NODES.get(slot.0)
+    }
+
+    #[inline(always)]
+    fn revision(&self, slot: RevisionSlot) -> u32 {
+        // A slot beyond the array is nobody's, and never holds.
+        maps::REVISIONS.get(slot.0).copied().unwrap_or(u32::MAX)
+    }
+
+    #[inline(always)]
+    fn uplink(&self, interface: u32) -> Option<&Uplink> {
+        // SAFETY: written by the agent only, as a whole.
+        unsafe { maps::UPLINKS.get(interface) }
+    }
+
+    #[inline(always)]
+    fn count(&self, hook: Hook, reason: Reason) {
+        if let Some(counter) = maps::COUNTERS.get_ptr_mut(reason.index(hook)) {
+            // SAFETY: this CPU's own counter.
+            unsafe { *counter += 1 };
+        }
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u32 {
+        jiffies()
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // SAFETY: takes nothing.
+        unsafe { bpf_get_prandom_u32() }
+    }
+}
