@@ -195,10 +195,10 @@ pub fn deliver<A: Parse, T: Tables>(action: &Action<A>, tables: &T) -> Outcome {
 }
 
 /// What matters of an entry when its flow must be judged.
-pub struct Known<A> {
+#[derive(Clone, Copy)]
+pub struct Known {
     pub table: Table,
     pub direction: Direction,
-    pub peer: FlowKey<A>,
     pub idle: bool,
     pub holds: bool,
     pub seen: Seen,
@@ -206,18 +206,26 @@ pub struct Known<A> {
 
 /// Looks an entry up in both tables.
 #[inline(always)]
-pub fn look<A: Parse, T: Tables + FamilyTables<A>>(key: &FlowKey<A>, now: u32, tables: &T) -> Option<Known<A>> {
-    let look_in = |table| {
-        tables.flow(table, key, |flow| Known {
-            table,
-            direction: flow.direction,
-            peer: peer_key(flow, key.protocol),
-            idle: is_idle(flow, now, tables),
-            holds: holds(&flow.stamps, tables),
-            seen: flow.seen,
+pub fn look<A: Parse, T: Tables + FamilyTables<A>>(
+    key: &FlowKey<A>,
+    now: u32,
+    tables: &T,
+    mut and: impl FnMut(&Flow<A>),
+) -> Option<Known> {
+    let mut look_in = |table| {
+        tables.flow(table, key, |flow| {
+            and(flow);
+            Known {
+                table,
+                direction: flow.direction,
+                idle: is_idle(flow, now, tables),
+                holds: holds(&flow.stamps, tables),
+                seen: flow.seen,
+            }
         })
     };
-    look_in(Table::Flows).or_else(|| look_in(Table::Openings))
+    let established = look_in(Table::Flows);
+    if established.is_some() { established } else { look_in(Table::Openings) }
 }
 
 /// Forgets both directions of a flow.

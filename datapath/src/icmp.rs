@@ -1,7 +1,8 @@
 //! ICMP errors (RFC 792, RFC 4443): they belong to the flow of the packet that they quote, and are translated with it.
 
-use sluice_abi::{Hook, Reason, Rewrites, Scope};
+use sluice_abi::{FlowKey, Hook, Reason, Rewrites, Scope};
 
+use crate::desk::Desk;
 use crate::flows::{self, Action};
 use crate::judge;
 use crate::packet::{Checksum, Packet};
@@ -22,6 +23,7 @@ pub fn follow<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
     scope: Scope,
     packet: &mut P,
     headers: &Headers<A>,
+    desk: &mut Desk<A>,
     tables: &T,
 ) -> Result<Option<Action<A>>, Reason> {
     let quoted = parse::quoted::<A, P>(packet, headers.transport + QUOTE)?;
@@ -30,10 +32,15 @@ pub fn follow<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
         return Err(Reason::UnrelatedIcmp);
     }
     // It travels with the packets that answer the quoted one.
-    let mut key = flows::key(scope, &quoted);
-    core::mem::swap(&mut key.source, &mut key.destination);
-    core::mem::swap(&mut key.source_port, &mut key.destination_port);
-    let Some(mut action) = judge::related(hook, &key, tables)? else { return Ok(None) };
+    desk.key = FlowKey {
+        scope,
+        source: quoted.destination,
+        destination: quoted.source,
+        source_port: quoted.destination_port,
+        destination_port: quoted.source_port,
+        protocol: quoted.protocol,
+    };
+    let Some(mut action) = judge::related(hook, desk, tables)? else { return Ok(None) };
     if action.rewrites != Rewrites::NONE {
         translate(packet, headers, &quoted, &action)?;
     }
@@ -52,14 +59,15 @@ pub fn concerns<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
     interface: u32,
     packet: &P,
     headers: &Headers<A>,
+    desk: &mut Desk<A>,
     tables: &T,
 ) -> Result<bool, Reason> {
     let quoted = parse::quoted::<A, P>(packet, headers.transport + QUOTE)?;
     if quoted.source != headers.destination {
         return Err(Reason::UnrelatedIcmp);
     }
-    let key = flows::key(Scope::pod(interface), &quoted);
-    Ok(judge::related(hook, &key, tables)?.is_some())
+    desk.key = flows::key(Scope::pod(interface), &quoted);
+    Ok(judge::related(hook, desk, tables)?.is_some())
 }
 
 /// Translates an error: its own addresses as those of the flow's packets, the quoted packet the other way round.

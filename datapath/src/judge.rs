@@ -5,6 +5,7 @@ use sluice_abi::{
     Scope, Seen, Stamp, TimeoutClass, Verdict,
 };
 
+use crate::desk::{Desk, Plan};
 use crate::flows::{self, Action, Known};
 use crate::parse::{Headers, Parse};
 use crate::tables::{FamilyTables, Insert, Table, Tables};
@@ -13,78 +14,54 @@ use crate::way::{self, Way};
 /// How many source ports are tried for a masqueraded flow before giving up.
 const PORT_ATTEMPTS: u32 = 32;
 
-/// What a judgement says of a flow.
-struct Plan<A> {
-    forward: Way<A>,
-    back: Way<A>,
-    /// The source address behind translation.
-    source: A,
-    masquerade: bool,
-}
-
-impl<A: Parse> Plan<A> {
-    #[inline(always)]
-    fn stamps(&self) -> [Stamp; 3] {
-        [self.back.stamp, self.forward.stamp, Stamp::default()]
-    }
-
-    /// The key of the answers, but for a translated port.
-    #[inline(always)]
-    fn reply_key(&self, key: &FlowKey<A>) -> FlowKey<A> {
-        FlowKey {
-            scope: self.forward.scope(),
-            source: key.destination,
-            destination: self.source,
-            source_port: key.destination_port,
-            destination_port: key.source_port,
-            protocol: key.protocol,
-        }
-    }
-}
-
 /// Judges the flow that a key opens, and finds its ways.
 ///
 /// # Errors
 /// Why its packets must be dropped.
 #[inline(always)]
-fn plan<A: Parse, T: Tables + FamilyTables<A>>(key: &FlowKey<A>, tables: &T) -> Result<Plan<A>, Reason> {
+fn judge_flow<A: Parse, T: Tables + FamilyTables<A>>(
+    key: &FlowKey<A>,
+    plan: &mut Plan<A>,
+    tables: &T,
+) -> Result<(), Reason> {
     let from = tables.address(key.source);
     let to = tables.address(key.destination);
-    let is = |entry: Option<sluice_abi::AddressEntry>, kind| entry.is_some_and(|entry| entry.kind == kind);
 
-    let (forward, back) = if key.scope == Scope::HOST || key.scope == Scope::NET || key.scope == Scope::OVERLAY {
+    if key.scope == Scope::HOST || key.scope == Scope::NET || key.scope == Scope::OVERLAY {
         let Some(to) = to.filter(|to| to.kind == AddressKind::Endpoint) else { return Err(Reason::NoEndpoint) };
-        let forward: Way<A> = way::to_endpoint(to.slot, tables)?;
-        let back = if key.scope == Scope::HOST {
-            Way::stack()
+        way::to_endpoint(to.slot, &mut plan.forward, tables)?;
+        if key.scope == Scope::HOST {
+            plan.back = Way::stack();
         } else {
-            if is(from, AddressKind::Endpoint) || is(from, AddressKind::LocalPods) || is(from, AddressKind::Host) {
+            if from.is_some_and(|from| {
+                matches!(from.kind, AddressKind::Endpoint | AddressKind::LocalPods | AddressKind::Host)
+            }) {
                 return Err(Reason::MartianSource);
             }
-            way::to(forward.interface, key.destination, key.source, from, tables)?
-        };
-        (forward, back)
+            let pod = plan.forward.interface;
+            way::to(pod, key.destination, key.source, from, &mut plan.back, tables)?;
+        }
     } else {
         let Some(from) = from.filter(|from| from.kind == AddressKind::Endpoint) else {
             return Err(Reason::ForgedSource);
         };
-        let back: Way<A> = way::to_endpoint(from.slot, tables)?;
-        if back.interface != key.scope.0 {
+        way::to_endpoint(from.slot, &mut plan.back, tables)?;
+        if plan.back.interface != key.scope.0 {
             return Err(Reason::ForgedSource);
         }
-        (way::to(key.scope.0, key.source, key.destination, to, tables)?, back)
-    };
+        way::to(key.scope.0, key.source, key.destination, to, &mut plan.forward, tables)?;
+    }
 
-    let mut source = key.source;
-    let masquerade = forward.leaves && masquerades::<A, T>(tables);
-    if masquerade {
-        let uplink = tables.uplink(forward.interface).ok_or(Reason::NoMasqueradeAddress)?;
-        source = A::from_words(if A::BITS == 32 { uplink.ipv4.words() } else { uplink.ipv6.words() });
-        if source.is_unspecified() {
+    plan.source = key.source;
+    plan.masquerade = plan.forward.leaves && masquerades::<A, T>(tables);
+    if plan.masquerade {
+        let uplink = tables.uplink(plan.forward.interface).ok_or(Reason::NoMasqueradeAddress)?;
+        plan.source = A::from_words(if A::BITS == 32 { uplink.ipv4.words() } else { uplink.ipv6.words() });
+        if plan.source.is_unspecified() {
             return Err(Reason::NoMasqueradeAddress);
         }
     }
-    Ok(Plan { forward, back, source, masquerade })
+    Ok(())
 }
 
 #[inline(always)]
@@ -108,77 +85,99 @@ fn direct<A: Parse>(flow: &mut Flow<A>, way: &Way<A>, opposite: &Way<A>, stamps:
 }
 
 /// An existing flow, seen from one of its packets.
-struct Standing<A> {
-    own: Known<A>,
-    other: Known<A>,
+#[derive(Clone, Copy)]
+struct Standing {
+    own: Known,
+    other: Known,
 }
 
-/// Finds the live flow that a packet belongs to, judged again where that is due.
-///
-/// # Errors
-/// Why its packets must be dropped now.
+/// Finds the live flow that the packet on the desk belongs to, and leaves the key of its other direction there.
 #[inline(always)]
-fn standing<A: Parse, T: Tables + FamilyTables<A>>(
-    hook: Hook,
-    key: &FlowKey<A>,
-    opens: bool,
-    tables: &T,
-) -> Result<Option<Standing<A>>, Reason> {
+fn standing<A: Parse, T: Tables + FamilyTables<A>>(desk: &mut Desk<A>, opens: bool, tables: &T) -> Option<Standing> {
     let now = tables.now();
-    let Some(own) = flows::look(key, now, tables) else { return Ok(None) };
-    let Some(other) = flows::look(&own.peer, now, tables) else {
-        flows::forget(key, &own.peer, tables);
-        return Ok(None);
+    let Desk { key, peer, .. } = desk;
+    let own = flows::look(key, now, tables, |flow| *peer = flows::peer_key(flow, key.protocol))?;
+    let Some(other) = flows::look(peer, now, tables, |_| ()) else {
+        flows::forget(key, peer, tables);
+        return None;
     };
     let ended = own.seen.has(Seen::RESET)
         || other.seen.has(Seen::RESET)
         || (own.seen.has(Seen::FIN) && other.seen.has(Seen::FIN));
     if (own.idle && other.idle) || (opens && ended) {
-        flows::forget(key, &own.peer, tables);
-        return Ok(None);
+        flows::forget(key, peer, tables);
+        return None;
     }
-    if !(own.holds && other.holds) {
-        let same = match own.direction {
-            Direction::Forward => again(key, own.table, &own.peer, other.table, tables)?,
-            Direction::Reply => again(&own.peer, other.table, key, own.table, tables)?,
-        };
-        if !same {
-            flows::forget(key, &own.peer, tables);
-            return Ok(None);
-        }
-        tables.count(hook, Reason::Rejudged);
-    }
-    Ok(Some(Standing { own, other }))
+    Some(Standing { own, other })
 }
 
-/// Judges a flow again. `false`: it cannot go on as it is, its translation having changed.
+/// Sees to it that the flow of the packet on the desk is one that was judged as things are now: judges it again, or
+/// opens it. `None`: there is none, and none may be opened.
+///
+/// # Errors
+/// Why its packets must be dropped now.
 #[inline(always)]
-fn again<A: Parse, T: Tables + FamilyTables<A>>(
+fn judged<A: Parse, T: Tables + FamilyTables<A>>(
+    hook: Hook,
+    standing: Option<Standing>,
+    may_open: bool,
+    desk: &mut Desk<A>,
+    tables: &T,
+) -> Result<Option<Standing>, Reason> {
+    match standing {
+        Some(Standing { own, other }) if own.holds && other.holds => return Ok(standing),
+        None if !may_open => return Ok(None),
+        _ => {}
+    }
+    let Desk { key, peer, plan, .. } = &mut *desk;
+    match standing {
+        Some(Standing { own, .. }) if own.direction == Direction::Reply => judge_flow(peer, plan, tables)?,
+        _ => judge_flow(key, plan, tables)?,
+    }
+    let Some(Standing { own, other }) = standing else {
+        open(desk, tables)?;
+        tables.count(hook, Reason::Opened);
+        return Ok(None);
+    };
+    let same = match own.direction {
+        Direction::Forward => renew(key, own.table, peer, other.table, plan, tables),
+        Direction::Reply => renew(peer, other.table, key, own.table, plan, tables),
+    };
+    if !same {
+        // What it was translated to, or where its answers come from, is no longer so: its next packet opens another.
+        flows::forget(key, peer, tables);
+        return Err(Reason::NoFlow);
+    }
+    tables.count(hook, Reason::Rejudged);
+    Ok(standing)
+}
+
+/// Writes a new judgement into both entries of a flow. `false`: it cannot go on as it is.
+#[inline(always)]
+fn renew<A: Parse, T: Tables + FamilyTables<A>>(
     forward_key: &FlowKey<A>,
     forward_table: Table,
     reply_key: &FlowKey<A>,
     reply_table: Table,
+    plan: &Plan<A>,
     tables: &T,
-) -> Result<bool, Reason> {
-    let plan = plan(forward_key, tables)?;
-    let stamps = plan.stamps();
-    let scope = plan.forward.scope();
+) -> bool {
     let same = tables.flow(forward_table, forward_key, |flow| {
         let same = flow.source == plan.source
             && flow.rewrites.has(Rewrites::SOURCE) == plan.masquerade
-            && flow.peer_scope == scope;
+            && flow.peer_scope == plan.forward.scope();
         if same {
-            direct(flow, &plan.forward, &plan.back, stamps);
+            direct(flow, &plan.forward, &plan.back, plan.stamps());
         }
         same
     });
     if same == Some(true) {
-        tables.flow(reply_table, reply_key, |flow| direct(flow, &plan.back, &plan.forward, stamps));
+        tables.flow(reply_table, reply_key, |flow| direct(flow, &plan.back, &plan.forward, plan.stamps()));
     }
-    Ok(same == Some(true))
+    same == Some(true)
 }
 
-/// What is to be done with a packet of a flow that is known or, with `may_open`, may be opened.
+/// What is to be done with a packet of the flow whose key is on the desk, known or, with `may_open`, opened by it.
 /// `None`: no such flow.
 ///
 /// # Errors
@@ -186,47 +185,38 @@ fn again<A: Parse, T: Tables + FamilyTables<A>>(
 #[inline(always)]
 pub fn judge<A: Parse, T: Tables + FamilyTables<A>>(
     hook: Hook,
-    key: &FlowKey<A>,
     headers: &Headers<A>,
     may_open: bool,
+    desk: &mut Desk<A>,
     tables: &T,
 ) -> Result<Option<Action<A>>, Reason> {
-    let mut table = Table::Openings;
-    match standing(hook, key, flows::opens(headers), tables)? {
-        Some(Standing { own, other }) => {
-            table = own.table;
-            let both_seen = match own.direction {
-                // Of a connection, the opener's packet after the answer: not an answer alone, which a forged source
-                // could call forth.
-                Direction::Forward => {
-                    flows::connects(key.protocol) && other.seen.has(Seen::PACKET) && !flows::opens(headers)
-                }
-                Direction::Reply => !flows::connects(key.protocol),
-            };
-            if both_seen && (own.table == Table::Openings || other.table == Table::Openings) {
-                if flows::establish(key, tables) && flows::establish(&own.peer, tables) {
-                    table = Table::Flows;
-                } else {
-                    tables.count(hook, Reason::NotEstablished);
-                }
+    let standing = standing(desk, flows::opens(headers), tables);
+    let standing = judged(hook, standing, may_open, desk, tables)?;
+    let Desk { key, peer, .. } = &*desk;
+    if let Some(Standing { own, other }) = standing {
+        let both_seen = match own.direction {
+            // Of a connection, the opener's packet after the answer: not an answer alone, which a forged source
+            // could call forth.
+            Direction::Forward => {
+                flows::connects(key.protocol) && other.seen.has(Seen::PACKET) && !flows::opens(headers)
             }
+            Direction::Reply => !flows::connects(key.protocol),
+        };
+        if both_seen
+            && (own.table == Table::Openings || other.table == Table::Openings)
+            && !(flows::establish(key, tables) && flows::establish(peer, tables))
+        {
+            tables.count(hook, Reason::NotEstablished);
         }
-        None if may_open => {
-            open(key, tables)?;
-            tables.count(hook, Reason::Opened);
-        }
-        None => return Ok(None),
+    } else if !may_open {
+        return Ok(None);
     }
     let now = tables.now();
     let act = |flow: &mut Flow<A>| {
         flows::touch(flow, headers, now);
         Action::of(flow)
     };
-    let action = tables.flow(table, key, act).or_else(|| {
-        // Only one direction could be moved, or another CPU moved it meanwhile.
-        let elsewhere = if table == Table::Flows { Table::Openings } else { Table::Flows };
-        tables.flow(elsewhere, key, act)
-    });
+    let action = tables.flow(Table::Flows, key, act).or_else(|| tables.flow(Table::Openings, key, act));
     action.map(Some).ok_or(Reason::FlowTableFull)
 }
 
@@ -237,71 +227,72 @@ pub fn judge<A: Parse, T: Tables + FamilyTables<A>>(
 #[inline(always)]
 pub fn related<A: Parse, T: Tables + FamilyTables<A>>(
     hook: Hook,
-    key: &FlowKey<A>,
+    desk: &mut Desk<A>,
     tables: &T,
 ) -> Result<Option<Action<A>>, Reason> {
-    match standing(hook, key, false, tables)? {
-        Some(Standing { own, .. }) => Ok(tables.flow(own.table, key, |flow| Action::of(flow))),
-        None => Ok(None),
-    }
+    let standing = standing(desk, false, tables);
+    Ok(judged(hook, standing, false, desk, tables)?
+        .and_then(|Standing { own, .. }| tables.flow(own.table, &desk.key, |flow| Action::of(flow))))
 }
 
-/// Opens a flow: writes the entries of both directions.
+/// Opens the flow that was judged: writes the entries of both directions.
 ///
 /// # Errors
 /// Why its packets must be dropped.
 #[inline(always)]
-fn open<A: Parse, T: Tables + FamilyTables<A>>(key: &FlowKey<A>, tables: &T) -> Result<(), Reason> {
-    let plan = plan(key, tables)?;
-    let mut reply_key = plan.reply_key(key);
-    let rewritten = plan.masquerade;
-    tables
-        .scratch(|flow| {
-            flow.packets = 0;
-            flow.bytes = 0;
-            flow.last_seen = tables.now();
-            flow.seen = Seen::default();
-            flow.tail = A::Tail::default();
-            flow.class = if flows::connects(key.protocol) {
-                TimeoutClass::Transient
-            } else if key.protocol.is_icmp() {
-                TimeoutClass::Echo
-            } else {
-                TimeoutClass::DatagramOpening
-            };
-            // The answers first: their key is what a translated port must not share with another flow.
-            direct(flow, &plan.back, &plan.forward, plan.stamps());
-            flow.direction = Direction::Reply;
-            flow.rewrites = if rewritten { Rewrites::DESTINATION } else { Rewrites::NONE };
-            flow.peer_scope = key.scope;
-            flow.source = key.destination;
-            flow.source_port = key.destination_port;
-            flow.destination = key.source;
-            flow.destination_port = key.source_port;
-            if rewritten {
-                claim(&mut reply_key, flow, tables)?;
-            } else if !tables.insert(Table::Openings, &reply_key, flow, Insert::Any) {
-                return Err(Reason::FlowTableFull);
-            }
+fn open<A: Parse, T: Tables + FamilyTables<A>>(desk: &mut Desk<A>, tables: &T) -> Result<(), Reason> {
+    let Desk { key, peer, plan, flow } = desk;
+    flow.packets = 0;
+    flow.bytes = 0;
+    flow.last_seen = tables.now();
+    flow.seen = Seen::default();
+    flow.tail = A::Tail::default();
+    flow.class = if flows::connects(key.protocol) {
+        TimeoutClass::Transient
+    } else if key.protocol.is_icmp() {
+        TimeoutClass::Echo
+    } else {
+        TimeoutClass::DatagramOpening
+    };
+    *peer = FlowKey {
+        scope: plan.forward.scope(),
+        source: key.destination,
+        destination: plan.source,
+        source_port: key.destination_port,
+        destination_port: key.source_port,
+        protocol: key.protocol,
+    };
+    // The answers first: their key is what a translated port must not share with another flow.
+    direct(flow, &plan.back, &plan.forward, plan.stamps());
+    flow.direction = Direction::Reply;
+    flow.rewrites = if plan.masquerade { Rewrites::DESTINATION } else { Rewrites::NONE };
+    flow.peer_scope = key.scope;
+    flow.source = key.destination;
+    flow.source_port = key.destination_port;
+    flow.destination = key.source;
+    flow.destination_port = key.source_port;
+    if plan.masquerade {
+        claim(peer, flow, tables)?;
+    } else if !tables.insert(Table::Openings, peer, flow, Insert::Any) {
+        return Err(Reason::FlowTableFull);
+    }
 
-            direct(flow, &plan.forward, &plan.back, plan.stamps());
-            flow.direction = Direction::Forward;
-            flow.rewrites = if rewritten { Rewrites::SOURCE } else { Rewrites::NONE };
-            flow.peer_scope = reply_key.scope;
-            flow.source = plan.source;
-            flow.source_port = reply_key.destination_port;
-            flow.destination = key.destination;
-            flow.destination_port = key.destination_port;
-            if tables.insert(Table::Openings, key, flow, Insert::New) {
-                return Ok(());
-            }
-            // Another CPU has opened the same flow: its entries are as good, but only one port may be kept.
-            if rewritten {
-                tables.remove(Table::Openings, &reply_key);
-            }
-            Ok(())
-        })
-        .ok_or(Reason::FlowTableFull)?
+    direct(flow, &plan.forward, &plan.back, plan.stamps());
+    flow.direction = Direction::Forward;
+    flow.rewrites = if plan.masquerade { Rewrites::SOURCE } else { Rewrites::NONE };
+    flow.peer_scope = peer.scope;
+    flow.source = plan.source;
+    flow.source_port = peer.destination_port;
+    flow.destination = key.destination;
+    flow.destination_port = key.destination_port;
+    if tables.insert(Table::Openings, key, flow, Insert::New) {
+        return Ok(());
+    }
+    // Another CPU has opened the same flow: its entries are as good, but only one port may be kept.
+    if plan.masquerade {
+        tables.remove(Table::Openings, peer);
+    }
+    Ok(())
 }
 
 /// Finds a source port for a masqueraded flow that no other flow to the same destination has, and takes it by writing

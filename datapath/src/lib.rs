@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod arp;
+mod desk;
 pub mod fast;
 mod flows;
 mod fragment;
@@ -24,6 +25,7 @@ pub mod slow;
 mod tables;
 mod way;
 
+pub use desk::Desk;
 pub use outcome::{Family, Outcome};
 pub use packet::{Checksum, Packet, View};
 pub use tables::{FamilyTables, Insert, Route, Table, Tables};

@@ -2,6 +2,7 @@
 
 use sluice_abi::{AddressKind, Endpoint, Hook, Ipv4, Ipv6, Mac, Reason, Scope};
 
+use crate::desk::Desk;
 use crate::fast::may_be_masqueraded;
 use crate::outcome::Outcome;
 use crate::packet::{Packet, View};
@@ -9,23 +10,31 @@ use crate::parse::{self, ETHERNET, Headers, Message, Parse, Piece};
 use crate::tables::{FamilyTables, Tables};
 use crate::{flows, fragment, icmp, judge, neighbour, rewrite};
 
-/// Flattens the two ways to drop a packet.
+/// Lends a desk, and flattens the two ways to drop a packet.
 #[inline(always)]
-fn outcome(result: Result<Outcome, Reason>) -> Outcome {
-    match result {
-        Ok(outcome) => outcome,
-        Err(reason) => Outcome::Drop(reason),
+fn at_desk<A: Parse, T: FamilyTables<A>>(
+    tables: &T,
+    work: impl FnOnce(&mut Desk<A>) -> Result<Outcome, Reason>,
+) -> Outcome {
+    match tables.desk(work) {
+        Some(Ok(outcome)) => outcome,
+        Some(Err(reason)) => Outcome::Drop(reason),
+        None => Outcome::Drop(Reason::NoSlowPath),
     }
 }
 
 /// What a pod sends.
 #[inline(always)]
 pub fn from_pod<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(packet: &mut P, tables: &T) -> Outcome {
-    outcome(pod_packet::<A, P, T>(packet, tables))
+    at_desk(tables, |desk| pod_packet::<A, P, T>(packet, desk, tables))
 }
 
 #[inline(always)]
-fn pod_packet<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(packet: &mut P, tables: &T) -> Result<Outcome, Reason> {
+fn pod_packet<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
+    packet: &mut P,
+    desk: &mut Desk<A>,
+    tables: &T,
+) -> Result<Outcome, Reason> {
     let headers = parse::packet::<A, P>(packet)?;
     let mac = packet.view::<ETHERNET>(0).ok_or(Reason::Truncated)?.mac::<6, 10>();
     let endpoint = sender(&headers, packet.interface(), tables);
@@ -37,7 +46,7 @@ fn pod_packet<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(packet: &mut P, 
         return Err(Reason::Multicast);
     }
     let scope = Scope::pod(packet.interface());
-    through(Hook::FromPod, scope, packet, headers, tables)
+    through(Hook::FromPod, scope, packet, headers, desk, tables)
 }
 
 /// The endpoint behind an interface, if a packet's source address is its own.
@@ -76,27 +85,29 @@ fn through<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
     scope: Scope,
     packet: &mut P,
     mut headers: Headers<A>,
+    desk: &mut Desk<A>,
     tables: &T,
 ) -> Result<Outcome, Reason> {
     if headers.message == Message::IcmpError {
-        let action = icmp::follow(hook, scope, packet, &headers, tables)?.ok_or(Reason::UnrelatedIcmp)?;
+        let action = icmp::follow(hook, scope, packet, &headers, desk, tables)?.ok_or(Reason::UnrelatedIcmp)?;
         return Ok(flows::deliver(&action, tables));
     }
     fragment::follow(scope, &mut headers, tables)?;
-    let key = flows::key(scope, &headers);
-    let action = judge::judge(hook, &key, &headers, true, tables)?.ok_or(Reason::NoFlow)?;
+    desk.key = flows::key(scope, &headers);
+    let action = judge::judge(hook, &headers, true, desk, tables)?.ok_or(Reason::NoFlow)?;
     Ok(flows::apply(packet, &headers, &action, tables))
 }
 
 /// What the node's own stack sends to a pod.
 #[inline(always)]
 pub fn to_pod<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(packet: &mut P, tables: &T) -> Outcome {
-    outcome(stack_packet::<A, P, T>(packet, tables))
+    at_desk(tables, |desk| stack_packet::<A, P, T>(packet, desk, tables))
 }
 
 #[inline(always)]
 fn stack_packet<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
     packet: &mut P,
+    desk: &mut Desk<A>,
     tables: &T,
 ) -> Result<Outcome, Reason> {
     let mut headers = parse::packet::<A, P>(packet)?;
@@ -112,23 +123,27 @@ fn stack_packet<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
         return Err(Reason::NoEndpoint);
     }
     if headers.message == Message::IcmpError {
-        let concerns = icmp::concerns(Hook::ToPod, packet.interface(), packet, &headers, tables)?;
+        let concerns = icmp::concerns(Hook::ToPod, packet.interface(), packet, &headers, desk, tables)?;
         return if concerns { Ok(Outcome::Pass) } else { Err(Reason::UnrelatedIcmp) };
     }
     fragment::follow(Scope::HOST, &mut headers, tables)?;
-    let key = flows::key(Scope::HOST, &headers);
-    judge::judge(Hook::ToPod, &key, &headers, true, tables)?;
+    desk.key = flows::key(Scope::HOST, &headers);
+    judge::judge(Hook::ToPod, &headers, true, desk, tables)?;
     Ok(Outcome::Pass)
 }
 
 /// What comes in through an uplink.
 #[inline(always)]
 pub fn from_net<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(packet: &mut P, tables: &T) -> Outcome {
-    outcome(net_packet::<A, P, T>(packet, tables))
+    at_desk(tables, |desk| net_packet::<A, P, T>(packet, desk, tables))
 }
 
 #[inline(always)]
-fn net_packet<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(packet: &mut P, tables: &T) -> Result<Outcome, Reason> {
+fn net_packet<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
+    packet: &mut P,
+    desk: &mut Desk<A>,
+    tables: &T,
+) -> Result<Outcome, Reason> {
     let headers = match parse::packet::<A, P>(packet) {
         Ok(headers) => headers,
         // The stack knows better what is wrong with a packet that is its own.
@@ -136,9 +151,9 @@ fn net_packet<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(packet: &mut P, 
         Err(_) => return Ok(Outcome::Pass),
     };
     match tables.address(headers.destination).map(|entry| entry.kind) {
-        Some(AddressKind::Endpoint) => through(Hook::FromNet, Scope::NET, packet, headers, tables),
+        Some(AddressKind::Endpoint) => through(Hook::FromNet, Scope::NET, packet, headers, desk, tables),
         Some(AddressKind::LocalPods) => Err(Reason::NoEndpoint),
-        Some(AddressKind::Host) => masqueraded(packet, headers, tables),
+        Some(AddressKind::Host) => masqueraded(packet, headers, desk, tables),
         Some(AddressKind::Outside | AddressKind::Unmasqueraded | AddressKind::RemotePods | AddressKind::Node)
         | None => Ok(Outcome::Pass),
     }
@@ -168,11 +183,12 @@ fn concerns_pods<A: Parse, T: FamilyTables<A>>(address: Option<A>, tables: &T) -
 fn masqueraded<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
     packet: &mut P,
     mut headers: Headers<A>,
+    desk: &mut Desk<A>,
     tables: &T,
 ) -> Result<Outcome, Reason> {
     if headers.message == Message::IcmpError {
         // An error about one of the node's own packets quotes no flow.
-        return match icmp::follow(Hook::FromNet, Scope::NET, packet, &headers, tables) {
+        return match icmp::follow(Hook::FromNet, Scope::NET, packet, &headers, desk, tables) {
             Ok(Some(action)) => Ok(flows::deliver(&action, tables)),
             Ok(None) | Err(Reason::UnrelatedIcmp | Reason::Truncated | Reason::Malformed) => Ok(Outcome::Pass),
             Err(reason) => Err(reason),
@@ -188,8 +204,8 @@ fn masqueraded<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
     if !ours {
         return Ok(Outcome::Pass);
     }
-    let key = flows::key(Scope::NET, &headers);
-    match judge::judge(Hook::FromNet, &key, &headers, false, tables)? {
+    desk.key = flows::key(Scope::NET, &headers);
+    match judge::judge(Hook::FromNet, &headers, false, desk, tables)? {
         Some(action) => {
             if let Piece::First(_) = headers.piece {
                 fragment::follow(Scope::NET, &mut headers, tables)?;
@@ -204,12 +220,13 @@ fn masqueraded<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
 /// stack because they were too large for their way.
 #[inline(always)]
 pub fn to_net<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(packet: &mut P, tables: &T) -> Outcome {
-    outcome(leaving_packet::<A, P, T>(packet, tables))
+    at_desk(tables, |desk| leaving_packet::<A, P, T>(packet, desk, tables))
 }
 
 #[inline(always)]
 fn leaving_packet<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
     packet: &mut P,
+    desk: &mut Desk<A>,
     tables: &T,
 ) -> Result<Outcome, Reason> {
     let source = source::<A, P>(packet);
@@ -222,12 +239,12 @@ fn leaving_packet<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
     let scope = Scope::pod(interface);
     let mut headers = parse::packet::<A, P>(packet)?;
     if headers.message == Message::IcmpError {
-        icmp::follow(Hook::ToNet, scope, packet, &headers, tables)?.ok_or(Reason::UnrelatedIcmp)?;
+        icmp::follow(Hook::ToNet, scope, packet, &headers, desk, tables)?.ok_or(Reason::UnrelatedIcmp)?;
         return Ok(Outcome::Pass);
     }
     fragment::follow(scope, &mut headers, tables)?;
-    let key = flows::key(scope, &headers);
-    let action = judge::judge(Hook::ToNet, &key, &headers, true, tables)?.ok_or(Reason::NoFlow)?;
+    desk.key = flows::key(scope, &headers);
+    let action = judge::judge(Hook::ToNet, &headers, true, desk, tables)?.ok_or(Reason::NoFlow)?;
     rewrite::translate(packet, &headers, &action)?;
     Ok(Outcome::Pass)
 }
@@ -247,12 +264,13 @@ fn source<A: Parse, P: Packet>(packet: &P) -> Option<A> {
 /// What comes in through the overlay.
 #[inline(always)]
 pub fn from_overlay<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(packet: &mut P, tables: &T) -> Outcome {
-    outcome(overlay_packet::<A, P, T>(packet, tables))
+    at_desk(tables, |desk| overlay_packet::<A, P, T>(packet, desk, tables))
 }
 
 #[inline(always)]
 fn overlay_packet<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
     packet: &mut P,
+    desk: &mut Desk<A>,
     tables: &T,
 ) -> Result<Outcome, Reason> {
     let headers = parse::packet::<A, P>(packet)?;
@@ -270,7 +288,7 @@ fn overlay_packet<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
         return Err(Reason::UnknownTunnel);
     }
     match tables.address(headers.destination).map(|entry| entry.kind) {
-        Some(AddressKind::Endpoint) => through(Hook::FromOverlay, Scope::OVERLAY, packet, headers, tables),
+        Some(AddressKind::Endpoint) => through(Hook::FromOverlay, Scope::OVERLAY, packet, headers, desk, tables),
         Some(AddressKind::Host) => Ok(Outcome::Pass),
         Some(AddressKind::LocalPods) => Err(Reason::NoEndpoint),
         Some(AddressKind::Outside | AddressKind::Unmasqueraded | AddressKind::RemotePods | AddressKind::Node)

@@ -5,6 +5,8 @@ use sluice_abi::{
     RevisionSlot, Slot, Uplink,
 };
 
+use crate::desk::Desk;
+
 /// Which flow table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Table {
@@ -51,8 +53,8 @@ pub trait FamilyTables<A: IpAddress> {
     fn fragment(&self, key: &FragmentKey<A>) -> Option<Fragment>;
     /// Remembers a first fragment.
     fn remember_fragment(&self, key: &FragmentKey<A>, fragment: &Fragment);
-    /// Lends memory to build an entry in: a flow of IPv6 would take a quarter of the kernel's stack. Calls do not nest.
-    fn scratch<R>(&self, use_it: impl FnOnce(&mut Flow<A>) -> R) -> Option<R>;
+    /// Lends memory to work in. Calls do not nest.
+    fn desk<R>(&self, use_it: impl FnOnce(&mut Desk<A>) -> R) -> Option<R>;
     /// Asks the node's routing table, for a packet that came in through `interface`.
     fn route(&self, interface: u32, source: A, destination: A) -> Route<A>;
 }

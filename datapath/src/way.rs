@@ -59,14 +59,15 @@ fn stamp<T: Tables>(slot: RevisionSlot, tables: &T) -> Stamp {
 /// # Errors
 /// [`Reason::NoEndpoint`] where the slot is free.
 #[inline(always)]
-pub fn to_endpoint<A: Parse, T: Tables>(slot: Slot, tables: &T) -> Result<Way<A>, Reason> {
+pub fn to_endpoint<A: Parse, T: Tables>(slot: Slot, way: &mut Way<A>, tables: &T) -> Result<(), Reason> {
     // Before the endpoint itself, so that a change in between is noticed at the next packet.
     let stamp = stamp(RevisionSlot::of_endpoint(slot), tables);
     let endpoint = tables.endpoint(slot).ok_or(Reason::NoEndpoint)?;
     if endpoint.interface == 0 {
         return Err(Reason::NoEndpoint);
     }
-    Ok(Way { deliver: Deliver::Pod, interface: endpoint.interface, mac: endpoint.mac, stamp, ..Way::stack() })
+    *way = Way { deliver: Deliver::Pod, interface: endpoint.interface, mac: endpoint.mac, stamp, ..Way::stack() };
+    Ok(())
 }
 
 /// The way from a pod behind `interface` to any address.
@@ -79,41 +80,38 @@ pub fn to<A: Parse, T: Tables + FamilyTables<A>>(
     source: A,
     destination: A,
     entry: Option<AddressEntry>,
+    way: &mut Way<A>,
     tables: &T,
-) -> Result<Way<A>, Reason> {
+) -> Result<(), Reason> {
     let (kind, slot) = entry.map_or((AddressKind::Outside, Slot::NONE), |entry| (entry.kind, entry.slot));
     let routes = stamp(RevisionSlot::ROUTES, tables);
+    *way = Way { stamp: routes, ..Way::stack() };
     match kind {
-        AddressKind::Endpoint => return to_endpoint(slot, tables),
+        AddressKind::Endpoint => return to_endpoint(slot, way, tables),
         AddressKind::LocalPods => return Err(Reason::NoEndpoint),
-        AddressKind::Host => return Ok(Way { stamp: routes, ..Way::stack() }),
+        AddressKind::Host => return Ok(()),
         AddressKind::RemotePods | AddressKind::Node => {
             let node = tables.node(slot).ok_or(Reason::NoRoute)?;
             match node.routing {
                 Routing::Unknown => return Err(Reason::NoRoute),
                 Routing::Native => {}
                 Routing::Overlay4 | Routing::Overlay6 => {
-                    let mtu = tables.config().map_or(0, |config| config.overlay_mtu) as u16;
-                    return Ok(Way { deliver: Deliver::Overlay, node: slot, mtu, stamp: routes, ..Way::stack() });
+                    way.deliver = Deliver::Overlay;
+                    way.node = slot;
+                    way.mtu = tables.config().map_or(0, |config| config.overlay_mtu) as u16;
+                    return Ok(());
                 }
             }
         }
         AddressKind::Outside | AddressKind::Unmasqueraded => {}
     }
-    let Route::Via { interface, next_hop } = tables.route(interface, source, destination) else {
-        return Ok(Way { stamp: routes, ..Way::stack() });
-    };
+    let Route::Via { interface, next_hop } = tables.route(interface, source, destination) else { return Ok(()) };
     // Only uplinks have a program that takes the answers: what leaves elsewhere goes through the stack.
-    let Some(uplink) = tables.uplink(interface) else {
-        return Ok(Way { stamp: routes, ..Way::stack() });
-    };
-    Ok(Way {
-        deliver: Deliver::Neighbour,
-        interface,
-        next_hop,
-        mtu: uplink.mtu as u16,
-        stamp: routes,
-        leaves: matches!(kind, AddressKind::Outside),
-        ..Way::stack()
-    })
+    let Some(uplink) = tables.uplink(interface) else { return Ok(()) };
+    way.deliver = Deliver::Neighbour;
+    way.interface = interface;
+    way.next_hop = next_hop;
+    way.mtu = uplink.mtu as u16;
+    way.leaves = matches!(kind, AddressKind::Outside);
+    Ok(())
 }

@@ -9,7 +9,7 @@ use sluice_abi::{
     AddressEntry, Config, Endpoint, Flow, FlowKey, Fragment, FragmentKey, Hook, IpAddress, Ipv4, Ipv6, Node, Reason,
     RevisionSlot, Slot, Uplink,
 };
-use sluice_datapath::{FamilyTables, Insert, Route, Table, Tables};
+use sluice_datapath::{Desk, FamilyTables, Insert, Route, Table, Tables};
 
 use crate::maps;
 
@@ -53,7 +53,7 @@ fn flags(how: Insert) -> u64 {
 }
 
 macro_rules! family {
-    ($address:ty, $openings:ident, $flows:ident, $fragments:ident, $addresses:ident, $scratch:ident, $route:item) => {
+    ($address:ty, $openings:ident, $flows:ident, $fragments:ident, $addresses:ident, $desk:ident, $route:item) => {
         impl FamilyTables<$address> for Kernel {
             #[inline(always)]
             fn flow<R>(
@@ -106,8 +106,8 @@ macro_rules! family {
             }
 
             #[inline(always)]
-            fn scratch<R>(&self, use_it: impl FnOnce(&mut Flow<$address>) -> R) -> Option<R> {
-                let entry = maps::$scratch.get_ptr_mut(0)?;
+            fn desk<R>(&self, use_it: impl FnOnce(&mut Desk<$address>) -> R) -> Option<R> {
+                let entry = maps::$desk.get_ptr_mut(0)?;
                 // SAFETY: this CPU's own memory, and programs do not interrupt one another at these hooks.
                 Some(use_it(unsafe { &mut *entry }))
             }
@@ -124,7 +124,7 @@ family!(
     FLOWS4,
     FRAGMENTS4,
     ADDRESSES4,
-    SCRATCH4,
+    DESK4,
     fn route(&self, interface: u32, source: Ipv4, destination: Ipv4) -> Route<Ipv4> {
         // SAFETY: plain data, for which zero is a value.
         let mut parameters: bpf_fib_lookup = unsafe { core::mem::zeroed() };
@@ -147,7 +147,7 @@ family!(
     FLOWS6,
     FRAGMENTS6,
     ADDRESSES6,
-    SCRATCH6,
+    DESK6,
     fn route(&self, interface: u32, source: Ipv6, destination: Ipv6) -> Route<Ipv6> {
         // SAFETY: plain data, for which zero is a value.
         let mut parameters: bpf_fib_lookup = unsafe { core::mem::zeroed() };

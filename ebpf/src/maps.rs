@@ -6,6 +6,7 @@ use sluice_abi::{
     AddressEntry, COUNTERS as COUNTER_COUNT, Config, Endpoint, Flow, FlowKey, Fragment, FragmentKey, Ipv4, Ipv6,
     MAX_ENDPOINTS, MAX_NODES, MAX_REVISIONS, Node, Uplink,
 };
+use sluice_datapath::Desk;
 
 const FLOW_COUNT: usize = 65_536;
 const FRAGMENT_COUNT: usize = 8_192;
@@ -42,9 +43,9 @@ pub static UPLINKS: HashMap<u32, Uplink, UPLINK_COUNT> = HashMap::new();
 pub static CONFIG: Array<Config, 1> = Array::new();
 #[btf_map(name = "counters")]
 pub static COUNTERS: PerCpuArray<u64, { COUNTER_COUNT as usize }> = PerCpuArray::new();
-#[btf_map(name = "scratch4")]
-pub static SCRATCH4: PerCpuArray<Flow<Ipv4>, 1> = PerCpuArray::new();
-#[btf_map(name = "scratch6")]
-pub static SCRATCH6: PerCpuArray<Flow<Ipv6>, 1> = PerCpuArray::new();
+#[btf_map(name = "desk4")]
+pub static DESK4: PerCpuArray<Desk<Ipv4>, 1> = PerCpuArray::new();
+#[btf_map(name = "desk6")]
+pub static DESK6: PerCpuArray<Desk<Ipv6>, 1> = PerCpuArray::new();
 #[btf_map(name = "slow_paths")]
 pub static SLOW_PATHS: ProgramArray<16> = ProgramArray::new();

@@ -1,0 +1,70 @@
+//! Memory to work in: what a packet's judgement needs at hand would fill most of the kernel's stack of 512 bytes.
+
+use sluice_abi::{
+    Deliver, Direction, Flow, FlowKey, IpAddress, Mac, Port, Rewrites, Scope, Seen, Slot, Stamp, TimeoutClass, Verdict,
+};
+
+use crate::parse::Parse;
+use crate::way::Way;
+
+/// What the slow path works on.
+pub struct Desk<A: IpAddress> {
+    /// The packet's own flow key.
+    pub(crate) key: FlowKey<A>,
+    /// The key of the other direction.
+    pub(crate) peer: FlowKey<A>,
+    /// What a judgement says.
+    pub(crate) plan: Plan<A>,
+    /// An entry to be written.
+    pub(crate) flow: Flow<A>,
+}
+
+/// What a judgement says of a flow.
+pub struct Plan<A> {
+    pub(crate) forward: Way<A>,
+    pub(crate) back: Way<A>,
+    /// The source address behind translation.
+    pub(crate) source: A,
+    pub(crate) masquerade: bool,
+}
+
+impl<A: Parse> Plan<A> {
+    #[inline(always)]
+    pub(crate) fn stamps(&self) -> [Stamp; 3] {
+        [self.back.stamp, self.forward.stamp, Stamp::default()]
+    }
+}
+
+impl<A: Parse> Default for Desk<A> {
+    fn default() -> Self {
+        Self {
+            key: FlowKey::default(),
+            peer: FlowKey::default(),
+            plan: Plan { forward: Way::stack(), back: Way::stack(), source: A::default(), masquerade: false },
+            flow: Flow {
+                packets: 0,
+                bytes: 0,
+                stamps: [Stamp::default(); 3],
+                source: A::default(),
+                destination: A::default(),
+                next_hop: A::default(),
+                source_port: Port(0),
+                destination_port: Port(0),
+                interface: 0,
+                peer_scope: Scope::default(),
+                node: Slot::NONE,
+                policy: 0,
+                last_seen: 0,
+                source_mac: Mac::default(),
+                mtu: 0,
+                deliver: Deliver::Stack,
+                direction: Direction::Forward,
+                verdict: Verdict::Allow,
+                rewrites: Rewrites::NONE,
+                seen: Seen::default(),
+                class: TimeoutClass::Transient,
+                tail: A::Tail::default(),
+            },
+        }
+    }
+}
