@@ -42,7 +42,7 @@ reasons! {
     UnknownEtherType = 1, "unknown_ethertype";
     /// A header that contradicts itself.
     Malformed = 2, "malformed";
-    /// More IPv6 extension headers than are followed.
+    /// More IPv6 extension headers, or IPv4 options, than are followed.
     TooManyHeaders = 3, "too_many_headers";
     /// IPv6 routing header of type 0 (RFC 5095), or an IPv4 source route.
     SourceRouted = 4, "source_routed";

@@ -1,22 +1,36 @@
 //! Memory to work in: what a packet's judgement needs at hand would fill most of the kernel's stack of 512 bytes.
 
 use sluice_abi::{
-    Deliver, Direction, Flow, FlowKey, IpAddress, Mac, Port, Rewrites, Scope, Seen, Slot, Stamp, TimeoutClass, Verdict,
+    Deliver, Direction, Flow, FlowKey, IpAddress, Mac, Port, Protocol, Rewrites, Scope, Seen, Slot, Stamp,
+    TimeoutClass, Verdict,
 };
 
-use crate::parse::Parse;
+use crate::flows::Action;
+use crate::parse::{Headers, Message, Parse, Piece};
 use crate::way::Way;
 
 /// What the slow path works on.
 pub struct Desk<A: IpAddress> {
-    /// The packet's own flow key.
+    /// The packet's headers.
+    pub(crate) headers: Headers<A>,
+    /// The headers of the packet that it quotes, where it is an ICMP error.
+    pub(crate) quoted: Headers<A>,
+    /// What is to be judged.
+    pub(crate) case: Case<A>,
+}
+
+/// A flow under judgement.
+pub struct Case<A: IpAddress> {
+    /// The key of the packet, or of the direction in which an ICMP error travels.
     pub(crate) key: FlowKey<A>,
     /// The key of the other direction.
     pub(crate) peer: FlowKey<A>,
-    /// What a judgement says.
+    /// What the judgement says.
     pub(crate) plan: Plan<A>,
     /// An entry to be written.
     pub(crate) flow: Flow<A>,
+    /// What is to be done with the packet.
+    pub(crate) action: Action<A>,
 }
 
 /// What a judgement says of a flow.
@@ -37,33 +51,52 @@ impl<A: Parse> Plan<A> {
 
 impl<A: Parse> Default for Desk<A> {
     fn default() -> Self {
+        let flow = Flow {
+            packets: 0,
+            bytes: 0,
+            stamps: [Stamp::default(); 3],
+            source: A::default(),
+            destination: A::default(),
+            next_hop: A::default(),
+            source_port: Port(0),
+            destination_port: Port(0),
+            interface: 0,
+            peer_scope: Scope::default(),
+            node: Slot::NONE,
+            policy: 0,
+            last_seen: 0,
+            source_mac: Mac::default(),
+            mtu: 0,
+            deliver: Deliver::Stack,
+            direction: Direction::Forward,
+            verdict: Verdict::Allow,
+            rewrites: Rewrites::NONE,
+            seen: Seen::default(),
+            class: TimeoutClass::Transient,
+            tail: A::Tail::default(),
+        };
+        let headers = Headers {
+            source: A::default(),
+            destination: A::default(),
+            source_port: Port(0),
+            destination_port: Port(0),
+            protocol: Protocol(0),
+            network: 0,
+            transport: 0,
+            length: 0,
+            piece: Piece::Whole,
+            message: Message::Plain,
+            flags: 0,
+        };
         Self {
-            key: FlowKey::default(),
-            peer: FlowKey::default(),
-            plan: Plan { forward: Way::stack(), back: Way::stack(), source: A::default(), masquerade: false },
-            flow: Flow {
-                packets: 0,
-                bytes: 0,
-                stamps: [Stamp::default(); 3],
-                source: A::default(),
-                destination: A::default(),
-                next_hop: A::default(),
-                source_port: Port(0),
-                destination_port: Port(0),
-                interface: 0,
-                peer_scope: Scope::default(),
-                node: Slot::NONE,
-                policy: 0,
-                last_seen: 0,
-                source_mac: Mac::default(),
-                mtu: 0,
-                deliver: Deliver::Stack,
-                direction: Direction::Forward,
-                verdict: Verdict::Allow,
-                rewrites: Rewrites::NONE,
-                seen: Seen::default(),
-                class: TimeoutClass::Transient,
-                tail: A::Tail::default(),
+            headers,
+            quoted: headers,
+            case: Case {
+                key: FlowKey::default(),
+                peer: FlowKey::default(),
+                plan: Plan { forward: Way::stack(), back: Way::stack(), source: A::default(), masquerade: false },
+                action: Action::of(&flow),
+                flow,
             },
         }
     }

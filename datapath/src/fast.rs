@@ -172,7 +172,7 @@ fn is_own<A: IpAddress>(address: A, config: &Config) -> bool {
 
 /// Whether a packet to the node's own address could answer a masqueraded flow.
 #[inline(always)]
-pub fn may_be_masqueraded(port: Port, config: &Config) -> bool {
+fn may_be_masqueraded(port: Port, config: &Config) -> bool {
     // Protocols without ports have port 0, and are masqueraded without translating it.
     let port = port.get();
     port == 0 || (config.port_first <= port && port <= config.port_last)

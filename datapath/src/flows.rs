@@ -82,14 +82,7 @@ pub fn holds<T: Tables>(stamps: &[Stamp; 3], tables: &T) -> bool {
 #[inline(always)]
 pub fn is_idle<A: IpAddress, T: Tables>(flow: &Flow<A>, now: u32, tables: &T) -> bool {
     let Some(config) = tables.config() else { return true };
-    let timeout = match flow.class {
-        TimeoutClass::Transient => config.timeouts[0],
-        TimeoutClass::Connected => config.timeouts[1],
-        TimeoutClass::DatagramOpening => config.timeouts[2],
-        TimeoutClass::Datagram => config.timeouts[3],
-        TimeoutClass::Echo => config.timeouts[4],
-    };
-    now.wrapping_sub(flow.last_seen) > timeout
+    now.wrapping_sub(flow.last_seen) > config.timeouts.of(flow.class)
 }
 
 /// Whether a packet asks for a connection.

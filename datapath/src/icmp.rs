@@ -13,7 +13,7 @@ use crate::tables::{FamilyTables, Tables};
 /// Where in an ICMP error the quoted packet starts.
 const QUOTE: usize = 8;
 
-/// What is to be done with an error that came in from `scope`; it is translated already. `None`: no such flow.
+/// Says what is to be done with an error that came in from `scope`, and translates it. `false`: no such flow.
 ///
 /// # Errors
 /// Why it must be dropped.
@@ -22,17 +22,13 @@ pub fn follow<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
     hook: Hook,
     scope: Scope,
     packet: &mut P,
-    headers: &Headers<A>,
     desk: &mut Desk<A>,
     tables: &T,
-) -> Result<Option<Action<A>>, Reason> {
-    let quoted = parse::quoted::<A, P>(packet, headers.transport + QUOTE)?;
-    // An error goes to the sender of the packet that caused it.
-    if quoted.source != headers.destination {
-        return Err(Reason::UnrelatedIcmp);
-    }
+) -> Result<bool, Reason> {
+    let Desk { headers, quoted, case } = desk;
+    quote(packet, headers, quoted)?;
     // It travels with the packets that answer the quoted one.
-    desk.key = FlowKey {
+    case.key = FlowKey {
         scope,
         source: quoted.destination,
         destination: quoted.source,
@@ -40,13 +36,16 @@ pub fn follow<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
         destination_port: quoted.source_port,
         protocol: quoted.protocol,
     };
-    let Some(mut action) = judge::related(hook, desk, tables)? else { return Ok(None) };
-    if action.rewrites != Rewrites::NONE {
-        translate(packet, headers, &quoted, &action)?;
+    if !judge::related(hook, case, tables)? {
+        return Ok(false);
     }
-    // An error is never answered with an error (RFC 1122 section 3.2.2).
-    action.mtu = 0;
-    Ok(Some(action))
+    if case.action.rewrites != Rewrites::NONE {
+        translate(packet, headers, quoted, &case.action)?;
+    }
+    // That is done; and an error is never answered with an error (RFC 1122 section 3.2.2).
+    case.action.rewrites = Rewrites::NONE;
+    case.action.mtu = 0;
+    Ok(true)
 }
 
 /// Whether an error that the node's own stack sends to the pod behind `interface` is about a packet of that pod.
@@ -58,16 +57,24 @@ pub fn concerns<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
     hook: Hook,
     interface: u32,
     packet: &P,
-    headers: &Headers<A>,
     desk: &mut Desk<A>,
     tables: &T,
 ) -> Result<bool, Reason> {
-    let quoted = parse::quoted::<A, P>(packet, headers.transport + QUOTE)?;
+    let Desk { headers, quoted, case } = desk;
+    quote(packet, headers, quoted)?;
+    case.key = flows::key(Scope::pod(interface), quoted);
+    judge::related(hook, case, tables)
+}
+
+/// Finds the quoted packet.
+#[inline(always)]
+fn quote<A: Parse, P: Packet>(packet: &P, headers: &Headers<A>, quoted: &mut Headers<A>) -> Result<(), Reason> {
+    parse::quoted::<A, P>(packet, headers.transport + QUOTE, quoted)?;
+    // An error goes to the sender of the packet that caused it.
     if quoted.source != headers.destination {
         return Err(Reason::UnrelatedIcmp);
     }
-    desk.key = flows::key(Scope::pod(interface), &quoted);
-    Ok(judge::related(hook, desk, tables)?.is_some())
+    Ok(())
 }
 
 /// Translates an error: its own addresses as those of the flow's packets, the quoted packet the other way round.

@@ -5,7 +5,7 @@ use sluice_abi::{
     Scope, Seen, Stamp, TimeoutClass, Verdict,
 };
 
-use crate::desk::{Desk, Plan};
+use crate::desk::{Case, Plan};
 use crate::flows::{self, Action, Known};
 use crate::parse::{Headers, Parse};
 use crate::tables::{FamilyTables, Insert, Table, Tables};
@@ -91,11 +91,11 @@ struct Standing {
     other: Known,
 }
 
-/// Finds the live flow that the packet on the desk belongs to, and leaves the key of its other direction there.
+/// Finds the live flow that the packet of the case belongs to, and leaves the key of its other direction there.
 #[inline(always)]
-fn standing<A: Parse, T: Tables + FamilyTables<A>>(desk: &mut Desk<A>, opens: bool, tables: &T) -> Option<Standing> {
+fn standing<A: Parse, T: Tables + FamilyTables<A>>(case: &mut Case<A>, opens: bool, tables: &T) -> Option<Standing> {
     let now = tables.now();
-    let Desk { key, peer, .. } = desk;
+    let Case { key, peer, .. } = case;
     let own = flows::look(key, now, tables, |flow| *peer = flows::peer_key(flow, key.protocol))?;
     let Some(other) = flows::look(peer, now, tables, |_| ()) else {
         flows::forget(key, peer, tables);
@@ -111,7 +111,7 @@ fn standing<A: Parse, T: Tables + FamilyTables<A>>(desk: &mut Desk<A>, opens: bo
     Some(Standing { own, other })
 }
 
-/// Sees to it that the flow of the packet on the desk is one that was judged as things are now: judges it again, or
+/// Sees to it that the flow of the packet of the case is one that was judged as things are now: judges it again, or
 /// opens it. `None`: there is none, and none may be opened.
 ///
 /// # Errors
@@ -121,7 +121,7 @@ fn judged<A: Parse, T: Tables + FamilyTables<A>>(
     hook: Hook,
     standing: Option<Standing>,
     may_open: bool,
-    desk: &mut Desk<A>,
+    case: &mut Case<A>,
     tables: &T,
 ) -> Result<Option<Standing>, Reason> {
     match standing {
@@ -129,13 +129,13 @@ fn judged<A: Parse, T: Tables + FamilyTables<A>>(
         None if !may_open => return Ok(None),
         _ => {}
     }
-    let Desk { key, peer, plan, .. } = &mut *desk;
+    let Case { key, peer, plan, .. } = &mut *case;
     match standing {
         Some(Standing { own, .. }) if own.direction == Direction::Reply => judge_flow(peer, plan, tables)?,
         _ => judge_flow(key, plan, tables)?,
     }
     let Some(Standing { own, other }) = standing else {
-        open(desk, tables)?;
+        open(case, tables)?;
         tables.count(hook, Reason::Opened);
         return Ok(None);
     };
@@ -177,8 +177,8 @@ fn renew<A: Parse, T: Tables + FamilyTables<A>>(
     same == Some(true)
 }
 
-/// What is to be done with a packet of the flow whose key is on the desk, known or, with `may_open`, opened by it.
-/// `None`: no such flow.
+/// Says what is to be done with a packet of the case's flow, known or, with `may_open`, opened by it. `false`: there is
+/// no such flow.
 ///
 /// # Errors
 /// Why it must be dropped.
@@ -187,12 +187,12 @@ pub fn judge<A: Parse, T: Tables + FamilyTables<A>>(
     hook: Hook,
     headers: &Headers<A>,
     may_open: bool,
-    desk: &mut Desk<A>,
+    case: &mut Case<A>,
     tables: &T,
-) -> Result<Option<Action<A>>, Reason> {
-    let standing = standing(desk, flows::opens(headers), tables);
-    let standing = judged(hook, standing, may_open, desk, tables)?;
-    let Desk { key, peer, .. } = &*desk;
+) -> Result<bool, Reason> {
+    let standing = standing(case, flows::opens(headers), tables);
+    let standing = judged(hook, standing, may_open, case, tables)?;
+    let Case { key, peer, action, .. } = case;
     if let Some(Standing { own, other }) = standing {
         let both_seen = match own.direction {
             // Of a connection, the opener's packet after the answer: not an answer alone, which a forged source
@@ -209,30 +209,34 @@ pub fn judge<A: Parse, T: Tables + FamilyTables<A>>(
             tables.count(hook, Reason::NotEstablished);
         }
     } else if !may_open {
-        return Ok(None);
+        return Ok(false);
     }
     let now = tables.now();
-    let act = |flow: &mut Flow<A>| {
+    let mut act = |flow: &mut Flow<A>| {
         flows::touch(flow, headers, now);
-        Action::of(flow)
+        *action = Action::of(flow);
     };
-    let action = tables.flow(Table::Flows, key, act).or_else(|| tables.flow(Table::Openings, key, act));
-    action.map(Some).ok_or(Reason::FlowTableFull)
+    if tables.flow(Table::Flows, key, &mut act).is_none() {
+        tables.flow(Table::Openings, key, &mut act).ok_or(Reason::FlowTableFull)?;
+    }
+    Ok(true)
 }
 
-/// What is done with packets of a known flow, for a packet that only quotes one: it is not accounted for.
+/// Says what is done with packets of the case's flow, for one that only quotes a packet of it: it is not accounted for.
+/// `false`: there is no such flow.
 ///
 /// # Errors
 /// Why it must be dropped.
 #[inline(always)]
 pub fn related<A: Parse, T: Tables + FamilyTables<A>>(
     hook: Hook,
-    desk: &mut Desk<A>,
+    case: &mut Case<A>,
     tables: &T,
-) -> Result<Option<Action<A>>, Reason> {
-    let standing = standing(desk, false, tables);
-    Ok(judged(hook, standing, false, desk, tables)?
-        .and_then(|Standing { own, .. }| tables.flow(own.table, &desk.key, |flow| Action::of(flow))))
+) -> Result<bool, Reason> {
+    let standing = standing(case, false, tables);
+    let Some(Standing { own, .. }) = judged(hook, standing, false, case, tables)? else { return Ok(false) };
+    let Case { key, action, .. } = case;
+    Ok(tables.flow(own.table, key, |flow| *action = Action::of(flow)).is_some())
 }
 
 /// Opens the flow that was judged: writes the entries of both directions.
@@ -240,8 +244,8 @@ pub fn related<A: Parse, T: Tables + FamilyTables<A>>(
 /// # Errors
 /// Why its packets must be dropped.
 #[inline(always)]
-fn open<A: Parse, T: Tables + FamilyTables<A>>(desk: &mut Desk<A>, tables: &T) -> Result<(), Reason> {
-    let Desk { key, peer, plan, flow } = desk;
+fn open<A: Parse, T: Tables + FamilyTables<A>>(case: &mut Case<A>, tables: &T) -> Result<(), Reason> {
+    let Case { key, peer, plan, flow, .. } = case;
     flow.packets = 0;
     flow.bytes = 0;
     flow.last_seen = tables.now();

@@ -9,7 +9,7 @@ pub const ETHERNET: usize = 14;
 /// EtherType of ARP, host order.
 pub const ARP: u16 = 0x0806;
 
-/// Most IPv6 extension headers that are followed.
+/// Most IPv6 extension headers, or IPv4 options, that are followed.
 const MAX_EXTENSIONS: usize = 8;
 /// Where headers must end: bounds what the verifier has to follow.
 const MAX_OFFSET: usize = 512;
@@ -102,6 +102,13 @@ pub trait Parse: IpAddress {
     /// Why the packet must be dropped.
     fn network<P: Packet>(packet: &P, network: usize) -> Result<(Headers<Self>, u32), Reason>;
 
+    /// Refuses what a network header may say beside its fixed part, where only the packet's own header is to be held
+    /// to it, and not a quoted one.
+    ///
+    /// # Errors
+    /// Why the packet must be dropped.
+    fn options<P: Packet>(packet: &P, headers: &Headers<Self>) -> Result<(), Reason>;
+
     /// As [`network`](Parse::network) at [`ETHERNET`], for headers of the shortest length only.
     fn plain<P: Packet>(packet: &P) -> Option<(Headers<Self>, u32)>;
 
@@ -129,16 +136,17 @@ pub enum Icmp {
 /// # Errors
 /// Why the packet must be dropped.
 #[inline(always)]
-pub fn packet<A: Parse, P: Packet>(packet: &P) -> Result<Headers<A>, Reason> {
-    let (mut headers, claimed) = A::network(packet, ETHERNET)?;
+pub fn packet<A: Parse, P: Packet>(packet: &P, headers: &mut Headers<A>) -> Result<(), Reason> {
+    let (parsed, claimed) = A::network(packet, ETHERNET)?;
+    *headers = parsed;
+    A::options(packet, headers)?;
     let real = packet.length().wrapping_sub(ETHERNET as u32);
     // Large packets may claim no length at all (RFC 2675; "BIG TCP", kernel 6.3 for IPv4).
     if !packet.is_segmented() && claimed > real {
         return Err(Reason::Truncated);
     }
     headers.length = if packet.is_segmented() { real } else { claimed };
-    transport(packet, &mut headers)?;
-    Ok(headers)
+    transport(packet, headers)
 }
 
 /// As [`packet`], but gives up on whatever is not plain: options, extension headers, fragments, broken packets.
@@ -205,8 +213,9 @@ fn sctp_flags(chunk: u8) -> u8 {
 /// # Errors
 /// Why it cannot be recognized.
 #[inline(always)]
-pub fn quoted<A: Parse, P: Packet>(packet: &P, network: usize) -> Result<Headers<A>, Reason> {
-    let (mut headers, _) = A::network(packet, network)?;
+pub fn quoted<A: Parse, P: Packet>(packet: &P, network: usize, headers: &mut Headers<A>) -> Result<(), Reason> {
+    let (parsed, _) = A::network(packet, network)?;
+    *headers = parsed;
     if let Piece::Later(_) = headers.piece {
         return Err(Reason::UnrelatedIcmp);
     }
@@ -227,7 +236,7 @@ pub fn quoted<A: Parse, P: Packet>(packet: &P, network: usize) -> Result<Headers
         headers.source_port = Port(start.half::<0>());
         headers.destination_port = Port(start.half::<2>());
     }
-    Ok(headers)
+    Ok(())
 }
 
 impl Parse for Ipv4 {
@@ -238,12 +247,13 @@ impl Parse for Ipv4 {
     /// RFC 791 section 3.1.
     #[inline(always)]
     fn network<P: Packet>(packet: &P, network: usize) -> Result<(Headers<Self>, u32), Reason> {
-        let (headers, length) = ipv4_header(packet, network)?;
-        let options = headers.transport - network - Self::HEADER;
-        if options > 0 {
-            refuse_source_route(packet, network + Self::HEADER, options)?;
-        }
-        Ok((headers, length))
+        ipv4_header(packet, network)
+    }
+
+    #[inline(always)]
+    fn options<P: Packet>(packet: &P, headers: &Headers<Self>) -> Result<(), Reason> {
+        let start = headers.network + Self::HEADER;
+        refuse_source_route(packet, start, headers.transport - start)
     }
 
     #[inline(always)]
@@ -315,7 +325,7 @@ fn refuse_source_route<P: Packet>(packet: &P, start: usize, length: usize) -> Re
     const LOOSE_ROUTE: u8 = 131;
     const STRICT_ROUTE: u8 = 137;
     let mut at = 0;
-    for _ in 0..40 {
+    for _ in 0..MAX_EXTENSIONS {
         if at >= length {
             return Ok(());
         }
@@ -333,7 +343,7 @@ fn refuse_source_route<P: Packet>(packet: &P, start: usize, length: usize) -> Re
             }
         }
     }
-    Ok(())
+    if at >= length { Ok(()) } else { Err(Reason::TooManyHeaders) }
 }
 
 impl Parse for Ipv6 {
@@ -347,6 +357,12 @@ impl Parse for Ipv6 {
         let (mut headers, length) = ipv6_header(packet, network)?;
         extensions(packet, &mut headers)?;
         Ok((headers, length))
+    }
+
+    /// Extension headers are looked at on the way to the transport header.
+    #[inline(always)]
+    fn options<P: Packet>(_: &P, _: &Headers<Self>) -> Result<(), Reason> {
+        Ok(())
     }
 
     #[inline(always)]

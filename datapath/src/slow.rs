@@ -3,10 +3,9 @@
 use sluice_abi::{AddressKind, Endpoint, Hook, Ipv4, Ipv6, Mac, Reason, Scope};
 
 use crate::desk::Desk;
-use crate::fast::may_be_masqueraded;
 use crate::outcome::Outcome;
 use crate::packet::{Packet, View};
-use crate::parse::{self, ETHERNET, Headers, Message, Parse, Piece};
+use crate::parse::{self, ETHERNET, Headers, Message, Parse};
 use crate::tables::{FamilyTables, Tables};
 use crate::{flows, fragment, icmp, judge, neighbour, rewrite};
 
@@ -35,18 +34,20 @@ fn pod_packet<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
     desk: &mut Desk<A>,
     tables: &T,
 ) -> Result<Outcome, Reason> {
-    let headers = parse::packet::<A, P>(packet)?;
+    let headers = &mut desk.headers;
+    parse::packet(packet, headers)?;
     let mac = packet.view::<ETHERNET>(0).ok_or(Reason::Truncated)?.mac::<6, 10>();
-    let endpoint = sender(&headers, packet.interface(), tables);
+    let endpoint = sender(headers, packet.interface(), tables);
     if let Message::Neighbour(kind) = headers.message {
-        return Ok(neighbour::from_pod(packet, &headers, kind, endpoint, mac));
+        return Ok(neighbour::from_pod(packet, headers, kind, endpoint, mac));
     }
-    genuine(&headers, endpoint, mac)?;
+    genuine(headers, endpoint, mac)?;
     if headers.destination.is_multicast() {
         return Err(Reason::Multicast);
     }
     let scope = Scope::pod(packet.interface());
-    through(Hook::FromPod, scope, packet, headers, desk, tables)
+    follow(Hook::FromPod, scope, true, packet, desk, tables)?;
+    Ok(flows::apply(packet, &desk.headers, &desk.case.action, tables))
 }
 
 /// The endpoint behind an interface, if a packet's source address is its own.
@@ -78,24 +79,28 @@ fn genuine<A: Parse>(headers: &Headers<A>, endpoint: Option<&Endpoint>, mac: Mac
     }
 }
 
-/// The common part: a packet that may pass if its flow may, opened by it or not.
+/// Finds or, with `may_open`, opens the flow that the packet on the desk belongs to, and leaves there what is to be done.
+///
+/// # Errors
+/// Why the packet must be dropped: also [`Reason::NoFlow`] and, of errors, [`Reason::UnrelatedIcmp`].
 #[inline(always)]
-fn through<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
+fn follow<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
     hook: Hook,
     scope: Scope,
+    may_open: bool,
     packet: &mut P,
-    mut headers: Headers<A>,
     desk: &mut Desk<A>,
     tables: &T,
-) -> Result<Outcome, Reason> {
-    if headers.message == Message::IcmpError {
-        let action = icmp::follow(hook, scope, packet, &headers, desk, tables)?.ok_or(Reason::UnrelatedIcmp)?;
-        return Ok(flows::deliver(&action, tables));
+) -> Result<(), Reason> {
+    if desk.headers.message == Message::IcmpError {
+        let known = icmp::follow(hook, scope, packet, desk, tables)?;
+        return if known { Ok(()) } else { Err(Reason::UnrelatedIcmp) };
     }
-    fragment::follow(scope, &mut headers, tables)?;
-    desk.key = flows::key(scope, &headers);
-    let action = judge::judge(hook, &headers, true, desk, tables)?.ok_or(Reason::NoFlow)?;
-    Ok(flows::apply(packet, &headers, &action, tables))
+    let Desk { headers, case, .. } = desk;
+    fragment::follow(scope, headers, tables)?;
+    case.key = flows::key(scope, headers);
+    let known = judge::judge(hook, headers, may_open, case, tables)?;
+    if known { Ok(()) } else { Err(Reason::NoFlow) }
 }
 
 /// What the node's own stack sends to a pod.
@@ -110,7 +115,8 @@ fn stack_packet<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
     desk: &mut Desk<A>,
     tables: &T,
 ) -> Result<Outcome, Reason> {
-    let mut headers = parse::packet::<A, P>(packet)?;
+    let headers = &mut desk.headers;
+    parse::packet(packet, headers)?;
     if let Message::Neighbour(_) = headers.message {
         return Ok(Outcome::Pass);
     }
@@ -123,12 +129,10 @@ fn stack_packet<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
         return Err(Reason::NoEndpoint);
     }
     if headers.message == Message::IcmpError {
-        let concerns = icmp::concerns(Hook::ToPod, packet.interface(), packet, &headers, desk, tables)?;
+        let concerns = icmp::concerns(Hook::ToPod, packet.interface(), packet, desk, tables)?;
         return if concerns { Ok(Outcome::Pass) } else { Err(Reason::UnrelatedIcmp) };
     }
-    fragment::follow(Scope::HOST, &mut headers, tables)?;
-    desk.key = flows::key(Scope::HOST, &headers);
-    judge::judge(Hook::ToPod, &headers, true, desk, tables)?;
+    follow(Hook::ToPod, Scope::HOST, true, packet, desk, tables)?;
     Ok(Outcome::Pass)
 }
 
@@ -144,18 +148,26 @@ fn net_packet<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
     desk: &mut Desk<A>,
     tables: &T,
 ) -> Result<Outcome, Reason> {
-    let headers = match parse::packet::<A, P>(packet) {
-        Ok(headers) => headers,
+    if let Err(reason) = parse::packet(packet, &mut desk.headers) {
         // The stack knows better what is wrong with a packet that is its own.
-        Err(reason) if concerns_pods(destination::<A, P>(packet), tables) => return Err(reason),
-        Err(_) => return Ok(Outcome::Pass),
-    };
-    match tables.address(headers.destination).map(|entry| entry.kind) {
-        Some(AddressKind::Endpoint) => through(Hook::FromNet, Scope::NET, packet, headers, desk, tables),
-        Some(AddressKind::LocalPods) => Err(Reason::NoEndpoint),
-        Some(AddressKind::Host) => masqueraded(packet, headers, desk, tables),
+        let dropped = concerns_pods(destination::<A, P>(packet), tables);
+        return if dropped { Err(reason) } else { Ok(Outcome::Pass) };
+    }
+    let pods = match tables.address(desk.headers.destination).map(|entry| entry.kind) {
+        Some(AddressKind::Endpoint) => true,
+        Some(AddressKind::LocalPods) => return Err(Reason::NoEndpoint),
+        // An answer to a masqueraded flow, or the node's own.
+        Some(AddressKind::Host) => false,
         Some(AddressKind::Outside | AddressKind::Unmasqueraded | AddressKind::RemotePods | AddressKind::Node)
-        | None => Ok(Outcome::Pass),
+        | None => return Ok(Outcome::Pass),
+    };
+    match follow(Hook::FromNet, Scope::NET, pods, packet, desk, tables) {
+        Ok(()) => Ok(flows::apply(packet, &desk.headers, &desk.case.action, tables)),
+        // The node's own errors quote no flow, and the stack collects its own fragments.
+        Err(
+            Reason::NoFlow | Reason::UnrelatedIcmp | Reason::Truncated | Reason::Malformed | Reason::OrphanFragment,
+        ) if !pods => Ok(Outcome::Pass),
+        Err(reason) => Err(reason),
     }
 }
 
@@ -176,44 +188,6 @@ fn concerns_pods<A: Parse, T: FamilyTables<A>>(address: Option<A>, tables: &T) -
     address
         .and_then(|address| tables.address(address))
         .is_some_and(|entry| matches!(entry.kind, AddressKind::Endpoint | AddressKind::LocalPods))
-}
-
-/// A packet to one of the node's own addresses: an answer to a masqueraded flow, or the node's own.
-#[inline(always)]
-fn masqueraded<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
-    packet: &mut P,
-    mut headers: Headers<A>,
-    desk: &mut Desk<A>,
-    tables: &T,
-) -> Result<Outcome, Reason> {
-    if headers.message == Message::IcmpError {
-        // An error about one of the node's own packets quotes no flow.
-        return match icmp::follow(Hook::FromNet, Scope::NET, packet, &headers, desk, tables) {
-            Ok(Some(action)) => Ok(flows::deliver(&action, tables)),
-            Ok(None) | Err(Reason::UnrelatedIcmp | Reason::Truncated | Reason::Malformed) => Ok(Outcome::Pass),
-            Err(reason) => Err(reason),
-        };
-    }
-    let ours = match headers.piece {
-        // Only later fragments of answers are remembered: the stack collects its own.
-        Piece::Later(_) => fragment::follow(Scope::NET, &mut headers, tables).is_ok(),
-        Piece::Whole | Piece::First(_) => {
-            tables.config().is_some_and(|config| may_be_masqueraded(headers.destination_port, config))
-        }
-    };
-    if !ours {
-        return Ok(Outcome::Pass);
-    }
-    desk.key = flows::key(Scope::NET, &headers);
-    match judge::judge(Hook::FromNet, &headers, false, desk, tables)? {
-        Some(action) => {
-            if let Piece::First(_) = headers.piece {
-                fragment::follow(Scope::NET, &mut headers, tables)?;
-            }
-            Ok(flows::apply(packet, &headers, &action, tables))
-        }
-        None => Ok(Outcome::Pass),
-    }
 }
 
 /// What leaves through an uplink and has not been judged: the node's own packets, and those of pods that came through the
@@ -237,15 +211,9 @@ fn leaving_packet<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
     };
     let interface = tables.endpoint(slot).map(|endpoint| endpoint.interface).ok_or(Reason::NoEndpoint)?;
     let scope = Scope::pod(interface);
-    let mut headers = parse::packet::<A, P>(packet)?;
-    if headers.message == Message::IcmpError {
-        icmp::follow(Hook::ToNet, scope, packet, &headers, desk, tables)?.ok_or(Reason::UnrelatedIcmp)?;
-        return Ok(Outcome::Pass);
-    }
-    fragment::follow(scope, &mut headers, tables)?;
-    desk.key = flows::key(scope, &headers);
-    let action = judge::judge(Hook::ToNet, &headers, true, desk, tables)?.ok_or(Reason::NoFlow)?;
-    rewrite::translate(packet, &headers, &action)?;
+    parse::packet(packet, &mut desk.headers)?;
+    follow(Hook::ToNet, scope, true, packet, desk, tables)?;
+    rewrite::translate(packet, &desk.headers, &desk.case.action)?;
     Ok(Outcome::Pass)
 }
 
@@ -273,7 +241,8 @@ fn overlay_packet<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
     desk: &mut Desk<A>,
     tables: &T,
 ) -> Result<Outcome, Reason> {
-    let headers = parse::packet::<A, P>(packet)?;
+    let headers = &mut desk.headers;
+    parse::packet(packet, headers)?;
     // Who sends through the tunnel must be the node that the source address belongs to.
     let remote = match packet.tunnel_remote() {
         Some((words, false)) => FamilyTables::<Ipv4>::address(tables, Ipv4(words[0])),
@@ -288,7 +257,10 @@ fn overlay_packet<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
         return Err(Reason::UnknownTunnel);
     }
     match tables.address(headers.destination).map(|entry| entry.kind) {
-        Some(AddressKind::Endpoint) => through(Hook::FromOverlay, Scope::OVERLAY, packet, headers, desk, tables),
+        Some(AddressKind::Endpoint) => {
+            follow(Hook::FromOverlay, Scope::OVERLAY, true, packet, desk, tables)?;
+            Ok(flows::apply(packet, &desk.headers, &desk.case.action, tables))
+        }
         Some(AddressKind::Host) => Ok(Outcome::Pass),
         Some(AddressKind::LocalPods) => Err(Reason::NoEndpoint),
         Some(AddressKind::Outside | AddressKind::Unmasqueraded | AddressKind::RemotePods | AddressKind::Node)

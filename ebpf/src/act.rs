@@ -60,8 +60,12 @@ fn drop(context: &TcContext, hook: Hook, reason: Reason) -> i32 {
 /// Marks a packet, so that the program at the uplink lets it out unseen.
 #[inline(always)]
 fn judged(context: &TcContext) {
-    // SAFETY: the context is the program's own.
-    unsafe { (*context.skb.skb).mark = ((*context.skb.skb).mark & !MARK_MASK) | MARK };
+    // SAFETY: the context is the program's own. Volatile, because the verifier takes only stores of the whole field, and
+    // the compiler would write the half that changes.
+    unsafe {
+        let mark = &raw mut (*context.skb.skb).mark;
+        mark.write_volatile((mark.read_volatile() & !MARK_MASK) | MARK);
+    }
 }
 
 #[inline(always)]

@@ -4,6 +4,7 @@
 //! hook and of the packet's family.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod act;
 mod kernel;
