@@ -1,1 +1,3 @@
-//! To be written.
+//! What the suites that need a kernel stand on.
+
+pub mod packet;

@@ -1,0 +1,241 @@
+//! The compiled programs, run by `BPF_PROG_TEST_RUN` on maps of their own.
+
+use std::path::PathBuf;
+use std::{env, fs};
+
+use anyhow::{Context, Result};
+use aya::maps::lpm_trie::Key;
+use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, ProgramArray};
+use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
+use aya::{Btf, Ebpf, EbpfLoader, Pod};
+use sluice_abi::{AddressEntry, COUNTERS, Config, Endpoint, Flow, FlowKey, Hook, Ipv4, Ipv6, Node, Uplink, maps};
+
+use super::native::Bytes;
+
+/// Size of `struct __sk_buff`, and where its fields are (include/uapi/linux/bpf.h).
+const CONTEXT: usize = 192;
+const MARK: usize = 8;
+const INTERFACE: usize = 40;
+const GSO_SEGMENTS: usize = 164;
+const GSO_SIZE: usize = 176;
+
+/// What programs return (include/uapi/linux/pkt_cls.h).
+const UNSPEC: u32 = u32::MAX;
+const SHOT: u32 = 2;
+const REDIRECT: u32 = 7;
+
+/// The programs, loaded.
+pub struct Kernel {
+    ebpf: Ebpf,
+    /// Lives as long as the programs that call into it.
+    _slow_paths: ProgramArray<MapData>,
+}
+
+/// What a program did with a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Returned {
+    /// Let it go on.
+    Pass,
+    /// Dropped it.
+    Drop,
+    /// Sent it elsewhere.
+    Redirect,
+}
+
+/// Where the compiled programs are: `SLUICE_BPF_OBJECT`, or where `cargo xtask build` leaves them.
+pub fn object() -> PathBuf {
+    env::var_os("SLUICE_BPF_OBJECT")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bpf/sluice.o")), PathBuf::from)
+}
+
+impl Kernel {
+    /// Loads the programs with small tables.
+    ///
+    /// # Errors
+    /// Where the object is missing or the kernel refuses it.
+    pub fn load() -> Result<Self> {
+        let path = object();
+        let bytes =
+            fs::read(&path).with_context(|| format!("reading {}; `cargo xtask build` makes it", path.display()))?;
+        let btf = Btf::from_sys_fs().context("reading the kernel's BTF")?;
+        let mut loader = EbpfLoader::new();
+        loader.btf(Some(&btf));
+        for name in [maps::OPENINGS4, maps::OPENINGS6, maps::FLOWS4, maps::FLOWS6, maps::FRAGMENTS4, maps::FRAGMENTS6] {
+            loader.map_max_entries(name, 16_384);
+        }
+        let mut ebpf = loader.load(&bytes).context("loading the kernel programs")?;
+        let names: Vec<String> = ebpf.programs().map(|(name, _)| name.to_owned()).collect();
+        for name in &names {
+            program(&mut ebpf, name)?.load().with_context(|| format!("loading the program {name}"))?;
+        }
+        let mut slow = ProgramArray::try_from(ebpf.take_map(maps::SLOW_PATHS).context("no slow_paths")?)?;
+        for hook in Hook::ALL {
+            for (family, suffix) in ["4", "6"].iter().enumerate() {
+                let name = format!("slow_{}_{suffix}", hook.name());
+                let fd = program(&mut ebpf, &name)?.fd()?.try_clone()?;
+                slow.set(hook as u32 * 2 + family as u32, &fd, 0)?;
+            }
+        }
+        Ok(Self { ebpf, _slow_paths: slow })
+    }
+
+    /// Writes an element of an array.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn set<V: Pod>(&mut self, name: &str, index: u32, value: V) -> Result<()> {
+        let mut array: Array<&mut MapData, V> = Array::try_from(self.ebpf.map_mut(name).context("no such map")?)?;
+        array.set(index, value, 0).with_context(|| format!("writing {name}[{index}]"))
+    }
+
+    /// Sets the node's settings.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn set_config(&mut self, config: Config) -> Result<()> {
+        self.set(maps::CONFIG, 0, config)
+    }
+
+    /// Sets the endpoint of a slot.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn set_endpoint(&mut self, slot: u32, endpoint: Endpoint) -> Result<()> {
+        self.set(maps::ENDPOINTS, slot, endpoint)
+    }
+
+    /// Sets the node of a slot.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn set_node(&mut self, slot: u32, node: Node) -> Result<()> {
+        self.set(maps::NODES, slot, node)
+    }
+
+    /// Adds an uplink.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn set_uplink(&mut self, interface: u32, uplink: Uplink) -> Result<()> {
+        let mut map: HashMap<&mut MapData, u32, Uplink> =
+            HashMap::try_from(self.ebpf.map_mut(maps::UPLINKS).context("no such map")?)?;
+        Ok(map.insert(interface, uplink, 0)?)
+    }
+
+    /// Says who has the addresses of a prefix.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn set_address<A: Pod>(&mut self, name: &str, length: u32, address: A, entry: AddressEntry) -> Result<()> {
+        let mut trie: LpmTrie<&mut MapData, A, AddressEntry> =
+            LpmTrie::try_from(self.ebpf.map_mut(name).context("no such map")?)?;
+        Ok(trie.insert(&Key::new(length, address), entry, 0)?)
+    }
+
+    /// All entries of a flow table.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn entries<K: Pod, V: Pod>(&self, name: &str) -> Result<Vec<(K, V)>> {
+        let map: HashMap<&MapData, K, V> = HashMap::try_from(self.ebpf.map(name).context("no such map")?)?;
+        Ok(map.iter().collect::<Result<_, _>>()?)
+    }
+
+    /// Removes all entries of a flow or fragment table.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn clear<K: Pod, V: Pod>(&mut self, name: &str) -> Result<()> {
+        let mut map: HashMap<&mut MapData, K, V> = HashMap::try_from(self.ebpf.map_mut(name).context("no such map")?)?;
+        let keys: Vec<K> = map.keys().collect::<Result<_, _>>()?;
+        for key in keys {
+            map.remove(&key)?;
+        }
+        Ok(())
+    }
+
+    /// Entries of a table of IPv4 flows.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn flows4(&self, name: &str) -> Result<Vec<(FlowKey<Ipv4>, Flow<Ipv4>)>> {
+        self.entries(name)
+    }
+
+    /// Entries of a table of IPv6 flows.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn flows6(&self, name: &str) -> Result<Vec<(FlowKey<Ipv6>, Flow<Ipv6>)>> {
+        self.entries(name)
+    }
+
+    /// A counter, summed over CPUs.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn counter(&self, index: u32) -> Result<u64> {
+        let counters: PerCpuArray<&MapData, u64> =
+            PerCpuArray::try_from(self.ebpf.map(maps::COUNTERS).context("no such map")?)?;
+        Ok(counters.get(&index, 0)?.iter().sum())
+    }
+
+    /// All counters.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn counters(&self) -> Result<Vec<u64>> {
+        (0..COUNTERS).map(|index| self.counter(index)).collect()
+    }
+
+    /// Runs a packet through a program, `repeat` times; gives what it did and ns per run.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn run(&mut self, name: &str, packet: &mut Bytes, repeat: u32) -> Result<(Returned, u64)> {
+        let mut context = [0; CONTEXT];
+        let mut set = |at: usize, value: u32| context[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+        set(MARK, packet.mark);
+        set(INTERFACE, packet.interface);
+        if packet.segmented {
+            set(GSO_SIZE, 1000);
+            set(GSO_SEGMENTS, 2);
+        }
+        let mut answer = [0; CONTEXT];
+        let mut data = vec![0; packet.data.len() + 256];
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(&packet.data);
+        options.data_out = Some(&mut data);
+        options.ctx_in = Some(&context);
+        options.ctx_out = Some(&mut answer);
+        options.repeat = repeat;
+        let result = program(&mut self.ebpf, name)?
+            .test_run(options)
+            .with_context(|| format!("running {name} on {} bytes", packet.data.len()))?;
+        data.truncate(result.data_size_out as usize);
+        packet.data = data;
+        packet.mark = u32::from_ne_bytes([answer[MARK], answer[MARK + 1], answer[MARK + 2], answer[MARK + 3]]);
+        let returned = match result.return_value {
+            UNSPEC => Returned::Pass,
+            SHOT => Returned::Drop,
+            REDIRECT => Returned::Redirect,
+            other => anyhow::bail!("{name} returned {other}"),
+        };
+        Ok((returned, result.duration.as_nanos() as u64))
+    }
+
+    /// The programs' clock, jiffies.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn now(&mut self) -> Result<u32> {
+        let mut options = TestRunOptions::new();
+        let data = [0; 64];
+        options.data_in = Some(&data);
+        Ok(program(&mut self.ebpf, "clock")?.test_run(options)?.return_value)
+    }
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
+    Ok(ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?)
+}

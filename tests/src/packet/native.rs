@@ -1,0 +1,323 @@
+//! The packet and the tables of the native build: plain memory.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+
+use sluice_abi::{
+    AddressEntry, COUNTERS, Config, Endpoint, Flow, FlowKey, Fragment, FragmentKey, Hook, IpAddress, Ipv4, Ipv6, Node,
+    Reason, RevisionSlot, Slot, Uplink,
+};
+use sluice_datapath::{Checksum, Desk, Family, FamilyTables, Insert, Outcome, Packet, Route, Table, Tables, View};
+use sluice_datapath::{fast, slow};
+
+/// A packet in memory.
+#[derive(Clone, Debug)]
+pub struct Bytes {
+    /// From the Ethernet header on.
+    pub data: Vec<u8>,
+    /// Index of the interface that it is seen on.
+    pub interface: u32,
+    /// Whether it is to be cut into segments.
+    pub segmented: bool,
+    /// Its mark.
+    pub mark: u32,
+}
+
+/// `N` bytes of a packet in memory.
+pub struct Slice<'a, const N: usize>(&'a [u8; N]);
+
+impl<const N: usize> View<N> for Slice<'_, N> {
+    fn byte<const AT: usize>(&self) -> u8 {
+        self.0[AT]
+    }
+
+    fn half<const AT: usize>(&self) -> u16 {
+        u16::from_ne_bytes([self.0[AT], self.0[AT + 1]])
+    }
+
+    fn word<const AT: usize>(&self) -> u32 {
+        u32::from_ne_bytes([self.0[AT], self.0[AT + 1], self.0[AT + 2], self.0[AT + 3]])
+    }
+}
+
+/// One's complement sum of two words, as the kernel's `csum_add`.
+fn add(a: u32, b: u32) -> u32 {
+    let (sum, carry) = a.overflowing_add(b);
+    sum + u32::from(carry)
+}
+
+/// A checksum after a word has changed, as the kernel's `csum_replace4`.
+fn replace(sum: u16, from: u32, to: u32) -> u16 {
+    let mut folded = add(add(u32::from(!sum), !from), to);
+    folded = (folded & 0xffff) + (folded >> 16);
+    folded = (folded & 0xffff) + (folded >> 16);
+    !(folded as u16)
+}
+
+impl Bytes {
+    fn half(&mut self, offset: usize) -> Result<&mut [u8], Reason> {
+        self.data.get_mut(offset..offset + 2).ok_or(Reason::RewriteFailed)
+    }
+}
+
+impl Packet for Bytes {
+    type View<'a, const N: usize> = Slice<'a, N>;
+
+    fn length(&self) -> u32 {
+        self.data.len() as u32
+    }
+
+    fn is_segmented(&self) -> bool {
+        self.segmented
+    }
+
+    fn mark(&self) -> u32 {
+        self.mark
+    }
+
+    fn interface(&self) -> u32 {
+        self.interface
+    }
+
+    fn tunnel_remote(&self) -> Option<([u32; 4], bool)> {
+        None
+    }
+
+    fn view<const N: usize>(&self, offset: usize) -> Option<Slice<'_, N>> {
+        assert!(offset < 1024, "an offset that the kernel would wrap: {offset}");
+        self.data.get(offset..)?.first_chunk().map(Slice)
+    }
+
+    fn store<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Result<(), Reason> {
+        self.data.get_mut(offset..offset + N).ok_or(Reason::RewriteFailed)?.copy_from_slice(&bytes);
+        Ok(())
+    }
+
+    fn fix_header_checksum(&mut self, offset: usize, from: u32, to: u32) -> Result<(), Reason> {
+        let place = self.half(offset)?;
+        let sum = replace(u16::from_ne_bytes([place[0], place[1]]), from, to);
+        place.copy_from_slice(&sum.to_ne_bytes());
+        Ok(())
+    }
+
+    fn fix_checksum(&mut self, offset: usize, from: u32, to: u32, _: Checksum, optional: bool) -> Result<(), Reason> {
+        let place = self.half(offset)?;
+        let old = u16::from_ne_bytes([place[0], place[1]]);
+        if optional && old == 0 {
+            return Ok(());
+        }
+        let mut sum = replace(old, from, to);
+        if optional && sum == 0 {
+            sum = 0xffff;
+        }
+        place.copy_from_slice(&sum.to_ne_bytes());
+        Ok(())
+    }
+}
+
+/// The tables of one family.
+pub struct FamilyMaps<A: IpAddress> {
+    /// Flows that were not answered.
+    pub openings: RefCell<HashMap<FlowKey<A>, Flow<A>>>,
+    /// Flows that were.
+    pub flows: RefCell<HashMap<FlowKey<A>, Flow<A>>>,
+    /// First fragments.
+    pub fragments: RefCell<HashMap<FragmentKey<A>, Fragment>>,
+    /// Who has an address, by (length, prefix).
+    pub addresses: BTreeMap<(u32, [u32; 4]), AddressEntry>,
+    /// What the routing table says.
+    pub route: fn(A) -> Option<A>,
+}
+
+impl<A: IpAddress> FamilyMaps<A> {
+    fn new(route: fn(A) -> Option<A>) -> Self {
+        Self {
+            openings: RefCell::default(),
+            flows: RefCell::default(),
+            fragments: RefCell::default(),
+            addresses: BTreeMap::new(),
+            route,
+        }
+    }
+
+    fn table(&self, table: Table) -> &RefCell<HashMap<FlowKey<A>, Flow<A>>> {
+        match table {
+            Table::Openings => &self.openings,
+            Table::Flows => &self.flows,
+        }
+    }
+
+    fn longest(&self, address: A) -> Option<AddressEntry> {
+        (0..=A::BITS).rev().find_map(|length| self.addresses.get(&(length, masked(address.words(), length))).copied())
+    }
+}
+
+/// The first `length` bits of an address.
+pub fn masked(words: [u32; 4], length: u32) -> [u32; 4] {
+    let mut word = 0;
+    words.map(|bits| {
+        let kept = length.saturating_sub(32 * word).min(32);
+        word += 1;
+        let mask = if kept == 0 { 0 } else { u32::MAX << (32 - kept) };
+        bits & mask.to_be()
+    })
+}
+
+/// The native tables.
+pub struct Native {
+    /// IPv4.
+    pub v4: FamilyMaps<Ipv4>,
+    /// IPv6.
+    pub v6: FamilyMaps<Ipv6>,
+    /// The node's settings.
+    pub config: Config,
+    /// Endpoints by slot.
+    pub endpoints: Vec<Endpoint>,
+    /// Nodes by slot.
+    pub nodes: Vec<Node>,
+    /// Revisions by slot.
+    pub revisions: HashMap<u32, u32>,
+    /// The only uplink.
+    pub uplink: (u32, Uplink),
+    /// By [`Reason::index`].
+    pub counters: RefCell<Vec<u64>>,
+    /// The time, jiffies.
+    pub now: Cell<u32>,
+}
+
+impl Native {
+    /// Empty tables; the routes are functions from a destination to its next hop through the uplink.
+    pub fn new(route4: fn(Ipv4) -> Option<Ipv4>, route6: fn(Ipv6) -> Option<Ipv6>) -> Self {
+        Self {
+            v4: FamilyMaps::new(route4),
+            v6: FamilyMaps::new(route6),
+            config: Config::default(),
+            endpoints: vec![Endpoint::default(); 8],
+            nodes: vec![Node::default(); 8],
+            revisions: HashMap::new(),
+            uplink: (0, Uplink::default()),
+            counters: RefCell::new(vec![0; COUNTERS as usize]),
+            now: Cell::new(0),
+        }
+    }
+
+    /// Runs a packet through a hook, fast path and slow.
+    pub fn run(&self, hook: Hook, packet: &mut Bytes) -> Outcome {
+        let outcome = match hook {
+            Hook::FromPod => fast::from_pod(packet, self),
+            Hook::ToPod => fast::to_pod(packet, self),
+            Hook::FromNet => fast::from_net(packet, self),
+            Hook::ToNet => fast::to_net(packet, self),
+            Hook::FromOverlay => fast::from_overlay(packet, self),
+        };
+        let outcome = match (hook, outcome) {
+            (Hook::FromPod, Outcome::Slow(Family::V4)) => slow::from_pod::<Ipv4, _, _>(packet, self),
+            (Hook::FromPod, Outcome::Slow(Family::V6)) => slow::from_pod::<Ipv6, _, _>(packet, self),
+            (Hook::ToPod, Outcome::Slow(Family::V4)) => slow::to_pod::<Ipv4, _, _>(packet, self),
+            (Hook::ToPod, Outcome::Slow(Family::V6)) => slow::to_pod::<Ipv6, _, _>(packet, self),
+            (Hook::FromNet, Outcome::Slow(Family::V4)) => slow::from_net::<Ipv4, _, _>(packet, self),
+            (Hook::FromNet, Outcome::Slow(Family::V6)) => slow::from_net::<Ipv6, _, _>(packet, self),
+            (Hook::ToNet, Outcome::Slow(Family::V4)) => slow::to_net::<Ipv4, _, _>(packet, self),
+            (Hook::ToNet, Outcome::Slow(Family::V6)) => slow::to_net::<Ipv6, _, _>(packet, self),
+            (Hook::FromOverlay, Outcome::Slow(Family::V4)) => slow::from_overlay::<Ipv4, _, _>(packet, self),
+            (Hook::FromOverlay, Outcome::Slow(Family::V6)) => slow::from_overlay::<Ipv6, _, _>(packet, self),
+            (_, outcome) => outcome,
+        };
+        if let Outcome::Drop(reason) = outcome {
+            self.count(hook, reason);
+        }
+        outcome
+    }
+}
+
+macro_rules! family {
+    ($address:ty, $maps:ident) => {
+        impl FamilyTables<$address> for Native {
+            fn flow<R>(
+                &self,
+                table: Table,
+                key: &FlowKey<$address>,
+                use_it: impl FnOnce(&mut Flow<$address>) -> R,
+            ) -> Option<R> {
+                // Used outside the table, as the programs do: they may write other entries meanwhile.
+                let mut flow = *self.$maps.table(table).borrow().get(key)?;
+                let result = use_it(&mut flow);
+                self.$maps.table(table).borrow_mut().insert(*key, flow);
+                Some(result)
+            }
+
+            fn insert(&self, table: Table, key: &FlowKey<$address>, flow: &Flow<$address>, how: Insert) -> bool {
+                let mut table = self.$maps.table(table).borrow_mut();
+                if how == Insert::New && table.contains_key(key) {
+                    return false;
+                }
+                table.insert(*key, *flow);
+                true
+            }
+
+            fn remove(&self, table: Table, key: &FlowKey<$address>) {
+                self.$maps.table(table).borrow_mut().remove(key);
+            }
+
+            fn address(&self, address: $address) -> Option<AddressEntry> {
+                self.$maps.longest(address)
+            }
+
+            fn fragment(&self, key: &FragmentKey<$address>) -> Option<Fragment> {
+                self.$maps.fragments.borrow().get(key).copied()
+            }
+
+            fn remember_fragment(&self, key: &FragmentKey<$address>, fragment: &Fragment) {
+                self.$maps.fragments.borrow_mut().insert(*key, *fragment);
+            }
+
+            fn desk<R>(&self, use_it: impl FnOnce(&mut Desk<$address>) -> R) -> Option<R> {
+                Some(use_it(&mut Desk::default()))
+            }
+
+            fn route(&self, _: u32, _: $address, destination: $address) -> Route<$address> {
+                match (self.$maps.route)(destination) {
+                    Some(next_hop) => Route::Via { interface: self.uplink.0, next_hop },
+                    None => Route::Stack,
+                }
+            }
+        }
+    };
+}
+
+family!(Ipv4, v4);
+family!(Ipv6, v6);
+
+impl Tables for Native {
+    fn config(&self) -> Option<&Config> {
+        Some(&self.config)
+    }
+
+    fn endpoint(&self, slot: Slot) -> Option<&Endpoint> {
+        self.endpoints.get(slot.0 as usize)
+    }
+
+    fn node(&self, slot: Slot) -> Option<&Node> {
+        self.nodes.get(slot.0 as usize)
+    }
+
+    fn revision(&self, slot: RevisionSlot) -> u32 {
+        self.revisions.get(&slot.0).copied().unwrap_or(0)
+    }
+
+    fn uplink(&self, interface: u32) -> Option<&Uplink> {
+        (self.uplink.0 == interface).then_some(&self.uplink.1)
+    }
+
+    fn count(&self, hook: Hook, reason: Reason) {
+        self.counters.borrow_mut()[reason.index(hook) as usize] += 1;
+    }
+
+    fn now(&self) -> u32 {
+        self.now.get()
+    }
+
+    fn random(&self) -> u32 {
+        0
+    }
+}

@@ -1,0 +1,202 @@
+//! Pods among themselves and with the nodes.
+
+use anyhow::Result;
+use sluice_abi::{AddressKind, Hook, IpAddress, Ipv4, Ipv6, Reason, RevisionSlot, Slot};
+use sluice_tests::packet::addresses::{NATIVE_NODE, NATIVE_POD, NOBODY, NODE, OVERLAY_POD, POD_A, POD_B, Pair, ROUTER};
+use sluice_tests::packet::{Both, Ip, Recipe, Transport, Verdict, mac, reversed};
+
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
+const RST: u8 = 0x04;
+
+/// A packet of the first pod, in both families.
+fn from_a(to: Pair, transport: &Transport) -> [Vec<u8>; 2] {
+    between(POD_A, to, mac(0xa), transport)
+}
+
+fn between(from: Pair, to: Pair, mac: [u8; 6], transport: &Transport) -> [Vec<u8>; 2] {
+    [Ip::v4(from.0, to.0), Ip::v6(from.1, to.1)]
+        .map(|ip| Recipe { mac, ip, transport: transport.clone(), payload: 32 }.build())
+}
+
+fn hops(pair: Pair) -> [[u32; 4]; 2] {
+    [Ipv4::from(pair.0).words(), Ipv6::from(pair.1).words()]
+}
+
+#[test]
+fn pods_of_one_node_meet_without_the_stack() -> Result<()> {
+    let mut both = Both::set()?;
+    let (a, b) = (both.scene.pod_a, both.scene.pod_b);
+    for transport in
+        [Transport::Tcp(4000, 80, SYN), Transport::Udp(4000, 53), Transport::Sctp(4000, 9, 1), Transport::Echo(true, 7)]
+    {
+        for packet in from_a(POD_B, &transport) {
+            let there = both.run(Hook::FromPod, a, &packet)?;
+            assert_eq!(there.verdict, Verdict::Pod(b));
+            assert_eq!(there.data, packet, "nothing is rewritten");
+            let mut answer = reversed(&packet, SYN | ACK);
+            answer[6..12].copy_from_slice(&mac(0xb));
+            let back = both.run(Hook::FromPod, b, &answer)?;
+            assert_eq!(back.verdict, Verdict::Pod(a));
+            assert_eq!(back.data, answer);
+        }
+    }
+    both.compare_flows()?;
+    both.compare_counters()
+}
+
+#[test]
+fn a_connection_is_established_by_its_third_packet() -> Result<()> {
+    let mut both = Both::set()?;
+    let (a, b) = (both.scene.pod_a, both.scene.pod_b);
+    for (family, syn) in from_a(POD_B, &Transport::Tcp(4000, 80, SYN)).into_iter().enumerate() {
+        let mut answer = reversed(&syn, SYN | ACK);
+        answer[6..12].copy_from_slice(&mac(0xb));
+        let ack = &from_a(POD_B, &Transport::Tcp(4000, 80, ACK))[family];
+        both.run(Hook::FromPod, a, &syn)?;
+        both.run(Hook::FromPod, b, &answer)?;
+        let flows = |both: &Both| {
+            if family == 0 { both.native.v4.flows.borrow().len() } else { both.native.v6.flows.borrow().len() }
+        };
+        assert_eq!(flows(&both), 0, "an answer alone could have been called forth by a forged source");
+        both.run(Hook::FromPod, a, ack)?;
+        assert_eq!(flows(&both), 2);
+        let rejudged = both.native.counters.borrow()[Reason::Opened.index(Hook::FromPod) as usize];
+        for _ in 0..5 {
+            both.run(Hook::FromPod, a, ack)?;
+        }
+        assert_eq!(both.native.counters.borrow()[Reason::Opened.index(Hook::FromPod) as usize], rejudged);
+    }
+    both.compare_flows()?;
+    both.compare_counters()
+}
+
+#[test]
+fn a_connection_that_was_reset_makes_room_for_the_next() -> Result<()> {
+    let mut both = Both::set()?;
+    let a = both.scene.pod_a;
+    for flags in [SYN, RST | ACK, SYN] {
+        for packet in from_a(POD_B, &Transport::Tcp(4000, 80, flags)) {
+            both.run(Hook::FromPod, a, &packet)?;
+        }
+    }
+    let opened = both.native.counters.borrow()[Reason::Opened.index(Hook::FromPod) as usize];
+    assert_eq!(opened, 4, "two of each family");
+    both.compare_flows()
+}
+
+#[test]
+fn other_nodes_are_reached_natively_or_through_the_overlay() -> Result<()> {
+    let mut both = Both::set()?;
+    let a = both.scene.pod_a;
+    let udp = Transport::Udp(4000, 53);
+    for (to, hop) in [(NATIVE_POD, NATIVE_NODE), (NATIVE_NODE, NATIVE_NODE)] {
+        for (packet, hop) in from_a(to, &udp).iter().zip(hops(hop)) {
+            let ran = both.run(Hook::FromPod, a, packet)?;
+            assert_eq!((ran.verdict, &ran.data), (Verdict::Neighbour(hop), packet), "with its own address");
+        }
+    }
+    for packet in from_a(OVERLAY_POD, &udp) {
+        let ran = both.run(Hook::FromPod, a, &packet)?;
+        assert_eq!((ran.verdict, &ran.data), (Verdict::Overlay(2), &packet));
+    }
+    both.compare_flows()
+}
+
+#[test]
+fn what_is_too_large_for_the_overlay_goes_to_the_stack_to_be_answered() -> Result<()> {
+    let mut both = Both::set()?;
+    let a = both.scene.pod_a;
+    for ip in [Ip::v4(POD_A.0, OVERLAY_POD.0), Ip::v6(POD_A.1, OVERLAY_POD.1)] {
+        let large = Recipe { mac: mac(0xa), ip, transport: Transport::Udp(1, 2), payload: 1444 }.build();
+        assert_eq!(both.run(Hook::FromPod, a, &large)?.verdict, Verdict::Pass);
+        let segments = sluice_tests::packet::Bytes { data: large, interface: a, segmented: true, mark: 0 };
+        assert_eq!(both.run_as(Hook::FromPod, segments)?.verdict, Verdict::Overlay(2), "it will be cut");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_node_and_its_pods_talk_through_the_stack() -> Result<()> {
+    let mut both = Both::set()?;
+    let a = both.scene.pod_a;
+    for request in from_a(NODE, &Transport::Tcp(4000, 80, SYN)) {
+        assert_eq!(both.run(Hook::FromPod, a, &request)?.verdict, Verdict::Pass);
+        let answer = reversed(&request, SYN | ACK);
+        assert_eq!(both.run(Hook::ToPod, a, &answer)?.verdict, Verdict::Pass);
+    }
+    for probe in between(NODE, POD_A, mac(0), &Transport::Tcp(5000, 8080, SYN)) {
+        assert_eq!(both.run(Hook::ToPod, a, &probe)?.verdict, Verdict::Pass);
+        let mut answer = reversed(&probe, SYN | ACK);
+        answer[6..12].copy_from_slice(&mac(0xa));
+        assert_eq!(both.run(Hook::FromPod, a, &answer)?.verdict, Verdict::Pass);
+    }
+    both.compare_flows()
+}
+
+#[test]
+fn the_network_reaches_pods_but_not_addresses_without_one() -> Result<()> {
+    let mut both = Both::set()?;
+    let (a, uplink) = (both.scene.pod_a, both.scene.uplink);
+    let udp = Transport::Udp(53, 4000);
+    for packet in between(NATIVE_POD, POD_A, mac(0), &udp) {
+        assert_eq!(both.run(Hook::FromNet, uplink, &packet)?.verdict, Verdict::Pod(a));
+    }
+    for packet in between(NATIVE_POD, NOBODY, mac(0), &udp) {
+        assert_eq!(both.run(Hook::FromNet, uplink, &packet)?.verdict, Verdict::Drop(Reason::NoEndpoint));
+    }
+    for packet in between(POD_B, POD_A, mac(0), &udp) {
+        assert_eq!(both.run(Hook::FromNet, uplink, &packet)?.verdict, Verdict::Drop(Reason::MartianSource));
+    }
+    for packet in between(ROUTER, NODE, mac(0), &Transport::Tcp(1, 22, SYN)) {
+        assert_eq!(both.run(Hook::FromNet, uplink, &packet)?.verdict, Verdict::Pass, "the node's own");
+    }
+    for packet in between(NATIVE_POD, POD_A, mac(0), &udp) {
+        assert_eq!(
+            both.run(Hook::FromOverlay, both.scene.overlay, &packet)?.verdict,
+            Verdict::Drop(Reason::UnknownTunnel)
+        );
+    }
+    both.compare_flows()
+}
+
+#[test]
+fn a_change_is_noticed_at_the_next_packet_and_costs_none() -> Result<()> {
+    let mut both = Both::set()?;
+    let a = both.scene.pod_a;
+    let packets = from_a(POD_B, &Transport::Udp(4000, 53));
+    for packet in &packets {
+        both.run(Hook::FromPod, a, packet)?;
+    }
+    both.revise(RevisionSlot::of_endpoint(Slot(2)))?;
+    for packet in &packets {
+        assert_eq!(both.run(Hook::FromPod, a, packet)?.verdict, Verdict::Pod(both.scene.pod_b));
+    }
+    assert_eq!(both.native.counters.borrow()[Reason::Rejudged.index(Hook::FromPod) as usize], 2);
+
+    both.endpoint(2, 0, POD_B, mac(0xb))?;
+    both.revise(RevisionSlot::of_endpoint(Slot(2)))?;
+    for packet in &packets {
+        assert_eq!(both.run(Hook::FromPod, a, packet)?.verdict, Verdict::Drop(Reason::NoEndpoint));
+    }
+    both.compare_flows()?;
+    both.compare_counters()
+}
+
+#[test]
+fn routes_are_followed_again_when_they_change() -> Result<()> {
+    let mut both = Both::set()?;
+    let a = both.scene.pod_a;
+    let packets = from_a(NATIVE_POD, &Transport::Udp(4000, 53));
+    for packet in &packets {
+        both.run(Hook::FromPod, a, packet)?;
+    }
+    // The other node's pods turn out to be on this one's neighbour: their route is a host's own now.
+    both.addresses(NATIVE_POD, (32, 128), AddressKind::Node, 1)?;
+    both.revise(RevisionSlot::ROUTES)?;
+    for (packet, hop) in packets.iter().zip(hops(NATIVE_NODE)) {
+        assert_eq!(both.run(Hook::FromPod, a, packet)?.verdict, Verdict::Neighbour(hop));
+    }
+    both.compare_flows()?;
+    both.compare_counters()
+}

@@ -1,0 +1,7 @@
+//! The packet tier: compiled programs and native build on the same packets.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+
+mod generated;
+mod local;
+mod outside;
+mod sources;

@@ -1,0 +1,163 @@
+//! Pods and the world.
+
+use anyhow::Result;
+use sluice_abi::{Features, Hook, IpAddress, Ipv4, Ipv6, Reason};
+use sluice_tests::packet::addresses::{EXEMPT, NODE, OUTSIDE, POD_A, POD_B, Pair, ROUTER};
+use sluice_tests::packet::{Both, Ip, Recipe, Transport, Verdict, checksums_hold, mac, reversed};
+
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
+
+fn packets(from: Pair, to: Pair, transport: &Transport) -> [Vec<u8>; 2] {
+    [Ip::v4(from.0, to.0), Ip::v6(from.1, to.1)]
+        .map(|ip| Recipe { mac: mac(0xa), ip, transport: transport.clone(), payload: 33 }.build())
+}
+
+fn router() -> [[u32; 4]; 2] {
+    [Ipv4::from(ROUTER.0).words(), Ipv6::from(ROUTER.1).words()]
+}
+
+/// Source and destination address of a packet.
+fn ends(packet: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    if packet[12] == 0x86 {
+        (packet[22..38].to_vec(), packet[38..54].to_vec())
+    } else {
+        (packet[26..30].to_vec(), packet[30..34].to_vec())
+    }
+}
+
+fn octets(family: usize, pair: Pair) -> Vec<u8> {
+    if family == 0 { pair.0.octets().to_vec() } else { pair.1.octets().to_vec() }
+}
+
+#[test]
+fn what_leaves_takes_the_nodes_address_and_its_answers_come_back() -> Result<()> {
+    let mut both = Both::set()?;
+    let (a, uplink) = (both.scene.pod_a, both.scene.uplink);
+    for transport in [
+        Transport::Tcp(4000, 80, SYN),
+        Transport::Udp(4000, 53),
+        Transport::UdpUnchecked(4001, 54),
+        Transport::Echo(true, 7),
+    ] {
+        for (family, packet) in packets(POD_A, OUTSIDE, &transport).iter().enumerate() {
+            let left = both.run(Hook::FromPod, a, packet)?;
+            assert_eq!(left.verdict, Verdict::Neighbour(router()[family]));
+            assert_eq!(ends(&left.data), (octets(family, NODE), octets(family, OUTSIDE)));
+            assert!(checksums_hold(&left.data), "{transport:?} {:02x?}", left.data);
+            let answer = reversed(&left.data, SYN | ACK);
+            assert!(checksums_hold(&answer));
+            let back = both.run(Hook::FromNet, uplink, &answer)?;
+            assert_eq!(back.verdict, Verdict::Pod(a));
+            assert_eq!(back.data, reversed(packet, SYN | ACK), "as if nothing had been in between");
+            assert!(checksums_hold(&back.data));
+            let again = both.run(Hook::FromPod, a, packet)?;
+            assert_eq!(again.data, left.data, "the flow keeps its port");
+        }
+    }
+    both.compare_flows()?;
+    both.compare_counters()
+}
+
+#[test]
+fn a_port_is_given_to_one_flow_only() -> Result<()> {
+    let mut both = Both::set()?;
+    let a = both.scene.pod_a;
+    for packet in packets(POD_A, OUTSIDE, &Transport::Udp(4000, 53)) {
+        assert!(matches!(both.run(Hook::FromPod, a, &packet)?.verdict, Verdict::Neighbour(_)));
+    }
+    for packet in packets(POD_A, OUTSIDE, &Transport::Udp(4001, 53)) {
+        assert_eq!(both.run(Hook::FromPod, a, &packet)?.verdict, Verdict::Drop(Reason::PortsExhausted));
+    }
+    for packet in packets(POD_A, OUTSIDE, &Transport::Udp(4001, 54)) {
+        assert!(matches!(both.run(Hook::FromPod, a, &packet)?.verdict, Verdict::Neighbour(_)), "another destination");
+    }
+    both.compare_flows()
+}
+
+#[test]
+fn a_protocol_without_ports_is_masqueraded_once() -> Result<()> {
+    let mut both = Both::set()?;
+    let (a, b) = (both.scene.pod_a, both.scene.pod_b);
+    for packet in packets(POD_A, OUTSIDE, &Transport::Other(47, vec![0; 8])) {
+        assert!(matches!(both.run(Hook::FromPod, a, &packet)?.verdict, Verdict::Neighbour(_)));
+    }
+    for mut packet in packets(POD_B, OUTSIDE, &Transport::Other(47, vec![0; 8])) {
+        packet[6..12].copy_from_slice(&mac(0xb));
+        assert_eq!(both.run(Hook::FromPod, b, &packet)?.verdict, Verdict::Drop(Reason::Untranslatable));
+    }
+    both.compare_flows()
+}
+
+#[test]
+fn the_exempt_keep_their_address() -> Result<()> {
+    let mut both = Both::set()?;
+    let a = both.scene.pod_a;
+    for packet in packets(POD_A, EXEMPT, &Transport::Udp(4000, 53)) {
+        assert_eq!(both.run(Hook::FromPod, a, &packet)?.data, packet);
+    }
+    both.configure(|config| config.features = Features(0))?;
+    for packet in packets(POD_A, OUTSIDE, &Transport::Udp(4000, 53)) {
+        let ran = both.run(Hook::FromPod, a, &packet)?;
+        assert!(matches!(ran.verdict, Verdict::Neighbour(_)));
+        assert_eq!(ran.data, packet, "masquerading is switched off");
+    }
+    both.compare_flows()
+}
+
+#[test]
+fn errors_about_masqueraded_packets_reach_the_pod_in_its_own_terms() -> Result<()> {
+    let mut both = Both::set()?;
+    let (a, uplink) = (both.scene.pod_a, both.scene.uplink);
+    for transport in [Transport::Udp(4000, 53), Transport::Tcp(4000, 80, SYN), Transport::Echo(true, 9)] {
+        for (family, packet) in packets(POD_A, OUTSIDE, &transport).iter().enumerate() {
+            let left = both.run(Hook::FromPod, a, packet)?.data;
+            let error = |quoted: &[u8], to: Pair| {
+                let (kind, ip) = if family == 0 { (3, Ip::v4(ROUTER.0, to.0)) } else { (1, Ip::v6(ROUTER.1, to.1)) };
+                let rest = [&[0; 4], &quoted[14..]].concat();
+                Recipe { mac: mac(1), ip, transport: Transport::Icmp(kind, 3, rest), payload: 0 }.build()
+            };
+            let back = both.run(Hook::FromNet, uplink, &error(&left, NODE))?;
+            assert_eq!(back.verdict, Verdict::Pod(a));
+            assert!(checksums_hold(&back.data));
+            let mut expected = error(packet, POD_A);
+            // The quoted transport checksum stays as it left; the error's own differs by as much.
+            let at = if family == 0 { 14 + 20 + 8 + 20 } else { 14 + 40 + 8 + 40 };
+            let sum = at
+                + match transport {
+                    Transport::Udp(..) => 6,
+                    Transport::Tcp(..) => 16,
+                    _ => 2,
+                };
+            expected[sum..sum + 2].copy_from_slice(&back.data[sum..sum + 2]);
+            let own = if family == 0 { 14 + 20 + 2 } else { 14 + 40 + 2 };
+            expected[own..own + 2].copy_from_slice(&back.data[own..own + 2]);
+            assert_eq!(back.data, expected);
+        }
+    }
+    for (family, packet) in packets(POD_A, OUTSIDE, &Transport::Udp(1, 1)).iter().enumerate() {
+        let (kind, ip) = if family == 0 { (3, Ip::v4(ROUTER.0, POD_A.0)) } else { (1, Ip::v6(ROUTER.1, POD_A.1)) };
+        let rest = [&[0; 4], &packet[14..]].concat();
+        let unrelated = Recipe { mac: mac(1), ip, transport: Transport::Icmp(kind, 3, rest), payload: 0 }.build();
+        assert_eq!(both.run(Hook::FromNet, uplink, &unrelated)?.verdict, Verdict::Drop(Reason::UnrelatedIcmp));
+    }
+    both.compare_flows()?;
+    both.compare_counters()
+}
+
+#[test]
+fn packets_of_pods_that_took_the_stack_are_translated_on_their_way_out() -> Result<()> {
+    let mut both = Both::set()?;
+    let uplink = both.scene.uplink;
+    for (family, packet) in packets(POD_A, OUTSIDE, &Transport::Udp(4000, 53)).iter().enumerate() {
+        let left = both.run(Hook::ToNet, uplink, packet)?;
+        assert_eq!(left.verdict, Verdict::Pass);
+        assert_eq!(ends(&left.data).0, octets(family, NODE));
+        assert!(checksums_hold(&left.data));
+    }
+    for packet in packets(NODE, OUTSIDE, &Transport::Udp(4000, 53)) {
+        let left = both.run(Hook::ToNet, uplink, &packet)?;
+        assert_eq!((left.verdict, left.data), (Verdict::Pass, packet), "the node's own");
+    }
+    both.compare_flows()
+}
