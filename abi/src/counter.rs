@@ -74,7 +74,7 @@ reasons! {
     NoRoute = 17, "no_route";
     /// Came through the overlay from somebody who is not a node.
     UnknownTunnel = 18, "unknown_tunnel";
-    /// Claims to come from a pod of this node, but comes from outside.
+    /// Comes from outside, but claims to come from this node, one of its pods or nobody.
     MartianSource = 19, "martian_source";
     /// Cannot be translated: a protocol with neither ports nor an echo identifier that already has a flow.
     Untranslatable = 20, "untranslatable";

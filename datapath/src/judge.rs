@@ -33,9 +33,10 @@ fn judge_flow<A: Parse, T: Tables + FamilyTables<A>>(
         if key.scope == Scope::HOST {
             plan.back = Way::stack();
         } else {
-            if from.is_some_and(|from| {
+            let ours = from.is_some_and(|from| {
                 matches!(from.kind, AddressKind::Endpoint | AddressKind::LocalPods | AddressKind::Host)
-            }) {
+            });
+            if ours || key.source.is_multicast() || key.source.is_unspecified() {
                 return Err(Reason::MartianSource);
             }
             let pod = plan.forward.interface;
@@ -45,6 +46,9 @@ fn judge_flow<A: Parse, T: Tables + FamilyTables<A>>(
         let Some(from) = from.filter(|from| from.kind == AddressKind::Endpoint) else {
             return Err(Reason::ForgedSource);
         };
+        if key.destination.is_multicast() {
+            return Err(Reason::Multicast);
+        }
         way::to_endpoint(from.slot, &mut plan.back, tables)?;
         if plan.back.interface != key.scope.0 {
             return Err(Reason::ForgedSource);

@@ -426,9 +426,6 @@ fn extensions<P: Packet>(packet: &P, headers: &mut Headers<Ipv6>) -> Result<(), 
             HOP_BY_HOP | DESTINATION | MOBILITY | HIP | SHIM6 | ROUTING | FRAGMENT => {}
             _ => return Ok(()),
         }
-        if headers.transport > MAX_OFFSET {
-            return Err(Reason::TooManyHeaders);
-        }
         let extension = packet.view::<8>(headers.transport).ok_or(Reason::Truncated)?;
         headers.protocol = Protocol(u32::from(extension.byte::<0>()));
         if kind == FRAGMENT {
@@ -449,6 +446,9 @@ fn extensions<P: Packet>(packet: &P, headers: &mut Headers<Ipv6>) -> Result<(), 
                 return Err(Reason::SourceRouted);
             }
             headers.transport += (usize::from(extension.byte::<1>()) + 1) * 8;
+        }
+        if headers.transport > MAX_OFFSET {
+            return Err(Reason::TooManyHeaders);
         }
     }
     Err(Reason::TooManyHeaders)

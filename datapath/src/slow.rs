@@ -42,9 +42,6 @@ fn pod_packet<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
         return Ok(neighbour::from_pod(packet, headers, kind, endpoint, mac));
     }
     genuine(headers, endpoint, mac)?;
-    if headers.destination.is_multicast() {
-        return Err(Reason::Multicast);
-    }
     let scope = Scope::pod(packet.interface());
     follow(Hook::FromPod, scope, true, packet, desk, tables)?;
     Ok(flows::apply(packet, &desk.headers, &desk.case.action, tables))

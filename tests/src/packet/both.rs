@@ -55,6 +55,8 @@ pub const fn mac(pod: u8) -> [u8; 6] {
 fn route4(destination: Ipv4) -> Option<Ipv4> {
     let address = std::net::Ipv4Addr::from(destination).octets();
     Some(match address {
+        // The broadcast address of the uplink's subnet, and the loopback's addresses.
+        [192, 0, 2, 255] | [127, ..] => return None,
         [192, 0, 2, _] => destination,
         [10, 2, 0, _] => addresses::NATIVE_NODE.0.into(),
         _ => addresses::ROUTER.0.into(),
@@ -64,6 +66,8 @@ fn route4(destination: Ipv4) -> Option<Ipv4> {
 fn route6(destination: Ipv6) -> Option<Ipv6> {
     let address = std::net::Ipv6Addr::from(destination).segments();
     Some(match address {
+        // The subnet-router anycast address (RFC 4291 section 2.6.1) is a router's own.
+        [0x2001, 0xdb8, 0, 0, 0, 0, 0, 0] => return None,
         [0x2001, 0xdb8, 0, 0, ..] => destination,
         [0xfd00, 0x10, 2, 0, ..] => addresses::NATIVE_NODE.1.into(),
         _ => addresses::ROUTER.1.into(),

@@ -208,7 +208,7 @@ fn answer(rng: &mut Rng, packet: Vec<u8>) -> Vec<u8> {
 
 fn damage(rng: &mut Rng, data: &mut Vec<u8>) {
     match rng.u8(..) {
-        0..12 => data.truncate(rng.usize(14..=data.len())),
+        0..12 => data.truncate(rng.usize(shortest(data)..=data.len())),
         12..30 => {
             for _ in 0..rng.usize(1..4) {
                 let at = rng.usize(..data.len());
@@ -220,5 +220,15 @@ fn damage(rng: &mut Rng, data: &mut Vec<u8>) {
             data[at] = rng.u8(..);
         }
         _ => {}
+    }
+    data.resize(data.len().max(shortest(data)), 0);
+}
+
+/// The shortest packet of its EtherType that a test run takes (kernel 6.18, `bpf_prog_test_run_skb`).
+fn shortest(data: &[u8]) -> usize {
+    match data[12..14] {
+        [0x08, 0x00] => 14 + 20,
+        [0x86, 0xdd] => 14 + 40,
+        _ => 15,
     }
 }

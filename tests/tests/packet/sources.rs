@@ -156,6 +156,9 @@ fn headers_that_lie_are_dropped_with_the_reason() -> Result<()> {
     assert_eq!(both.run(Hook::FromPod, a, &good)?.verdict, Verdict::Pod(both.scene.pod_b));
     assert_eq!(dropped(&mut both, a, &with_extensions(vec![routed]))?, Reason::SourceRouted);
     assert_eq!(dropped(&mut both, a, &with_extensions(vec![destination; 9]))?, Reason::TooManyHeaders);
+    // Eight long ones would lead beyond what is looked at, and back to its start where offsets wrap.
+    let long = (60, [vec![63], vec![0; 6 + 63 * 8]].concat());
+    assert_eq!(dropped(&mut both, a, &with_extensions(vec![long; 2]))?, Reason::TooManyHeaders);
     both.compare_flows()?;
     both.compare_counters()
 }
