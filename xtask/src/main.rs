@@ -1,2 +1,34 @@
-//! To be written.
-fn main() {}
+//! `cargo xtask`: everything that is done to this repository, one file for each command.
+
+mod build;
+mod run;
+mod setup;
+mod test;
+mod toolchain;
+
+use clap::{Parser, Subcommand};
+
+/// Setup, build and test of Sluice.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what is missing to build and test
+    Setup(setup::Arguments),
+    /// Build the kernel programs and the binaries
+    Build(build::Arguments),
+    /// Run the tests
+    Test(test::Arguments),
+}
+
+fn main() -> anyhow::Result<std::process::ExitCode> {
+    match Arguments::parse().command {
+        Command::Setup(arguments) => setup::main(&arguments),
+        Command::Build(arguments) => build::main(&arguments),
+        Command::Test(arguments) => test::main(&arguments),
+    }
+}

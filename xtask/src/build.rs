@@ -1,0 +1,86 @@
+//! `cargo xtask build`: the kernel programs, then everything else.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::{env, fs};
+
+use anyhow::{Context, Result};
+
+use crate::run::{root, run, say, target};
+use crate::setup;
+use crate::toolchain::Toolchain;
+
+/// See the command's help.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Optimized binaries
+    #[arg(long)]
+    release: bool,
+}
+
+/// Compiles for eBPF: BTF and line information, instructions of kernel 5.1 and later, and everything in one piece: the
+/// programs of a hook are to be functions without calls.
+const FLAGS: [&str; 6] = [
+    "-Clinker=bpf-linker",
+    "-Cdebuginfo=2",
+    "-Clink-arg=--btf",
+    "-Ctarget-cpu=v3",
+    "-Clink-arg=--llvm-args=-inline-threshold=100000",
+    "--cfg=bpf_target_arch=\"ARCH\"",
+];
+
+/// Runs the command.
+///
+/// # Errors
+/// Where a compiler is missing or fails.
+pub fn main(arguments: &Arguments) -> Result<ExitCode> {
+    setup::ready()?;
+    let object = object()?;
+    say("Building the binaries");
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.arg("build").arg("--workspace").current_dir(root());
+    if arguments.release {
+        cargo.arg("--release");
+    }
+    run(&mut cargo)?;
+    println!("kernel programs: {}", object.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds the kernel programs; gives where they are.
+///
+/// # Errors
+/// Where a compiler is missing or fails.
+pub fn object() -> Result<PathBuf> {
+    let toolchain =
+        Toolchain::find().context("no compiler for the kernel programs; `cargo xtask setup` installs one")?;
+    say(&format!("Building the kernel programs with {}", toolchain.name()));
+    let directory = target().join("ebpf");
+    let flags = FLAGS.join("\x1f").replace("ARCH", env::consts::ARCH);
+    run(toolchain
+        .cargo()
+        .args(["build", "--release", "-Z", "build-std=core", "--target", "bpfel-unknown-none"])
+        .arg("--target-dir")
+        .arg(&directory)
+        .env("CARGO_ENCODED_RUSTFLAGS", flags)
+        .current_dir(root().join("ebpf")))?;
+
+    let built = directory.join("bpfel-unknown-none/release/sluice-ebpf");
+    let object = target().join("bpf/sluice.o");
+    let fresh = object.with_extension("new");
+    fs::create_dir_all(target().join("bpf")).context("making the directory for the kernel programs")?;
+    match toolchain.objcopy() {
+        // BTF stays; DWARF is five times as large as all the rest.
+        Some(objcopy) => run(Command::new(objcopy).arg("--strip-debug").arg(&built).arg(&fresh))?,
+        None => {
+            fs::copy(&built, &fresh).with_context(|| format!("copying {}", built.display()))?;
+        }
+    }
+    // What has not changed keeps its time, so that nothing is built again for its sake.
+    if fs::read(&fresh).ok() == fs::read(&object).ok() {
+        fs::remove_file(&fresh).ok();
+    } else {
+        fs::rename(&fresh, &object).with_context(|| format!("writing {}", object.display()))?;
+    }
+    Ok(object)
+}

@@ -1,0 +1,149 @@
+//! `cargo xtask test`: the tiers, one after the other, and a last line that counts.
+
+use std::env;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+
+use crate::run::{root, say};
+use crate::{build, setup};
+
+/// See the command's help.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Which tests; without, all that need no more than an hour
+    #[arg(value_enum)]
+    tiers: Vec<Tier>,
+}
+
+/// What can be tested by itself.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Tier {
+    /// Formatting and lints
+    Lint,
+    /// Pure logic, files, sockets
+    Unit,
+    /// Compiled programs and native build on the same packets
+    Packet,
+}
+
+/// How many tests went how.
+#[derive(Clone, Copy, Default)]
+struct Score {
+    passed: usize,
+    failed: usize,
+}
+
+impl Score {
+    fn of(success: bool) -> Self {
+        Self { passed: usize::from(success), failed: usize::from(!success) }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Where the tests cannot be run at all; tests that fail are no error, but the exit code says so.
+pub fn main(arguments: &Arguments) -> Result<ExitCode> {
+    let tiers = if arguments.tiers.is_empty() { Tier::value_variants() } else { &arguments.tiers };
+    setup::ready()?;
+    let object = build::object()?;
+    let mut total = Score::default();
+    for tier in tiers {
+        let started = Instant::now();
+        let score = tier.run(&object)?;
+        total.add(score);
+        let (passed, failed, seconds) = (score.passed, score.failed, started.elapsed().as_secs());
+        say(&format!("{}: {passed} passed, {failed} failed, {seconds} s", tier.name()));
+    }
+    println!("{} passed, {} failed", total.passed, total.failed);
+    Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn cargo() -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root());
+    cargo
+}
+
+impl Tier {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Lint => "lint",
+            Self::Unit => "unit",
+            Self::Packet => "packet",
+        }
+    }
+
+    fn run(self, object: &std::path::Path) -> Result<Score> {
+        say(&format!("Tests: {}", self.name()));
+        match self {
+            Self::Lint => {
+                let mut score = Score::default();
+                for arguments in [
+                    &["fmt", "--check", "--all"][..],
+                    &["fmt", "--check", "--manifest-path", "ebpf/Cargo.toml"],
+                    &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
+                ] {
+                    let status = cargo().args(arguments).status().context("starting cargo")?;
+                    score.add(Score::of(status.success()));
+                }
+                Ok(score)
+            }
+            Self::Unit => count(cargo().args(["test", "--workspace", "--exclude", "sluice-tests"])),
+            Self::Packet => {
+                ensure!(nix::unistd::geteuid().is_root(), "the packet tier loads programs: run it as root");
+                count(cargo().args(["test", "-p", "sluice-tests", "--test", "packet"]).env("SLUICE_BPF_OBJECT", object))
+            }
+        }
+    }
+}
+
+/// Runs tests and counts what they say of themselves. What says nothing and fails is one failure.
+fn count(command: &mut Command) -> Result<Score> {
+    let mut child = command.arg("--no-fail-fast").stdout(Stdio::piped()).spawn().context("starting cargo")?;
+    let mut score = Score::default();
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).lines() {
+            let line = line.context("reading the tests' output")?;
+            score.add(result(&line));
+            println!("{line}");
+        }
+    }
+    let success = child.wait().context("waiting for the tests")?.success();
+    if !success && score.failed == 0 {
+        score.failed = 1;
+    }
+    Ok(score)
+}
+
+/// The counts of a line such as `test result: ok. 3 passed; 0 failed; ...`.
+fn result(line: &str) -> Score {
+    let Some(counts) = line.strip_prefix("test result: ") else { return Score::default() };
+    let number = |what: &str| {
+        let words = counts.split([' ', ';', '.']).collect::<Vec<_>>();
+        words.windows(2).find_map(|pair| if pair[1] == what { pair[0].parse().ok() } else { None }).unwrap_or(0)
+    };
+    Score { passed: number("passed"), failed: number("failed") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::result;
+
+    #[test]
+    fn results_are_counted() {
+        let score = result("test result: FAILED. 20 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out");
+        assert_eq!((score.passed, score.failed), (20, 1));
+        let score = result("running 3 tests");
+        assert_eq!((score.passed, score.failed), (0, 0));
+    }
+}
