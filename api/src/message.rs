@@ -20,6 +20,7 @@ pub struct Request {
 }
 
 /// What a client can ask.
+#[allow(clippy::large_enum_variant, reason = "made once, sent, and gone")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Call {

@@ -1,1 +1,19 @@
-//! To be written.
+//! A small synchronous netlink socket with the operations that plugin and agent need.
+//!
+//! A [`Netlink`] speaks to the network namespace of the thread that opened it, whatever thread uses it later.
+
+mod address;
+mod error;
+mod link;
+mod monitor;
+mod namespace;
+mod neighbour;
+mod route;
+mod socket;
+
+pub use error::NetlinkError;
+pub use link::{Link, Veth, Vxlan};
+pub use monitor::{Change, Monitor};
+pub use namespace::within;
+pub use route::{Encap, Hop, Route, RouteKind};
+pub use socket::Netlink;
