@@ -1,0 +1,162 @@
+//! The network configuration on standard input.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::error::{CniError, Code};
+use crate::output::Version;
+
+/// What the agent wrote into the CNI configuration, and what the runtime added.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkConfig {
+    /// Version of the specification that it follows.
+    #[serde(default)]
+    cni_version: String,
+    /// Name of the network.
+    #[serde(default)]
+    pub name: String,
+    /// Where the agent's socket and the endpoint records are.
+    #[serde(default = "run_dir")]
+    pub run_dir: PathBuf,
+    /// Where addresses are recorded.
+    #[serde(default = "state_dir")]
+    pub state_dir: PathBuf,
+    /// MTU of pods, bytes; 0: what the kernel gives.
+    #[serde(default)]
+    pub mtu: u32,
+    /// Where to log; without, nowhere.
+    pub log_file: Option<PathBuf>,
+    /// Where addresses come from.
+    pub ipam: Option<IpamConfig>,
+    /// Capabilities, as the runtime fills them in.
+    #[serde(default)]
+    pub runtime_config: RuntimeConfig,
+    /// Arguments by convention: `args.cni.ips`.
+    #[serde(default)]
+    args: Args,
+    /// The result of ADD, with CHECK and DEL.
+    pub prev_result: Option<Value>,
+    /// With GC: who is to stay.
+    #[serde(rename = "cni.dev/valid-attachments", default)]
+    pub valid_attachments: Vec<Attachment>,
+    /// Name service, which is passed on.
+    pub dns: Option<Value>,
+}
+
+/// Where addresses come from.
+#[derive(Clone, Debug, Deserialize)]
+pub struct IpamConfig {
+    /// `sluice`, or the name of another plugin.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Sets of ranges: an address of each set.
+    #[serde(default)]
+    pub ranges: Vec<Vec<Range>>,
+}
+
+/// A range of addresses.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Range {
+    /// The subnet that they are of.
+    pub subnet: IpNet,
+    /// The first; without, the first of the subnet that a host can have.
+    pub range_start: Option<IpAddr>,
+    /// The last; without, the last of the subnet that a host can have.
+    pub range_end: Option<IpAddr>,
+}
+
+/// Capabilities.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct RuntimeConfig {
+    /// Addresses that are asked for.
+    #[serde(default)]
+    pub ips: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Args {
+    #[serde(default)]
+    cni: RuntimeConfig,
+}
+
+/// A container's interface.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Attachment {
+    /// The container.
+    #[serde(rename = "containerID")]
+    pub container_id: String,
+    /// The name of the interface.
+    #[serde(rename = "ifname")]
+    pub interface: String,
+}
+
+fn run_dir() -> PathBuf {
+    sluice_api::RUN_DIR.into()
+}
+
+fn state_dir() -> PathBuf {
+    "/var/lib/sluice".into()
+}
+
+impl NetworkConfig {
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// [`Code::Decoding`] where it is not JSON, [`Code::InvalidConfiguration`] where it is not a configuration,
+    /// [`Code::IncompatibleVersion`] where its version is not spoken.
+    pub fn parse(input: &[u8]) -> Result<(Self, Version), CniError> {
+        let value: Value = serde_json::from_slice(input).map_err(|error| {
+            CniError::new(Code::Decoding, format!("the network configuration on standard input is not JSON: {error}"))
+        })?;
+        let invalid = |message: String| CniError::new(Code::InvalidConfiguration, message);
+        let config: Self = serde_json::from_value(value)
+            .map_err(|error| invalid(format!("the network configuration on standard input is wrong: {error}")))?;
+        let version = Version::parse(&config.cni_version)?;
+        if config.name.is_empty() {
+            return Err(invalid("the network configuration has no name".into()));
+        }
+        Ok((config, version))
+    }
+
+    /// The addresses that are asked for, by capability, convention or `CNI_ARGS`, the first of these that asks.
+    ///
+    /// # Errors
+    /// Where they are none.
+    pub fn requested(&self, argument: Option<&str>) -> Result<Vec<IpAddr>, CniError> {
+        let texts: Vec<&str> = if !self.runtime_config.ips.is_empty() {
+            self.runtime_config.ips.iter().map(String::as_str).collect()
+        } else if !self.args.cni.ips.is_empty() {
+            self.args.cni.ips.iter().map(String::as_str).collect()
+        } else {
+            argument.map_or_else(Vec::new, |text| text.split(',').collect())
+        };
+        texts
+            .into_iter()
+            .map(|text| {
+                let address = text.split('/').next().unwrap_or(text).trim();
+                address.parse().map_err(|_| {
+                    CniError::new(Code::InvalidConfiguration, format!("the requested address {text:?} is none"))
+                })
+            })
+            .collect()
+    }
+}
+
+/// The version of a configuration that may be wrong in every other respect.
+pub fn version_of(input: &[u8]) -> Version {
+    #[derive(Deserialize)]
+    struct Versioned {
+        #[serde(rename = "cniVersion")]
+        version: String,
+    }
+    serde_json::from_slice::<Versioned>(input)
+        .ok()
+        .and_then(|config| Version::parse(&config.version).ok())
+        .unwrap_or(Version::LATEST)
+}

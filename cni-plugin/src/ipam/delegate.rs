@@ -1,0 +1,99 @@
+//! Other IPAM plugins (CNI specification, section "Plugin Delegation").
+
+use std::io::Write;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use serde::Deserialize;
+
+use crate::arguments::{Arguments, Verb};
+use crate::error::{CniError, Code};
+use crate::output::Previous;
+
+fn name(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Add => "ADD",
+        Verb::Del => "DEL",
+        Verb::Check => "CHECK",
+        Verb::Gc => "GC",
+        Verb::Status => "STATUS",
+        Verb::Version => "VERSION",
+    }
+}
+
+fn find(plugin: &str, arguments: &Arguments) -> Result<PathBuf, CniError> {
+    let plain = !plugin.is_empty() && !plugin.contains('/') && plugin != "..";
+    let found = arguments.path.iter().map(|directory| directory.join(plugin)).find(|path| plain && path.is_file());
+    found.ok_or_else(|| {
+        let places = arguments.path.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+        let message = format!("the IPAM plugin {plugin:?} is not in CNI_PATH ({places})");
+        CniError::new(Code::InvalidConfiguration, message)
+    })
+}
+
+/// Calls another plugin with the configuration as it came; gives its standard output.
+///
+/// # Errors
+/// Its own, with its code, or [`Code::Delegate`] where it cannot be run or understood.
+pub fn call(plugin: &str, input: &[u8], arguments: &Arguments, verb: Verb) -> Result<Vec<u8>, CniError> {
+    #[derive(Deserialize)]
+    struct Failure {
+        code: u32,
+        msg: String,
+        #[serde(default)]
+        details: String,
+    }
+    let path = find(plugin, arguments)?;
+    let failed = |what: String| CniError::new(Code::Delegate, format!("the IPAM plugin {}: {what}", path.display()));
+    let mut child = Command::new(&path)
+        .env("CNI_COMMAND", name(verb))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .map_err(|error| failed(error.to_string()))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // One that reads nothing closes early: its answer says more.
+        let _ = stdin.write_all(input);
+    }
+    let output = child.wait_with_output().map_err(|error| failed(error.to_string()))?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    Err(match serde_json::from_slice::<Failure>(&output.stdout) {
+        Ok(failure) => CniError {
+            code: failure.code,
+            message: format!("the IPAM plugin {plugin}: {}", failure.msg),
+            details: failure.details,
+        },
+        Err(_) => failed(format!("{} without saying why", output.status)),
+    })
+}
+
+/// Has another plugin take addresses; gives one of each family.
+///
+/// # Errors
+/// As [`call`]; what it took is given back.
+pub fn add(plugin: &str, input: &[u8], arguments: &Arguments) -> Result<Vec<IpAddr>, CniError> {
+    let understand = || {
+        let output = call(plugin, input, arguments, Verb::Add)?;
+        let result: Previous = serde_json::from_slice(&output).map_err(|error| {
+            CniError::new(Code::Delegate, format!("the IPAM plugin {plugin} answered something else: {error}"))
+        })?;
+        let addresses: Vec<IpAddr> = result.ips.iter().map(|ip| ip.address.addr()).collect();
+        let of = |v4: bool| addresses.iter().filter(|address| address.is_ipv4() == v4).count();
+        match (of(true), of(false)) {
+            (0, 0) => Err(CniError::new(Code::Delegate, format!("the IPAM plugin {plugin} gave no address"))),
+            (0 | 1, 0 | 1) => Ok(addresses),
+            _ => {
+                let message = format!("the IPAM plugin {plugin} gave several addresses of one family; a pod has one");
+                Err(CniError::new(Code::Delegate, message))
+            }
+        }
+    };
+    understand().inspect_err(|_| {
+        // The specification wants DEL after an ADD that failed.
+        let _ = call(plugin, input, arguments, Verb::Del);
+    })
+}

@@ -1,0 +1,234 @@
+//! Addresses that are in use: a file each, named by the address, made whole or not at all.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use super::pool::Pool;
+use crate::error::{CniError, Code};
+
+/// Who has an address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// The network's name.
+    pub network: String,
+    /// The container.
+    pub container_id: String,
+    /// The name of its interface.
+    pub interface: String,
+    /// The boot of the node that it lives in: none survives another.
+    boot: String,
+}
+
+impl Owner {
+    /// Somebody who lives now.
+    pub fn new(network: &str, container_id: &str, interface: &str) -> Self {
+        Self {
+            network: network.into(),
+            container_id: container_id.into(),
+            interface: interface.into(),
+            boot: fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().into(),
+        }
+    }
+}
+
+/// The directory of addresses, while nobody else takes or gives back any.
+pub struct Store {
+    directory: PathBuf,
+    _lock: Flock<File>,
+}
+
+fn failed(doing: &str, path: &Path) -> impl Fn(io::Error) -> CniError {
+    let doing = format!("{doing} {}", path.display());
+    move |source| CniError::io(&doing, source)
+}
+
+impl Store {
+    /// Opens the directory and waits for its lock.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn open(state_dir: &Path) -> Result<Self, CniError> {
+        let directory = state_dir.join("addresses");
+        fs::create_dir_all(&directory).map_err(failed("making", &directory))?;
+        let path = directory.join(".lock");
+        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(failed("opening", &path))?;
+        let lock = Flock::lock(file, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| CniError::io(&format!("locking {}", path.display()), errno))?;
+        Ok(Self { directory, _lock: lock })
+    }
+
+    fn path(&self, address: IpAddr) -> PathBuf {
+        self.directory.join(address.to_string())
+    }
+
+    /// Who has an address; somebody of an earlier boot has none.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn owner(&self, address: IpAddr) -> Result<Option<Owner>, CniError> {
+        let path = self.path(address);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed("reading", &path)(error)),
+        }
+    }
+
+    /// Takes an address; `false` where somebody has it.
+    fn claim(&self, address: IpAddr, owner: &Owner) -> Result<bool, CniError> {
+        let path = self.path(address);
+        if let Ok(bytes) = fs::read(&path) {
+            match serde_json::from_slice::<Owner>(&bytes) {
+                Ok(other) if other.boot == owner.boot => return Ok(false),
+                // Of a container that ended with the node, or of a disk that lost what it had promised to keep.
+                Ok(_) | Err(_) => fs::remove_file(&path).map_err(failed("removing", &path))?,
+            }
+        }
+        // Written aside and linked to its name: the name exists exclusively, and never without its content.
+        let aside = self.directory.join(format!(".{}", std::process::id()));
+        let write = || -> io::Result<()> {
+            let mut file = File::create(&aside)?;
+            file.write_all(&serde_json::to_vec(owner)?)?;
+            file.sync_all()?;
+            fs::hard_link(&aside, &path)?;
+            fs::remove_file(&aside)?;
+            File::open(&self.directory)?.sync_all()
+        };
+        match write() {
+            Ok(()) => Ok(true),
+            Err(error) => {
+                let _ = fs::remove_file(&aside);
+                if error.kind() == ErrorKind::AlreadyExists {
+                    return Ok(false);
+                }
+                let _ = fs::remove_file(&path);
+                Err(failed("writing", &path)(error))
+            }
+        }
+    }
+
+    /// Takes this address.
+    ///
+    /// # Errors
+    /// [`Code::AddressUnavailable`] where somebody has it.
+    pub fn take(&self, address: IpAddr, owner: &Owner) -> Result<(), CniError> {
+        if self.claim(address, owner)? {
+            return Ok(());
+        }
+        let other = self.owner(address)?.map_or_else(|| "somebody".into(), |other| other.container_id);
+        Err(CniError::new(Code::AddressUnavailable, format!("the requested address {address} is in use by {other}")))
+    }
+
+    /// Takes the next address of a pool.
+    ///
+    /// # Errors
+    /// [`Code::Exhausted`] where all are in use.
+    pub fn take_next(&self, pool: &Pool, owner: &Owner) -> Result<IpAddr, CniError> {
+        let cursor = self.directory.join(format!(".last-{}", pool.to_string().replace(['/', ' '], "_")));
+        let last = fs::read_to_string(&cursor).ok().and_then(|text| text.trim().parse().ok());
+        let mut tried = 0;
+        for address in pool.after(last) {
+            if self.claim(address, owner)? {
+                // Only a courtesy to addresses just given back: nothing depends on it.
+                let _ = fs::write(&cursor, address.to_string());
+                return Ok(address);
+            }
+            tried += 1;
+        }
+        let message = format!(
+            "all {tried} addresses of {pool} are in use; give the node a larger pod CIDR or let it run fewer pods \
+             (leaked ones are given back by GC)"
+        );
+        Err(CniError::new(Code::Exhausted, message))
+    }
+
+    /// Gives an address back, if it is this one's.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn give_back(&self, address: IpAddr, owner: &Owner) -> Result<(), CniError> {
+        if self.owner(address)?.as_ref() == Some(owner) {
+            let path = self.path(address);
+            fs::remove_file(&path).map_err(failed("removing", &path))?;
+        }
+        Ok(())
+    }
+
+    /// Gives back all addresses of those who are gone, and what dead plugins left aside.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn give_back_all(&self, is_gone: impl Fn(&Owner) -> bool) -> Result<(), CniError> {
+        let listing = fs::read_dir(&self.directory).map_err(failed("listing", &self.directory))?;
+        for entry in listing {
+            let path = entry.map_err(failed("listing", &self.directory))?.path();
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            let remove = match name.strip_prefix('.') {
+                // This process has the lock, and none that writes aside is without it.
+                Some(aside) => aside.bytes().all(|byte| byte.is_ascii_digit()),
+                None => match fs::read(&path) {
+                    Ok(bytes) => serde_json::from_slice(&bytes).is_ok_and(|owner| is_gone(&owner)),
+                    Err(_) => false,
+                },
+            };
+            if remove {
+                fs::remove_file(&path).map_err(failed("removing", &path))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Range;
+
+    fn pool(subnet: &str) -> Pool {
+        Pool::of(&[Range { subnet: subnet.parse().expect("a subnet"), range_start: None, range_end: None }])
+            .expect("a pool")
+    }
+
+    #[test]
+    fn addresses_are_taken_once_and_rotate() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = Store::open(directory.path()).expect("opens");
+        let pool = pool("10.0.0.0/29");
+        let (a, b) = (Owner::new("n", "a", "eth0"), Owner::new("n", "b", "eth0"));
+        let first = store.take_next(&pool, &a).expect("free");
+        let second = store.take_next(&pool, &b).expect("free");
+        assert_ne!(first, second);
+        store.give_back_all(|owner| *owner == a).expect("gives back");
+        assert_eq!(store.owner(first).expect("reads"), None);
+        assert_eq!(store.owner(second).expect("reads"), Some(b));
+        assert_ne!(store.take_next(&pool, &a).expect("free"), first, "not at once");
+    }
+
+    #[test]
+    fn a_full_pool_says_so_and_a_reboot_empties_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = Store::open(directory.path()).expect("opens");
+        let pool = pool("10.0.0.0/30");
+        let mut before = Owner::new("n", "a", "eth0");
+        before.boot = "earlier".into();
+        store.take_next(&pool, &before).expect("free");
+        store.take_next(&pool, &before).expect("free");
+        assert_eq!(store.take_next(&pool, &before).expect_err("full").code, Code::Exhausted as u32);
+        store.take_next(&pool, &Owner::new("n", "b", "eth0")).expect("what the reboot ended is free");
+    }
+
+    #[test]
+    fn a_requested_address_that_is_taken_is_refused() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = Store::open(directory.path()).expect("opens");
+        let address = "10.0.0.9".parse().expect("an address");
+        store.take(address, &Owner::new("n", "a", "eth0")).expect("free");
+        let error = store.take(address, &Owner::new("n", "b", "eth0")).expect_err("taken");
+        assert!(error.message.contains("in use by a"), "{error}");
+    }
+}

@@ -1,0 +1,253 @@
+//! The verbs of the specification.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use sluice_api::{Answer, Call, Client, EndpointRecord, Records, SOCKET};
+
+use crate::arguments::{Arguments, Verb};
+use crate::config::NetworkConfig;
+use crate::error::{CniError, Code};
+use crate::ipam::Ipam;
+use crate::log;
+use crate::name::{container_mac, host_interface, mac_text};
+use crate::output::{AddResult, Previous, Version};
+use crate::wire::{self, GATEWAY_MAC, Pair};
+
+/// How long the agent may take for an answer. Runtimes give a plugin minutes.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long it may take where its answer is not needed.
+const SHORT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Does what is asked; gives what is to be printed.
+///
+/// # Errors
+/// Where it cannot be done.
+pub fn run(arguments: &Arguments, input: &[u8]) -> Result<String, CniError> {
+    if arguments.verb == Verb::Version {
+        return Ok(Version::answer());
+    }
+    let (config, version) = NetworkConfig::parse(input)?;
+    let needs = match arguments.verb {
+        Verb::Add | Verb::Del | Verb::Version => Version::V0_3,
+        Verb::Check => Version::V0_4,
+        Verb::Gc | Verb::Status => Version::V1_1,
+    };
+    if version < needs {
+        let message =
+            format!("{:?} came with CNI {}; the configuration is of {}", arguments.verb, needs.name(), version.name());
+        return Err(CniError::new(Code::IncompatibleVersion, message));
+    }
+    let call = PluginCall { arguments, input, config: &config };
+    let result = match arguments.verb {
+        Verb::Add => call.add().map(|result| result.to_json(version)),
+        Verb::Del => call.del().map(|()| String::new()),
+        Verb::Check => call.check().map(|()| String::new()),
+        Verb::Gc => call.gc().map(|()| String::new()),
+        Verb::Status => call.status().map(|()| String::new()),
+        Verb::Version => Ok(String::new()),
+    };
+    let outcome = match &result {
+        Ok(_) => "done".to_owned(),
+        Err(error) => format!("failed, code {}: {error}", error.code),
+    };
+    let (verb, id, name) = (arguments.verb, &arguments.container_id, &arguments.interface);
+    log::line(config.log_file.as_deref(), &format!("{verb:?} {id} {name}: {outcome}"));
+    result
+}
+
+/// A call of the plugin.
+struct PluginCall<'a> {
+    arguments: &'a Arguments,
+    input: &'a [u8],
+    config: &'a NetworkConfig,
+}
+
+impl PluginCall<'_> {
+    fn host(&self) -> String {
+        host_interface(&self.arguments.container_id, &self.arguments.interface)
+    }
+
+    fn agent(&self, patience: Duration) -> Result<Client, CniError> {
+        Ok(Client::connect(&self.config.run_dir.join(SOCKET), patience)?)
+    }
+
+    fn records(&self) -> Records {
+        Records::below(&self.config.run_dir)
+    }
+
+    fn ipam(&self) -> Result<Ipam<'_>, CniError> {
+        Ipam::of(self.config, self.input)
+    }
+
+    fn add(&self) -> Result<AddResult, CniError> {
+        if self.config.prev_result.is_some() {
+            let message = "sluice makes the interface and must be the first plugin of its chain";
+            return Err(CniError::new(Code::InvalidConfiguration, message));
+        }
+        let netns = self.arguments.netns.clone().unwrap_or_default();
+        let namespace = wire::open_namespace(&netns)?;
+        // Asked first: without it nothing is to be left behind.
+        let agent = self.agent(PATIENCE)?;
+        let host = self.host();
+        if sluice_netlink::Netlink::open()?.link(&host)?.is_some() {
+            let (id, name) = (&self.arguments.container_id, &self.arguments.interface);
+            let message =
+                format!("{name} of {id} is wired already (its host side is {host}); DEL comes before another ADD");
+            return Err(CniError::new(Code::InvalidEnvironment, message));
+        }
+        // What an ADD that was killed has left is in the way of none but this one.
+        self.clear()?;
+        self.wire(agent, &host, &netns, &namespace).inspect_err(|error| {
+            if let Err(more) = self.clear() {
+                log::line(self.config.log_file.as_deref(), &format!("undoing after {error}: {more}"));
+            }
+        })
+    }
+
+    fn wire(
+        &self,
+        mut agent: Client,
+        host: &str,
+        netns: &std::path::Path,
+        namespace: &std::fs::File,
+    ) -> Result<AddResult, CniError> {
+        let addresses = self.ipam()?.take(self.arguments)?;
+        let container = self.arguments.interface.as_str();
+        let mac = container_mac(&self.arguments.container_id, container);
+        let record = EndpointRecord {
+            container_id: self.arguments.container_id.clone(),
+            interface: container.into(),
+            netns: netns.into(),
+            host_interface: host.into(),
+            mac: mac_text(mac),
+            addresses: addresses.clone(),
+            network: self.config.name.clone(),
+            pod: self.arguments.pod(),
+        };
+        self.records().write(&record)?;
+        let mtu = if self.config.mtu == 0 { 1500 } else { self.config.mtu };
+        let pair = Pair { host, container, mac, addresses: &addresses, mtu };
+        pair.wire(namespace, netns)?;
+        agent.call(Call::Enforce(record))?;
+        pair.open()?;
+        Ok(AddResult {
+            host: (host.into(), mac_text(GATEWAY_MAC)),
+            container: (container.into(), mac_text(mac)),
+            netns: netns.display().to_string(),
+            mtu,
+            addresses,
+            dns: self.config.dns.clone(),
+        })
+    }
+
+    /// Removes all that there is of a container's interface. Each step finds its work done without complaint.
+    fn clear(&self) -> Result<(), CniError> {
+        let host = self.host();
+        wire::unwire(&host)?;
+        self.ipam()?.give_back(self.arguments)?;
+        let records = self.records();
+        let known = records.read(&host).map_or(true, |record| record.is_some());
+        records.remove(&host)?;
+        if known && let Ok(mut agent) = self.agent(SHORT_PATIENCE) {
+            // It notices by itself, only later.
+            let _ = agent.call(Call::Release { host_interface: host });
+        }
+        Ok(())
+    }
+
+    fn del(&self) -> Result<(), CniError> {
+        self.clear()
+    }
+
+    fn check(&self) -> Result<(), CniError> {
+        let previous = self.config.prev_result.clone().ok_or_else(|| {
+            CniError::new(Code::InvalidConfiguration, "CHECK needs prevResult, the result of ADD, in the configuration")
+        })?;
+        let previous: Previous = serde_json::from_value(previous)
+            .map_err(|error| CniError::new(Code::Decoding, format!("prevResult is not a result: {error}")))?;
+        let netns = self.arguments.netns.clone().unwrap_or_default();
+        let namespace = wire::open_namespace(&netns)?;
+        let container = self.arguments.interface.as_str();
+        let ours = previous
+            .interfaces
+            .iter()
+            .position(|interface| interface.name == container && !interface.sandbox.is_empty());
+        let Some(ours) = ours else {
+            return Err(CniError::new(
+                Code::Damaged,
+                format!("prevResult names no interface {container} of the container"),
+            ));
+        };
+        let mac = container_mac(&self.arguments.container_id, container);
+        if previous.interfaces[ours].mac != mac_text(mac) {
+            return Err(CniError::new(
+                Code::Damaged,
+                "the link-layer address in prevResult is not the one that ADD gave",
+            ));
+        }
+        let addresses: Vec<IpAddr> =
+            previous.ips.iter().filter(|ip| ip.interface == Some(ours)).map(|ip| ip.address.addr()).collect();
+        let host = self.host();
+        let record = self.records().read(&host)?.ok_or_else(|| {
+            CniError::new(
+                Code::Damaged,
+                format!("the endpoint record of {host} is gone; delete the pod and let it come again"),
+            )
+        })?;
+        if record.addresses != addresses {
+            return Err(CniError::new(Code::Damaged, "the addresses in prevResult are not those that ADD gave"));
+        }
+        Pair { host: &host, container, mac, addresses: &addresses, mtu: 0 }.check(&namespace, &netns)?;
+        self.ipam()?.check(self.arguments, &addresses)?;
+        let Answer::Endpoints(endpoints) = self.agent(PATIENCE)?.call(Call::Endpoints {})? else {
+            return Err(CniError::new(Code::Decoding, "the agent answered something else than its endpoints"));
+        };
+        if endpoints.iter().any(|endpoint| endpoint.record.host_interface == host) {
+            Ok(())
+        } else {
+            Err(CniError::new(
+                Code::Damaged,
+                format!("the agent does not know {host}; delete the pod and let it come again"),
+            ))
+        }
+    }
+
+    fn gc(&self) -> Result<(), CniError> {
+        let stays = |record: &EndpointRecord| {
+            record.network != self.config.name
+                || self.config.valid_attachments.iter().any(|attachment| {
+                    attachment.container_id == record.container_id && attachment.interface == record.interface
+                })
+        };
+        let mut agent = self.agent(SHORT_PATIENCE).ok();
+        let records = self.records();
+        for record in records.list()? {
+            // A damaged one names nobody: it is DEL's, by its name.
+            let Ok(record) = record else { continue };
+            if stays(&record) {
+                continue;
+            }
+            wire::unwire(&record.host_interface)?;
+            records.remove(&record.host_interface)?;
+            if let Some(agent) = &mut agent {
+                let _ = agent.call(Call::Release { host_interface: record.host_interface });
+            }
+        }
+        self.ipam()?.collect(self.arguments)
+    }
+
+    fn status(&self) -> Result<(), CniError> {
+        let unavailable = |message: String| CniError::new(Code::Unavailable, message);
+        let answer = self.agent(PATIENCE).and_then(|mut agent| Ok(agent.call(Call::Status {})?));
+        match answer.map_err(|error| unavailable(error.message))? {
+            Answer::Status(status) if status.ready => {}
+            Answer::Status(status) => {
+                let what = status.waiting_for.unwrap_or_else(|| "it does not say for what".into());
+                return Err(unavailable(format!("the agent is not ready; it waits for: {what}")));
+            }
+            _ => return Err(unavailable("the agent answered something else than its status".into())),
+        }
+        self.ipam()?.ready(self.arguments).map_err(|error| unavailable(error.message))
+    }
+}

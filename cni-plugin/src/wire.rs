@@ -1,0 +1,214 @@
+//! The veth pair, and the routes and neighbours at both its ends.
+
+use std::fs::{self, File};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+
+use ipnet::IpNet;
+use sluice_netlink::{Netlink, NetlinkError, Route, RouteKind, Veth, within};
+
+use crate::error::{CniError, Code};
+
+/// Link-layer address of every host side (ARCHITECTURE.md, "An endpoint's life").
+pub const GATEWAY_MAC: [u8; 6] = [0x02, 0x53, 0x4c, 0x55, 0x43, 0x45];
+
+/// Protocol number of the routes that the plugin makes: `boot`, as by hand.
+const PROTOCOL: u8 = 3;
+
+/// The gateway of pods, which nobody has: its link-layer address is a permanent neighbour.
+pub fn gateway(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => Ipv4Addr::new(169, 254, 1, 1).into(),
+        IpAddr::V6(_) => Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1).into(),
+    }
+}
+
+fn everywhere(address: IpAddr) -> IpNet {
+    match address {
+        IpAddr::V4(_) => IpNet::V4(ipnet::Ipv4Net::default()),
+        IpAddr::V6(_) => IpNet::V6(ipnet::Ipv6Net::default()),
+    }
+}
+
+fn route(to: IpNet, kind: RouteKind) -> Route {
+    Route { to, kind, source: None, mtu: None, protocol: PROTOCOL }
+}
+
+/// A pair to be wired.
+#[derive(Clone, Debug)]
+pub struct Pair<'a> {
+    /// Name of the host side.
+    pub host: &'a str,
+    /// Name of the container's side.
+    pub container: &'a str,
+    /// Link-layer address of the container's side.
+    pub mac: [u8; 6],
+    /// The container's addresses.
+    pub addresses: &'a [IpAddr],
+    /// MTU of both, bytes.
+    pub mtu: u32,
+}
+
+/// Opens a container's namespace.
+///
+/// # Errors
+/// [`Code::UnknownContainer`] where there is none.
+pub fn open_namespace(path: &Path) -> Result<File, CniError> {
+    File::open(path).map_err(|error| {
+        let message = format!("opening the network namespace {} (CNI_NETNS): {error}", path.display());
+        CniError::new(Code::UnknownContainer, message)
+    })
+}
+
+/// Runs something in a container's namespace.
+fn inside<T: Send>(
+    namespace: &File,
+    path: &Path,
+    work: impl FnOnce() -> Result<T, CniError> + Send,
+) -> Result<T, CniError> {
+    within(namespace, work).map_err(|error| {
+        let message = format!("entering the network namespace {} (CNI_NETNS): {error}; is it one?", path.display());
+        CniError::new(Code::InvalidEnvironment, message)
+    })?
+}
+
+/// Writes a setting of the network stack of this thread's namespace. Where IPv6 is compiled out there is none.
+fn set(path: &str, value: &str) -> Result<(), CniError> {
+    let path = format!("/proc/sys/net/{path}");
+    if !Path::new(&path).exists() {
+        return Ok(());
+    }
+    fs::write(&path, value).map_err(|error| CniError::io(&format!("writing {value} to {path}"), error))
+}
+
+impl Pair<'_> {
+    fn has_ipv6(&self) -> bool {
+        self.addresses.iter().any(IpAddr::is_ipv6)
+    }
+
+    /// Makes the pair, with the container's side ready and the host side down: nothing passes yet.
+    ///
+    /// # Errors
+    /// Where the kernel refuses. What was made by then is left for [`unwire`].
+    pub fn wire(&self, namespace: &File, path: &Path) -> Result<(), CniError> {
+        // Before the pair: a wrong namespace is to leave nothing behind.
+        inside(namespace, path, || {
+            let mut netlink = Netlink::open()?;
+            if let Some(loopback) = netlink.links()?.iter().find(|link| link.is_loopback) {
+                netlink.set_up(loopback.index, true)?;
+            }
+            Ok(())
+        })?;
+        let mut netlink = Netlink::open()?;
+        netlink.create_veth(&Veth {
+            host: self.host,
+            host_mac: GATEWAY_MAC,
+            peer: self.container,
+            peer_mac: self.mac,
+            namespace: std::os::fd::AsFd::as_fd(namespace),
+            mtu: self.mtu,
+        })?;
+        inside(namespace, path, || self.wire_container())?;
+        // Nobody but the pod is at the other end: no addresses of its own, no advertisements believed.
+        set(&format!("ipv6/conf/{}/addr_gen_mode", self.host), "1")?;
+        set(&format!("ipv6/conf/{}/accept_ra", self.host), "0")?;
+        if self.has_ipv6() {
+            set(&format!("ipv6/conf/{}/disable_ipv6", self.host), "0")?;
+        }
+        Ok(())
+    }
+
+    fn wire_container(&self) -> Result<(), CniError> {
+        let mut netlink = Netlink::open()?;
+        let link = netlink.link(self.container)?.ok_or_else(|| {
+            CniError::new(Code::Kernel, format!("{} vanished while it was being set up", self.container))
+        })?;
+        if self.has_ipv6() {
+            let conf = format!("ipv6/conf/{}", self.container);
+            set(&format!("{conf}/disable_ipv6"), "0")?;
+            set(&format!("{conf}/accept_dad"), "0")?;
+            set(&format!("{conf}/accept_ra"), "0")?;
+            set(&format!("{conf}/addr_gen_mode"), "1")?;
+        }
+        for address in self.addresses {
+            netlink.add_address(link.index, IpNet::from(*address))?;
+        }
+        netlink.set_up(link.index, true)?;
+        for address in self.addresses {
+            let gateway = gateway(*address);
+            netlink.set_neighbour(link.index, gateway, GATEWAY_MAC)?;
+            netlink.set_route(&route(IpNet::from(gateway), RouteKind::Device(link.index)))?;
+            netlink.set_route(&route(everywhere(*address), RouteKind::Gateway(link.index, gateway)))?;
+        }
+        Ok(())
+    }
+
+    /// Opens the host side: from here on packets pass.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn open(&self) -> Result<(), CniError> {
+        let mut netlink = Netlink::open()?;
+        let link = netlink
+            .link(self.host)?
+            .ok_or_else(|| CniError::new(Code::Kernel, format!("{} vanished while it was being set up", self.host)))?;
+        netlink.set_up(link.index, true)?;
+        for address in self.addresses {
+            netlink.set_route(&route(IpNet::from(*address), RouteKind::Device(link.index)))?;
+            netlink.set_neighbour(link.index, *address, self.mac)?;
+        }
+        Ok(())
+    }
+
+    /// Looks whether everything is as it was made.
+    ///
+    /// # Errors
+    /// [`Code::Damaged`], saying what is not.
+    pub fn check(&self, namespace: &File, path: &Path) -> Result<(), CniError> {
+        let damaged =
+            |what: String| CniError::new(Code::Damaged, format!("{what}; delete the pod and let it come again"));
+        let mut netlink = Netlink::open()?;
+        let host = netlink.link(self.host)?.ok_or_else(|| damaged(format!("the host side {} is gone", self.host)))?;
+        if !host.is_up || host.mac != Some(GATEWAY_MAC) {
+            return Err(damaged(format!("the host side {} is down or has another link-layer address", self.host)));
+        }
+        let routes = netlink.routes()?;
+        for address in self.addresses {
+            let wanted = IpNet::from(*address);
+            if !routes.iter().any(|route| route.to == wanted && route.kind == RouteKind::Device(host.index)) {
+                return Err(damaged(format!("the host has no route to {address} by {}", self.host)));
+            }
+            if !netlink.has_neighbour(host.index, *address, self.mac)? {
+                return Err(damaged(format!("the host no longer knows the link-layer address of {address}")));
+            }
+        }
+        inside(namespace, path, || {
+            let mut netlink = Netlink::open()?;
+            let name = self.container;
+            let link = netlink.link(name)?.ok_or_else(|| damaged(format!("the container has no {name}")))?;
+            if !link.is_up || link.mac != Some(self.mac) {
+                return Err(damaged(format!("the container's {name} is down or has another link-layer address")));
+            }
+            let (addresses, routes) = (netlink.addresses()?, netlink.routes()?);
+            for address in self.addresses {
+                if !addresses.contains(&(link.index, IpNet::from(*address))) {
+                    return Err(damaged(format!("the container's {name} has lost its address {address}")));
+                }
+                let default = RouteKind::Gateway(link.index, gateway(*address));
+                if !routes.iter().any(|route| route.to == everywhere(*address) && route.kind == default) {
+                    return Err(damaged(format!("the container has no default route by way of {}", gateway(*address))));
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Removes a pair, with all that hangs on it; one that is gone is no error.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn unwire(host: &str) -> Result<(), NetlinkError> {
+    Netlink::open()?.delete_link(host)?;
+    Ok(())
+}
