@@ -1,0 +1,3 @@
+//! The node daemon.
+
+pub mod kernel;
