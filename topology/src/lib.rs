@@ -1,1 +1,10 @@
-//! To be written.
+//! What the cluster says of its nodes, turned into what this node must know: who has which addresses, where the other
+//! nodes are, and which routes the host itself needs. Pure: objects in, tables out.
+
+mod object;
+mod plan;
+mod slots;
+
+pub use object::{NodeObject, ObjectError};
+pub use plan::{HostRoute, Local, Mode, NodeView, Plan, Underlay, Way, plan};
+pub use slots::Slots;

@@ -11,19 +11,18 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
-use aya::Pod;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray};
 use ipnet::IpNet;
 use sluice_abi::{
-    AddressEntry, AddressKind, Config, Endpoint, Hook, IpAddress, Ipv4, Ipv6, MAX_ENDPOINTS, Mac, Node, Reason,
+    AddressEntry, AddressKind, Config, Endpoint, Hook, Ipv4, Ipv6, MAX_ENDPOINTS, Mac, Node, Reason,
     RevisionSlot, Slot, Uplink, maps,
 };
 use sluice_api::{Counter, EndpointRecord, EndpointStatus, FlowStatus};
 
 use error::Doing;
 pub use error::KernelError;
-pub use flows::Reaper;
+pub use flows::{Reaper, jiffies};
 pub use layout::Sizes;
 use layout::Pins;
 use programs::Programs;
@@ -247,6 +246,11 @@ impl Kernel {
         .doing(|| format!("removing the owner of {net}"))?;
         self.known.remove(&net);
         Ok(())
+    }
+
+    /// The other nodes, by slot, as the programs know them.
+    pub fn nodes(&self) -> &BTreeMap<u32, Node> {
+        &self.known_nodes
     }
 
     /// Makes these the other nodes; `true` where that changed anything.

@@ -33,7 +33,7 @@ fn attach_type(hook: Hook) -> TcAttachType {
 
 /// TCX is there from Linux 6.6 on.
 fn has_tcx() -> bool {
-    KernelVersion::at_least(6, 6, 0)
+    KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
 }
 
 impl Programs {

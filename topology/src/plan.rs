@@ -1,0 +1,298 @@
+//! The plan: all that this node must know of the others.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use sluice_abi::{AddressEntry, AddressKind, Node, Routing, Slot};
+
+use crate::{NodeObject, Slots};
+
+/// How pods of other nodes are reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// With their own addresses: directly, or by routes that the network has.
+    Native,
+    /// Through VXLAN.
+    Vxlan,
+    /// Natively where the other node is on a connected subnet, else through VXLAN.
+    Auto,
+}
+
+/// This node.
+#[derive(Clone, Debug)]
+pub struct Local {
+    /// Its name.
+    pub name: String,
+    /// Its addresses in the cluster, at most one of each family.
+    pub addresses: Vec<IpAddr>,
+    /// The addresses of its pods.
+    pub pod_cidrs: Vec<IpNet>,
+    /// All addresses of its devices.
+    pub host_addresses: Vec<IpAddr>,
+    /// Destinations outside the cluster that see pods with their own addresses.
+    pub exempt: Vec<IpNet>,
+}
+
+/// How this node reaches another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Underlay {
+    /// It is this node.
+    Local,
+    /// Natively.
+    Native,
+    /// Through the overlay, to this address.
+    Overlay(IpAddr),
+}
+
+/// A node, as people want to see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeView {
+    /// What the cluster says of it.
+    pub object: NodeObject,
+    /// How it is reached.
+    pub underlay: Underlay,
+}
+
+/// A route that the host itself needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostRoute {
+    /// Destinations.
+    pub to: IpNet,
+    /// How they are reached.
+    pub way: Way,
+}
+
+/// How the host reaches pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// By way of their node, which is on a connected subnet.
+    Via(IpAddr),
+    /// Through the overlay, to their node.
+    Overlay(IpAddr),
+    /// Not at all: what is in a pool and no pod has.
+    Unreachable,
+}
+
+/// All that this node must know of the others.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Who has which addresses, but for the pods of this node.
+    pub addresses: BTreeMap<IpNet, AddressEntry>,
+    /// The other nodes, by slot.
+    pub nodes: BTreeMap<u32, Node>,
+    /// The host's own routes.
+    pub routes: Vec<HostRoute>,
+    /// All nodes, this one among them.
+    pub view: Vec<NodeView>,
+    /// What cannot be done, and what to do about it.
+    pub problems: Vec<String>,
+}
+
+/// Makes the plan. `connected` says whether an address is on a subnet of one of this node's devices.
+pub fn plan(
+    local: &Local,
+    nodes: &BTreeMap<String, NodeObject>,
+    mode: Mode,
+    connected: impl Fn(IpAddr) -> bool,
+    slots: &mut Slots,
+) -> Plan {
+    let mut plan = Plan::default();
+    let entry = |kind, slot| AddressEntry { kind, slot: Slot(slot), identity: 0 };
+    for net in &local.exempt {
+        plan.addresses.insert(*net, entry(AddressKind::Unmasqueraded, 0));
+    }
+    for net in &local.pod_cidrs {
+        plan.addresses.insert(*net, entry(AddressKind::LocalPods, 0));
+        plan.routes.push(HostRoute { to: *net, way: Way::Unreachable });
+    }
+    let claims = settle(local, nodes, &mut plan.problems);
+    slots.retain(|name| nodes.contains_key(name) && name != local.name);
+    for object in nodes.values() {
+        if object.name == local.name {
+            plan.view.push(NodeView { object: object.clone(), underlay: Underlay::Local });
+            continue;
+        }
+        let Some(underlay) = underlay(local, object, mode, &connected) else {
+            plan.problems.push(format!(
+                "Node {} has no address of a family that this node has: it and its pods cannot be reached",
+                object.name
+            ));
+            continue;
+        };
+        let node = node(object, underlay);
+        let Some(slot) = slots.of(&object.name, &node) else {
+            plan.problems.push(format!("Node {} is one too many: it and its pods cannot be reached", object.name));
+            continue;
+        };
+        plan.nodes.insert(slot, node);
+        for address in &object.addresses {
+            plan.addresses.insert(IpNet::from(*address), entry(AddressKind::Node, slot));
+        }
+        for net in claims.get(object.name.as_str()).into_iter().flatten() {
+            plan.addresses.insert(*net, entry(AddressKind::RemotePods, slot));
+            let same = object.addresses.iter().find(|address| address.is_ipv4() == net.addr().is_ipv4());
+            match (underlay, same) {
+                (Underlay::Overlay(remote), _) => plan.routes.push(HostRoute { to: *net, way: Way::Overlay(remote) }),
+                (_, Some(via)) if connected(*via) => plan.routes.push(HostRoute { to: *net, way: Way::Via(*via) }),
+                (_, Some(_)) => {}
+                (_, None) => plan.problems.push(format!(
+                    "Node {} has pods in {net} but no address of that family: they are reached only by the network's routes",
+                    object.name
+                )),
+            }
+        }
+        plan.view.push(NodeView { object: object.clone(), underlay });
+    }
+    // Last: an address of this very machine is its own, whatever the cluster says.
+    for address in local.host_addresses.iter().chain(&local.addresses) {
+        plan.addresses.insert(IpNet::from(*address), entry(AddressKind::Host, 0));
+    }
+    plan
+}
+
+/// Which node has which pod CIDRs: of two that overlap, the one of this node, else of the older node.
+fn settle<'a>(
+    local: &Local,
+    nodes: &'a BTreeMap<String, NodeObject>,
+    problems: &mut Vec<String>,
+) -> BTreeMap<&'a str, Vec<IpNet>> {
+    let mut taken: Vec<(IpNet, &str)> = local.pod_cidrs.iter().map(|net| (*net, local.name.as_str())).collect();
+    let mut order: Vec<&NodeObject> = nodes.values().filter(|node| node.name != local.name).collect();
+    order.sort_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
+    let mut claims: BTreeMap<&str, Vec<IpNet>> = BTreeMap::new();
+    for node in order {
+        for net in &node.pod_cidrs {
+            let overlapping = taken.iter().find(|(other, _)| other.contains(net) || net.contains(other));
+            match overlapping.copied() {
+                Some((other, owner)) => problems.push(format!(
+                    "the pod CIDR {net} of node {} overlaps {other} of node {owner}; it is ignored until one of them is changed",
+                    node.name
+                )),
+                None => {
+                    taken.push((*net, &node.name));
+                    claims.entry(&node.name).or_default().push(*net);
+                }
+            }
+        }
+    }
+    claims
+}
+
+fn underlay(local: &Local, node: &NodeObject, mode: Mode, connected: impl Fn(IpAddr) -> bool) -> Option<Underlay> {
+    // VXLAN over IPv4 where both have it.
+    let mut shared: Vec<IpAddr> = node
+        .addresses
+        .iter()
+        .filter(|address| local.addresses.iter().any(|own| own.is_ipv4() == address.is_ipv4()))
+        .copied()
+        .collect();
+    shared.sort();
+    let remote = *shared.first()?;
+    Some(match mode {
+        Mode::Native => Underlay::Native,
+        Mode::Vxlan => Underlay::Overlay(remote),
+        Mode::Auto if shared.iter().all(|address| connected(*address)) => Underlay::Native,
+        Mode::Auto => Underlay::Overlay(remote),
+    })
+}
+
+fn node(object: &NodeObject, underlay: Underlay) -> Node {
+    let mut node = Node {
+        routing: match underlay {
+            Underlay::Local | Underlay::Native => Routing::Native,
+            Underlay::Overlay(IpAddr::V4(_)) => Routing::Overlay4,
+            Underlay::Overlay(IpAddr::V6(_)) => Routing::Overlay6,
+        },
+        ..Node::default()
+    };
+    for address in &object.addresses {
+        match address {
+            IpAddr::V4(address) => node.ipv4 = (*address).into(),
+            IpAddr::V6(address) => node.ipv6 = (*address).into(),
+        }
+    }
+    node
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(name: &str, addresses: &[&str], pods: &[&str], created: i64) -> NodeObject {
+        NodeObject {
+            name: name.into(),
+            addresses: addresses.iter().map(|text| text.parse().expect("an address")).collect(),
+            pod_cidrs: pods.iter().map(|text| text.parse().expect("a CIDR")).collect(),
+            created,
+        }
+    }
+
+    fn local() -> Local {
+        Local {
+            name: "a".into(),
+            addresses: vec!["192.0.2.1".parse().expect("an address")],
+            pod_cidrs: vec!["10.1.0.0/24".parse().expect("a CIDR")],
+            host_addresses: vec!["172.16.0.1".parse().expect("an address")],
+            exempt: vec!["203.0.113.0/24".parse().expect("a CIDR")],
+        }
+    }
+
+    fn nodes(objects: &[NodeObject]) -> BTreeMap<String, NodeObject> {
+        objects.iter().map(|object| (object.name.clone(), object.clone())).collect()
+    }
+
+    fn kind(plan: &Plan, net: &str) -> Option<AddressKind> {
+        plan.addresses.get(&net.parse::<IpNet>().expect("a CIDR")).map(|entry| entry.kind)
+    }
+
+    #[test]
+    fn neighbours_are_native_and_strangers_tunnelled() {
+        let nodes = nodes(&[
+            object("a", &["192.0.2.1"], &["10.1.0.0/24"], 1),
+            object("b", &["192.0.2.2"], &["10.2.0.0/24"], 2),
+            object("c", &["198.51.100.3"], &["10.3.0.0/24"], 3),
+        ]);
+        let near = |address: IpAddr| address.to_string().starts_with("192.0.2.");
+        let plan = plan(&local(), &nodes, Mode::Auto, near, &mut Slots::default());
+        assert_eq!(plan.problems, [""; 0]);
+        assert_eq!(plan.nodes[&1].routing, Routing::Native);
+        assert_eq!(plan.nodes[&2].routing, Routing::Overlay4);
+        assert_eq!(kind(&plan, "10.1.0.0/24"), Some(AddressKind::LocalPods));
+        assert_eq!(kind(&plan, "10.3.0.0/24"), Some(AddressKind::RemotePods));
+        assert_eq!(kind(&plan, "172.16.0.1/32"), Some(AddressKind::Host));
+        assert_eq!(kind(&plan, "203.0.113.0/24"), Some(AddressKind::Unmasqueraded));
+        let route = |to: &str| plan.routes.iter().find(|route| route.to.to_string() == to).map(|route| route.way);
+        assert_eq!(route("10.2.0.0/24"), Some(Way::Via("192.0.2.2".parse().expect("an address"))));
+        assert_eq!(route("10.3.0.0/24"), Some(Way::Overlay("198.51.100.3".parse().expect("an address"))));
+        assert_eq!(route("10.1.0.0/24"), Some(Way::Unreachable));
+    }
+
+    #[test]
+    fn of_two_overlapping_pools_the_older_counts() {
+        let nodes = nodes(&[
+            object("b", &["192.0.2.2"], &["10.2.0.0/24"], 9),
+            object("c", &["192.0.2.3"], &["10.2.0.0/16"], 3),
+            object("d", &["192.0.2.4"], &["10.1.0.128/25"], 1),
+        ]);
+        let plan = plan(&local(), &nodes, Mode::Native, |_| true, &mut Slots::default());
+        assert_eq!(kind(&plan, "10.2.0.0/16"), Some(AddressKind::RemotePods));
+        assert_eq!(kind(&plan, "10.2.0.0/24"), None);
+        assert_eq!(kind(&plan, "10.1.0.128/25"), None);
+        assert_eq!(plan.problems.len(), 2);
+        assert!(plan.problems.iter().any(|problem| problem.contains("node b") && problem.contains("node c")));
+    }
+
+    #[test]
+    fn slots_stay_over_changes_and_restarts() {
+        let b = object("b", &["192.0.2.2"], &[], 1);
+        let c = object("c", &["192.0.2.3"], &[], 1);
+        let mut slots = Slots::default();
+        let first = plan(&local(), &nodes(&[b.clone(), c.clone()]), Mode::Native, |_| true, &mut slots);
+        let second = plan(&local(), &nodes(std::slice::from_ref(&c)), Mode::Native, |_| true, &mut slots);
+        assert_eq!(second.nodes[&2], first.nodes[&2]);
+        let mut restarted = Slots::seeded(second.nodes.clone());
+        let third = plan(&local(), &nodes(&[b, c]), Mode::Native, |_| true, &mut restarted);
+        assert_eq!(third.nodes[&2], first.nodes[&2]);
+    }
+}

@@ -1,0 +1,39 @@
+//! Numbers of nodes: the same for the same node as long as it is there, also over a restart of the agent.
+
+use std::collections::BTreeMap;
+
+use sluice_abi::{MAX_NODES, Node};
+
+/// Which node has which slot in the kernel's table.
+#[derive(Clone, Debug, Default)]
+pub struct Slots {
+    by_name: BTreeMap<String, u32>,
+    /// What the table held before: slots that nodes with the same addresses had.
+    before: BTreeMap<u32, Node>,
+}
+
+impl Slots {
+    /// Slots of nodes that a table already holds.
+    pub fn seeded(before: BTreeMap<u32, Node>) -> Self {
+        Self { by_name: BTreeMap::new(), before }
+    }
+
+    /// The slot of a node; `None` where all are taken.
+    pub fn of(&mut self, name: &str, node: &Node) -> Option<u32> {
+        if let Some(slot) = self.by_name.get(name) {
+            return Some(*slot);
+        }
+        let taken = |slot: &u32| self.by_name.values().any(|other| other == slot);
+        let same = |(slot, other): &(&u32, &Node)| other.ipv4 == node.ipv4 && other.ipv6 == node.ipv6 && !taken(slot);
+        let had = self.before.iter().find(same).map(|(slot, _)| *slot);
+        let slot = had.or_else(|| (1..MAX_NODES).find(|slot| !taken(slot) && !self.before.contains_key(slot)))?;
+        self.before.remove(&slot);
+        self.by_name.insert(name.to_owned(), slot);
+        Some(slot)
+    }
+
+    /// Frees the slots of all but these nodes.
+    pub fn retain(&mut self, stays: impl Fn(&str) -> bool) {
+        self.by_name.retain(|name, _| stays(name));
+    }
+}
