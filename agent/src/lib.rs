@@ -1,3 +1,10 @@
-//! The node daemon.
+//! The node daemon: one thread owns the model, others bring it events. See ARCHITECTURE.md.
 
+pub mod config;
+pub mod conflist;
+pub mod host;
 pub mod kernel;
+pub mod model;
+pub mod server;
+pub mod source;
+pub mod uninstall;

@@ -10,7 +10,9 @@ pub enum KernelError {
     #[error("this agent was built without kernel programs; `cargo xtask build` builds it with them")]
     NoObject,
     /// No BTF.
-    #[error("the kernel has no type information (/sys/kernel/btf/vmlinux is missing); use one built with CONFIG_DEBUG_INFO_BTF=y")]
+    #[error(
+        "the kernel has no type information (/sys/kernel/btf/vmlinux is missing); use one built with CONFIG_DEBUG_INFO_BTF=y"
+    )]
     NoBtf,
     /// The directory for pins is of another file system.
     #[error("{} is not on a BPF file system; mount one: mount -t bpf bpf /sys/fs/bpf", .0.display())]

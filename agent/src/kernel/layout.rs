@@ -149,6 +149,11 @@ pub fn check(pins: &Pins, expected: &Expected) -> Result<(), KernelError> {
         let what = format!("{entries} entries instead of {}", expected.entries);
         return Err(KernelError::Layout { path, what });
     }
-    tracing::warn!(map = expected.name, from = entries, to = expected.entries, "table is made anew, its entries are lost");
+    tracing::warn!(
+        map = expected.name,
+        from = entries,
+        to = expected.entries,
+        "table is made anew, its entries are lost"
+    );
     fs::remove_file(&path).doing(|| format!("unpinning {}", path.display()))
 }

@@ -15,16 +15,16 @@ use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray};
 use ipnet::IpNet;
 use sluice_abi::{
-    AddressEntry, AddressKind, Config, Endpoint, Hook, Ipv4, Ipv6, MAX_ENDPOINTS, Mac, Node, Reason,
-    RevisionSlot, Slot, Uplink, maps,
+    AddressEntry, AddressKind, Config, Endpoint, Hook, Ipv4, Ipv6, MAX_ENDPOINTS, Mac, Node, Reason, RevisionSlot,
+    Slot, Uplink, maps,
 };
 use sluice_api::{Counter, EndpointRecord, EndpointStatus, FlowStatus};
 
 use error::Doing;
 pub use error::KernelError;
 pub use flows::{Reaper, jiffies};
-pub use layout::Sizes;
 use layout::Pins;
+pub use layout::Sizes;
 use programs::Programs;
 
 /// An interface to the outside.

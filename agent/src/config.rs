@@ -1,0 +1,337 @@
+//! The agent's settings: a file, then the environment, then flags, each over the one before.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::{fs, io};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args, ValueEnum};
+use ipnet::IpNet;
+use serde::Deserialize;
+use sluice_topology::Mode;
+
+/// Read where no other file is named.
+const DEFAULT_FILE: &str = "/etc/sluice/agent.yaml";
+
+/// All settings. The file (YAML) has these keys; a key that is not among them is an error.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Name of this node in the cluster. Default: the host's name.
+    pub node_name: String,
+    /// Where objects come from: `file:DIR`.
+    pub source: Source,
+    /// Directory for pins, on a BPF file system.
+    pub bpf_dir: PathBuf,
+    /// Directory of the socket and the endpoint records; it should end with the boot.
+    pub run_dir: PathBuf,
+    /// Directory of address allocations.
+    pub state_dir: PathBuf,
+    /// Directory of CNI configurations, as the container runtime knows it.
+    pub cni_conf_dir: PathBuf,
+    /// Names of the interfaces to the outside. Default: those with a default route, else those with the node's address.
+    pub uplinks: Vec<String>,
+    /// The node's addresses, at most one of each family. Default: those of the Node object.
+    pub addresses: Vec<IpAddr>,
+    /// The addresses of this node's pods. Default: those of the Node object.
+    pub pod_cidrs: Vec<IpNet>,
+    /// How pods of other nodes are reached: `native`, `vxlan` or `auto`.
+    pub routing: Routing,
+    /// The overlay.
+    pub vxlan: Vxlan,
+    /// What happens to the addresses of pods whose packets leave the cluster.
+    pub masquerade: Masquerade,
+    /// MTU of pods, bytes; 0: that of the uplinks, less the overlay's header with `vxlan`.
+    pub mtu: u32,
+    /// Entries of each flow table; 0: by the node's memory.
+    pub flow_entries: u32,
+    /// The IPAM section of the CNI configuration, where another plugin is to give addresses.
+    pub ipam: Option<serde_json::Value>,
+    /// CNI plugins to be chained behind, as the CNI configuration has them.
+    pub chained_plugins: Vec<serde_json::Value>,
+    /// A file for the plugin to log to. Default: none.
+    pub plugin_log_file: Option<PathBuf>,
+    /// Logs.
+    pub log: Log,
+}
+
+/// Where objects come from.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Source {
+    /// Manifests in a directory, watched for changes.
+    Directory(PathBuf),
+}
+
+/// See [`Mode`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Routing {
+    /// With their own addresses.
+    Native,
+    /// Through VXLAN.
+    Vxlan,
+    /// Natively where the other node is on a connected subnet.
+    Auto,
+}
+
+/// The overlay.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Vxlan {
+    /// UDP port, the same on all nodes.
+    pub port: u16,
+    /// Network identifier, the same on all nodes.
+    pub vni: u32,
+}
+
+/// Masquerading.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Masquerade {
+    /// Whether IPv4 is masqueraded.
+    pub ipv4: bool,
+    /// Whether IPv6 is masqueraded.
+    pub ipv6: bool,
+    /// Destinations that see pods with their own addresses.
+    pub exempt: Vec<IpNet>,
+    /// First source port; outside the host's ephemeral range and that of node ports.
+    pub port_first: u16,
+    /// Last source port.
+    pub port_last: u16,
+}
+
+/// Logs.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// `text` or `json`.
+    pub format: LogFormat,
+    /// `error`, `warn`, `info`, `debug` or `trace`.
+    pub level: String,
+}
+
+/// How logs look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            node_name: nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default(),
+            source: Source::Directory("/etc/sluice/manifests".into()),
+            bpf_dir: "/sys/fs/bpf/sluice".into(),
+            run_dir: sluice_api::RUN_DIR.into(),
+            state_dir: "/var/lib/sluice".into(),
+            cni_conf_dir: "/etc/cni/net.d".into(),
+            uplinks: Vec::new(),
+            addresses: Vec::new(),
+            pod_cidrs: Vec::new(),
+            routing: Routing::Auto,
+            vxlan: Vxlan::default(),
+            masquerade: Masquerade::default(),
+            mtu: 0,
+            flow_entries: 0,
+            ipam: None,
+            chained_plugins: Vec::new(),
+            plugin_log_file: None,
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for Vxlan {
+    fn default() -> Self {
+        Self { port: 8472, vni: 7 }
+    }
+}
+
+impl Default for Masquerade {
+    fn default() -> Self {
+        Self { ipv4: true, ipv6: true, exempt: Vec::new(), port_first: 1024, port_last: 29_999 }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: "info".into() }
+    }
+}
+
+impl TryFrom<String> for Source {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl FromStr for Source {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("file:") {
+            Some(directory) if !directory.is_empty() => Ok(Self::Directory(directory.into())),
+            _ if text == "kubernetes" => Err("the source `kubernetes` is not written yet; use file:DIR".into()),
+            _ => Err(format!("{text:?} is no source; use file:DIR")),
+        }
+    }
+}
+
+impl From<Routing> for Mode {
+    fn from(routing: Routing) -> Self {
+        match routing {
+            Routing::Native => Self::Native,
+            Routing::Vxlan => Self::Vxlan,
+            Routing::Auto => Self::Auto,
+        }
+    }
+}
+
+/// What flags and the environment can set.
+#[derive(Args, Default)]
+pub struct Flags {
+    /// The file with settings
+    #[arg(long, env = "SLUICE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Name of this node in the cluster
+    #[arg(long, env = "SLUICE_NODE_NAME")]
+    node_name: Option<String>,
+    /// Where objects come from: file:DIR
+    #[arg(long, env = "SLUICE_SOURCE")]
+    source: Option<Source>,
+    /// Directory for pins, on a BPF file system
+    #[arg(long, env = "SLUICE_BPF_DIR")]
+    bpf_dir: Option<PathBuf>,
+    /// Directory of the socket and the endpoint records
+    #[arg(long, env = "SLUICE_RUN_DIR")]
+    run_dir: Option<PathBuf>,
+    /// Directory of address allocations
+    #[arg(long, env = "SLUICE_STATE_DIR")]
+    state_dir: Option<PathBuf>,
+    /// Directory of CNI configurations
+    #[arg(long, env = "SLUICE_CNI_CONF_DIR")]
+    cni_conf_dir: Option<PathBuf>,
+    /// Names of the interfaces to the outside
+    #[arg(long, env = "SLUICE_UPLINKS", value_delimiter = ',')]
+    uplinks: Option<Vec<String>>,
+    /// How pods of other nodes are reached
+    #[arg(long, env = "SLUICE_ROUTING", value_enum)]
+    routing: Option<Routing>,
+    /// MTU of pods, bytes
+    #[arg(long, env = "SLUICE_MTU")]
+    mtu: Option<u32>,
+    /// How logs look
+    #[arg(long, env = "SLUICE_LOG_FORMAT", value_enum)]
+    log_format: Option<LogFormat>,
+    /// Which logs
+    #[arg(long, env = "SLUICE_LOG_LEVEL")]
+    log_level: Option<String>,
+}
+
+impl Config {
+    /// Reads the file, then puts environment and flags over it.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, has an unknown key or a value that makes no sense: named with its line.
+    pub fn load(flags: Flags) -> Result<Self> {
+        let (path, named) = match &flags.config {
+            Some(path) => (path.clone(), true),
+            None => (PathBuf::from(DEFAULT_FILE), false),
+        };
+        let mut config = match fs::read_to_string(&path) {
+            Ok(text) => Self::parse(&text, &path)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !named => Self::default(),
+            Err(error) => return Err(error).with_context(|| format!("reading the settings in {}", path.display())),
+        };
+        config.overlay(flags);
+        config.check()?;
+        Ok(config)
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self> {
+        // A file of comments is empty to YAML.
+        let parsed: Result<Option<Self>, _> = serde_yaml_ng::from_str(text);
+        parsed.map(Option::unwrap_or_default).map_err(|error| {
+            let line = error.location().map_or(String::new(), |location| format!(":{}", location.line()));
+            anyhow::anyhow!("{}{line}: {error}", path.display())
+        })
+    }
+
+    fn overlay(&mut self, flags: Flags) {
+        fn put<T>(place: &mut T, value: Option<T>) {
+            if let Some(value) = value {
+                *place = value;
+            }
+        }
+        put(&mut self.node_name, flags.node_name);
+        put(&mut self.source, flags.source);
+        put(&mut self.bpf_dir, flags.bpf_dir);
+        put(&mut self.run_dir, flags.run_dir);
+        put(&mut self.state_dir, flags.state_dir);
+        put(&mut self.cni_conf_dir, flags.cni_conf_dir);
+        put(&mut self.uplinks, flags.uplinks);
+        put(&mut self.routing, flags.routing);
+        put(&mut self.mtu, flags.mtu);
+        put(&mut self.log.format, flags.log_format);
+        put(&mut self.log.level, flags.log_level);
+    }
+
+    fn check(&self) -> Result<()> {
+        ensure!(!self.node_name.is_empty(), "node_name is empty, and the host has no name");
+        let ports = &self.masquerade;
+        ensure!(
+            0 < ports.port_first && ports.port_first < ports.port_last,
+            "masquerade.port_first {} and port_last {} are no range of ports",
+            ports.port_first,
+            ports.port_last
+        );
+        ensure!(self.vxlan.vni < 1 << 24, "vxlan.vni {} has more than 24 bits", self.vxlan.vni);
+        if self.mtu != 0 && self.mtu < 1280 {
+            bail!("mtu {} is less than the 1280 bytes that IPv6 needs (RFC 8200 section 5)", self.mtu);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config> {
+        Config::parse(text, Path::new("agent.yaml"))
+    }
+
+    #[test]
+    fn what_is_not_said_is_as_documented() {
+        let config = parse("source: file:/m\nmasquerade: {ipv6: false}\n").expect("parses");
+        assert_eq!(config.source, Source::Directory("/m".into()));
+        assert!(config.masquerade.ipv4 && !config.masquerade.ipv6);
+        assert_eq!(config.vxlan.port, 8472);
+        assert!(parse("# nothing\n").is_ok());
+    }
+
+    #[test]
+    fn errors_name_the_key_and_the_line() {
+        let error = parse("mtu: 1500\nrouteing: auto\n").expect_err("unknown").to_string();
+        assert!(error.contains("routeing") && error.contains("agent.yaml:2"), "{error}");
+        let error = parse("source: http://x\n").expect_err("no source").to_string();
+        assert!(error.contains("http://x"), "{error}");
+    }
+
+    #[test]
+    fn flags_have_the_last_word() {
+        let mut config = parse("mtu: 1500\n").expect("parses");
+        config.overlay(Flags { mtu: Some(9000), ..Flags::default() });
+        assert_eq!(config.mtu, 9000);
+        config.mtu = 900;
+        assert!(config.check().is_err());
+    }
+}

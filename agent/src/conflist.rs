@@ -1,0 +1,84 @@
+//! The CNI configuration that tells the container runtime of the plugin.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use ipnet::IpNet;
+use serde_json::{Value, json};
+
+use crate::config::Config;
+
+/// Name of the file.
+pub const NAME: &str = "10-sluice.conflist";
+
+/// The configuration for a node with these pod CIDRs.
+pub fn content(config: &Config, pod_cidrs: &[IpNet], mtu: u32) -> String {
+    let of = |v4: bool| -> Vec<Value> {
+        pod_cidrs.iter().filter(|net| net.addr().is_ipv4() == v4).map(|net| json!({ "subnet": net })).collect()
+    };
+    let ranges: Vec<Vec<Value>> = [of(true), of(false)].into_iter().filter(|set| !set.is_empty()).collect();
+    let mut plugin = json!({
+        "type": "sluice",
+        "runDir": config.run_dir,
+        "stateDir": config.state_dir,
+        "mtu": mtu,
+        "ipam": config.ipam.clone().unwrap_or_else(|| json!({ "type": "sluice", "ranges": ranges })),
+        "capabilities": { "ips": true },
+    });
+    if let Some(file) = &config.plugin_log_file {
+        plugin["logFile"] = json!(file);
+    }
+    let plugins: Vec<Value> = std::iter::once(plugin).chain(config.chained_plugins.iter().cloned()).collect();
+    let list = json!({ "cniVersion": "1.0.0", "name": "sluice", "plugins": plugins });
+    format!("{list:#}\n")
+}
+
+/// Writes the configuration atomically, unless it is there already.
+///
+/// # Errors
+/// Where the disk refuses.
+pub fn write(directory: &Path, content: &str) -> io::Result<bool> {
+    let path = path(directory);
+    if fs::read_to_string(&path).is_ok_and(|present| present == content) {
+        return Ok(false);
+    }
+    fs::create_dir_all(directory)?;
+    // The runtime reads files that end in .conflist: this one does not.
+    let aside = directory.join(format!(".{NAME}.{}", std::process::id()));
+    let mut file = fs::File::create(&aside)?;
+    file.write_all(content.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&aside, &path)?;
+    Ok(true)
+}
+
+/// Where the configuration is.
+pub fn path(directory: &Path) -> PathBuf {
+    directory.join(NAME)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pools_are_one_for_each_family_and_others_chained_behind() {
+        let config = Config { chained_plugins: vec![json!({ "type": "tuning" })], ..Config::default() };
+        let nets: Vec<IpNet> =
+            ["10.1.0.0/24", "fd00::/64", "10.2.0.0/24"].map(|net| net.parse().expect("a CIDR")).into();
+        let list: Value = serde_json::from_str(&content(&config, &nets, 1450)).expect("JSON");
+        let ranges = &list["plugins"][0]["ipam"]["ranges"];
+        assert_eq!(ranges[0].as_array().map(Vec::len), Some(2));
+        assert_eq!(ranges[1][0]["subnet"], "fd00::/64");
+        assert_eq!(list["plugins"][1]["type"], "tuning");
+    }
+
+    #[test]
+    fn it_is_written_once() {
+        let directory = tempfile::tempdir().expect("a directory");
+        assert!(write(directory.path(), "{}").expect("writes"));
+        assert!(!write(directory.path(), "{}").expect("finds it there"));
+        assert_eq!(fs::read_dir(directory.path()).expect("lists").count(), 1);
+    }
+}

@@ -1,0 +1,119 @@
+//! Devices, and which of them lead outside.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use sluice_netlink::{Netlink, NetlinkError, RouteKind};
+
+/// A device of the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Largest packet, bytes.
+    pub mtu: u32,
+    /// Its addresses, with the lengths of their subnets.
+    pub addresses: Vec<IpNet>,
+    /// Whether a default route leads out of it.
+    pub has_default_route: bool,
+    /// Whether it has link-layer addresses.
+    pub is_ethernet: bool,
+}
+
+/// All devices but the loopback and those of pods and the overlay.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn devices() -> Result<Vec<Device>, NetlinkError> {
+    let mut netlink = Netlink::open()?;
+    let links = netlink.links()?;
+    let addresses = netlink.addresses()?;
+    let routes = netlink.routes()?;
+    let ours = |name: &str| name == super::OVERLAY || is_pods(name);
+    let devices = links.into_iter().filter(|link| !link.is_loopback && !ours(&link.name)).map(|link| Device {
+        addresses: addresses.iter().filter(|(index, _)| *index == link.index).map(|(_, net)| *net).collect(),
+        has_default_route: routes.iter().any(|route| {
+            route.to.prefix_len() == 0
+                && matches!(route.kind, RouteKind::Device(index) | RouteKind::Gateway(index, _) if index == link.index)
+        }),
+        is_ethernet: link.mac.is_some(),
+        index: link.index,
+        name: link.name,
+        mtu: link.mtu,
+    });
+    Ok(devices.collect())
+}
+
+/// Whether a name is one that the plugin gives to host sides.
+pub fn is_pods(name: &str) -> bool {
+    name.len() == 14 && name.strip_prefix("sl").is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// The devices that lead outside: those named, or those with a default route, or those with one of the node's addresses.
+///
+/// # Errors
+/// Says which is not there, or what to set.
+pub fn find_uplinks(devices: &[Device], named: &[String], addresses: &[IpAddr]) -> Result<Vec<Device>, String> {
+    if !named.is_empty() {
+        return named
+            .iter()
+            .map(|name| {
+                let found = devices.iter().find(|device| device.name == *name);
+                found.cloned().ok_or_else(|| format!("uplinks names {name}, which this host does not have"))
+            })
+            .collect();
+    }
+    let has_address = |device: &Device| device.addresses.iter().any(|net| addresses.contains(&net.addr()));
+    let found: Vec<Device> = devices
+        .iter()
+        .filter(|device| device.is_ethernet && (device.has_default_route || has_address(device)))
+        .cloned()
+        .collect();
+    if found.is_empty() {
+        return Err("no interface has a default route or the node's address; name the interfaces in uplinks".into());
+    }
+    Ok(found)
+}
+
+/// Whether an address is on a subnet of one of the devices.
+pub fn directly_connected(devices: &[Device], address: IpAddr) -> bool {
+    devices.iter().any(|device| device.addresses.iter().any(|net| net.contains(&address)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(name: &str, address: &str, has_default_route: bool) -> Device {
+        Device {
+            index: 1,
+            name: name.into(),
+            mtu: 1500,
+            addresses: vec![address.parse().expect("a CIDR")],
+            has_default_route,
+            is_ethernet: true,
+        }
+    }
+
+    #[test]
+    fn uplinks_are_those_that_lead_outside() {
+        let devices = [device("eth0", "192.0.2.1/24", true), device("br0", "172.17.0.1/16", false)];
+        let node: IpAddr = "172.17.0.1".parse().expect("an address");
+        let names = |named: &[String], addresses: &[IpAddr]| {
+            find_uplinks(&devices, named, addresses)
+                .map(|found| found.into_iter().map(|it| it.name).collect::<Vec<_>>())
+        };
+        assert_eq!(names(&[], &[]), Ok(vec!["eth0".into()]));
+        assert_eq!(names(&[], &[node]), Ok(vec!["eth0".into(), "br0".into()]));
+        assert_eq!(names(&["br0".into()], &[]), Ok(vec!["br0".into()]));
+        assert!(names(&["eth7".into()], &[]).is_err_and(|error| error.contains("eth7")));
+    }
+
+    #[test]
+    fn names_of_pods_are_told_apart() {
+        assert!(is_pods("sl0123456789ab"));
+        assert!(!is_pods("slirp0") && !is_pods("sl0123456789xx"));
+    }
+}

@@ -1,0 +1,10 @@
+//! The host's own network: its devices, settings and routes.
+
+mod device;
+mod overlay;
+mod routes;
+pub mod sysctl;
+
+pub use device::{Device, devices, directly_connected, find_uplinks, is_pods};
+pub use overlay::{NAME as OVERLAY, ensure as ensure_overlay, remove as remove_overlay};
+pub use routes::{apply as apply_routes, remove_all as remove_routes, view as view_routes};
