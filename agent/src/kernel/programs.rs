@@ -1,7 +1,7 @@
 //! Generations of programs: loaded as a whole, and put in place of one another without a packet between.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aya::maps::{MapData, ProgramArray};
 use aya::programs::links::{FdLink, LinkOrder, PinnedLink};
@@ -47,7 +47,7 @@ impl Programs {
         if directory.exists() {
             return Ok(this);
         }
-        let fresh = pins.generation(&format!("{}.new", this.generation));
+        let fresh = pins.generation(&format!("{}-new", this.generation));
         // What a start that was killed has left.
         remove(&fresh)?;
         fs::create_dir_all(&fresh).doing(|| format!("making {}", fresh.display()))?;
@@ -124,7 +124,7 @@ impl Programs {
         if !has_tcx() {
             return attach_by_clsact(&mut program, hook, device);
         }
-        let path = self.pins.links().join(format!("{}-{device}", hook.name()));
+        let path = self.link(hook, device);
         if path.exists() {
             match replace(&mut program, &path) {
                 Ok(()) => return Ok(()),
@@ -152,7 +152,7 @@ impl Programs {
             let _ = qdisc_detach_program(device, attach_type(hook), hook.name());
             return Ok(());
         }
-        let path = self.pins.links().join(format!("{}-{device}", hook.name()));
+        let path = self.link(hook, device);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(error).doing(|| format!("unpinning {}", path.display()))
@@ -166,8 +166,21 @@ impl Programs {
         let prefix = format!("{}-", hook.name());
         let Ok(listing) = fs::read_dir(self.pins.links()) else { return Vec::new() };
         let names = listing.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-        names.filter_map(|name| name.strip_prefix(&prefix).map(str::to_owned)).collect()
+        names.filter_map(|name| name.strip_prefix(&prefix).map(decode)).collect()
     }
+
+    fn link(&self, hook: Hook, device: &str) -> PathBuf {
+        self.pins.links().join(format!("{}-{}", hook.name(), encode(device)))
+    }
+}
+
+/// A device's name as part of a pin's: the BPF file system reserves dots (kernel/bpf/inode.c, all kernels up to 6.18).
+fn encode(device: &str) -> String {
+    device.replace('%', "%25").replace('.', "%2e")
+}
+
+fn decode(name: &str) -> String {
+    name.replace("%2e", ".").replace("%25", "%")
 }
 
 fn open(path: &Path) -> Result<SchedClassifier, KernelError> {
@@ -216,4 +229,17 @@ pub fn map(pins: &Pins, name: &str) -> Result<aya::maps::Map, KernelError> {
     let action = || format!("opening the pinned map {}", path.display());
     let data = MapData::from_pin(&path).doing(action)?;
     aya::maps::Map::from_map_data(data).doing(action)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{decode, encode};
+
+    #[test]
+    fn devices_with_dots_have_pins() {
+        for name in ["eth0", "eth0.100", "a%2e.b"] {
+            assert!(!encode(name).contains('.'));
+            assert_eq!(decode(&encode(name)), name);
+        }
+    }
 }
