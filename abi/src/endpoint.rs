@@ -27,10 +27,10 @@ pub struct Mac {
 }
 
 impl Mac {
-    /// The address of the host side of every veth pair and of the VXLAN device of every node.
+    /// The address of the host side of every veth pair.
     ///
-    /// One for all, so that a frame that a pod sends to its gateway is addressed to whichever of these devices
-    /// receives it, and no device has to rewrite it.
+    /// One for all, so that a frame that a pod sends to its gateway looks right to any other pod, and nobody has to
+    /// rewrite it.
     pub const GATEWAY: [u8; 6] = [0x02, 0x53, 0x4c, 0x55, 0x43, 0x45];
 
     /// From octets in transmission order.

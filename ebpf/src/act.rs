@@ -1,7 +1,7 @@
 //! Doing what the datapath says.
 
 use aya_ebpf::bindings::{BPF_F_TUNINFO_IPV6, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh, bpf_tunnel_key};
-use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_set_tunnel_key};
+use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_type, bpf_skb_set_tunnel_key};
 use aya_ebpf::programs::TcContext;
 use sluice_abi::{Hook, Reason, Routing, Slot};
 use sluice_datapath::{Family, MARK, MARK_MASK, Outcome, Tables};
@@ -65,6 +65,20 @@ fn judged(context: &TcContext) {
     unsafe {
         let mark = &raw mut (*context.skb.skb).mark;
         mark.write_volatile((mark.read_volatile() & !MARK_MASK) | MARK);
+    }
+}
+
+/// Takes a packet from the overlay as one for this node, whatever its frame is addressed to: pods address it to their
+/// gateway. (The devices cannot all have the gateway's address: VXLAN drops what carries its own device's address as
+/// source, drivers/net/vxlan/vxlan_core.c in all kernels up to 6.18, and the host's own packets would.)
+#[inline(always)]
+pub fn receive(context: &TcContext) {
+    const PACKET_HOST: u32 = 0;
+    // SAFETY: the context is the program's own.
+    unsafe {
+        if (*context.skb.skb).pkt_type != PACKET_HOST {
+            bpf_skb_change_type(context.skb.skb, PACKET_HOST);
+        }
     }
 }
 

@@ -28,6 +28,9 @@ macro_rules! hook {
     ($hook:expr, $program:ident, $slow4:ident, $slow6:ident) => {
         #[classifier]
         pub fn $program(context: TcContext) -> i32 {
+            if matches!($hook, Hook::FromOverlay) {
+                act::receive(&context);
+            }
             let mut skb = Skb::new(&context, FAST_BYTES);
             let outcome = fast::$program(&mut skb, &Kernel::new(&context));
             act::act(&context, $hook, outcome)

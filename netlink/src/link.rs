@@ -51,8 +51,6 @@ pub struct Veth<'a> {
 pub struct Vxlan<'a> {
     /// Its name.
     pub name: &'a str,
-    /// Its link-layer address.
-    pub mac: [u8; 6],
     /// UDP port, of this and the other side.
     pub port: u16,
     /// Largest inner packet, bytes.
@@ -162,7 +160,6 @@ impl Netlink {
             0,
             vec![
                 LinkAttribute::IfName(vxlan.name.to_owned()),
-                LinkAttribute::Address(vxlan.mac.to_vec()),
                 LinkAttribute::Mtu(vxlan.mtu),
                 LinkAttribute::LinkInfo(vec![
                     LinkInfo::Kind(InfoKind::Vxlan),

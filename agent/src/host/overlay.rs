@@ -12,7 +12,7 @@ pub const NAME: &str = "sluice_vxlan";
 pub fn ensure(port: u16, mtu: u32) -> Result<u32, NetlinkError> {
     let mut netlink = Netlink::open()?;
     if netlink.link(NAME)?.is_none() {
-        netlink.create_vxlan(&Vxlan { name: NAME, mac: sluice_abi::Mac::GATEWAY, port, mtu })?;
+        netlink.create_vxlan(&Vxlan { name: NAME, port, mtu })?;
     }
     let vanished = || NetlinkError {
         action: "finding network device",
