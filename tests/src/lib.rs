@@ -1,3 +1,4 @@
 //! What the suites that need a kernel stand on.
 
+pub mod lab;
 pub mod packet;

@@ -17,7 +17,7 @@ pub struct Arguments {
 }
 
 /// Debian packages that the tests need.
-const TOOLS: [&str; 2] = ["iproute2", "bpftool"];
+const TOOLS: [&str; 3] = ["iproute2", "bpftool", "iputils-ping"];
 /// Debian packages that bring a compiler for the kernel programs.
 const COMPILER: [&str; 3] = ["rustc-web", "rust-web-src", "cargo-web"];
 /// Debian packages that bpf-linker is built with, beside those of LLVM.

@@ -1,0 +1,278 @@
+//! A cluster on one machine: nodes, pods and strangers in network namespaces, wired by the real plugin and agent.
+
+mod node;
+mod place;
+mod pod;
+pub mod traffic;
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context, Result, ensure};
+
+pub use node::Node;
+pub use place::{Place, ip};
+pub use pod::{Call, Pod};
+
+/// Where labs keep their files, one directory each.
+const ROOT: &str = "/run/sluice-lab";
+
+/// Which address families a cluster has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Families {
+    /// IPv4 only.
+    V4,
+    /// IPv6 only.
+    V6,
+    /// Both.
+    Dual,
+}
+
+impl Families {
+    /// Whether an address is of one of them.
+    pub fn have(self, address: IpAddr) -> bool {
+        match self {
+            Self::V4 => address.is_ipv4(),
+            Self::V6 => address.is_ipv6(),
+            Self::Dual => true,
+        }
+    }
+}
+
+/// A cluster to be.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Number of nodes.
+    pub nodes: u8,
+    /// The agents' routing mode.
+    pub routing: &'static str,
+    /// Address families.
+    pub families: Families,
+    /// Whether the last node and the stranger are behind a router.
+    pub routed: bool,
+    /// MTU of the stranger's link, bytes.
+    pub stranger_mtu: u32,
+    /// Length of the nodes' IPv4 pod CIDRs.
+    pub pod_bits: u8,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self { nodes: 2, routing: "auto", families: Families::Dual, routed: false, stranger_mtu: 1500, pod_bits: 24 }
+    }
+}
+
+/// A running cluster; ends when dropped.
+pub struct Lab {
+    name: String,
+    plan: Plan,
+    /// Its nodes.
+    pub nodes: Vec<Node>,
+    /// Somebody outside the cluster.
+    pub stranger: Place,
+    _places: Vec<Place>,
+    keep: bool,
+}
+
+impl Lab {
+    /// Starts a cluster and waits until all its nodes are ready.
+    ///
+    /// # Errors
+    /// Where that fails; nothing is left behind.
+    pub fn start(plan: Plan) -> Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("t{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        bury_the_dead();
+        Self::named(&name, plan)
+    }
+
+    /// As [`start`](Lab::start), in place of an earlier cluster of that name.
+    ///
+    /// # Errors
+    /// As [`start`](Lab::start).
+    pub fn named(name: &str, plan: Plan) -> Result<Self> {
+        ensure!(nix::unistd::geteuid().is_root(), "network namespaces need root");
+        clean(name);
+        Self::build(name, plan).inspect_err(|_| clean(name))
+    }
+
+    fn build(name: &str, plan: Plan) -> Result<Self> {
+        let directory = Path::new(ROOT).join(name);
+        fs::create_dir_all(directory.join("manifests")).context("making the lab's directories")?;
+        // Two segments and a router between them; where nothing is routed, all are on the first.
+        let near = Place::make(&format!("{name}-near"))?;
+        let far = Place::make(&format!("{name}-far"))?;
+        let router = Place::make(&format!("{name}-router"))?;
+        for segment in [&near, &far] {
+            segment.ip("link add br0 type bridge")?;
+            segment.ip("link set br0 up")?;
+        }
+        for (segment, interface, number) in [(&near, "near", 0), (&far, "far", 1)] {
+            connect(segment, &router, interface, 1500)?;
+            for net in subnet(plan.families, number, 254) {
+                router.ip(&format!("addr add {net} dev {interface} nodad"))?;
+            }
+        }
+        router.forward()?;
+
+        let segment = |is_far: bool| if is_far { (&far, 1) } else { (&near, 0) };
+        let stranger = Place::make(&format!("{name}-stranger"))?;
+        let (switch, number) = segment(plan.routed);
+        connect(switch, &stranger, "eth0", plan.stranger_mtu)?;
+        equip(&stranger, plan.families, number, 100)?;
+        if plan.stranger_mtu != 1500 {
+            router.ip(&format!("link set far mtu {}", plan.stranger_mtu))?;
+        }
+
+        let mut lab = Self {
+            name: name.into(),
+            nodes: Vec::new(),
+            stranger,
+            _places: vec![near, far, router],
+            keep: false,
+            plan: plan.clone(),
+        };
+        for number in 1..=plan.nodes {
+            let place = Place::make(&format!("{name}-n{number}"))?;
+            let is_far = plan.routed && number == plan.nodes;
+            let (switch, net) = (&lab._places[usize::from(is_far)], u8::from(is_far));
+            connect(switch, &place, "eth0", 1500)?;
+            let addresses = equip(&place, plan.families, net, number)?;
+            lab.nodes.push(Node::new(number, place, addresses, &directory, name, &plan)?);
+        }
+        for node in &mut lab.nodes {
+            node.write_manifest(&directory.join("manifests"))?;
+        }
+        for node in &mut lab.nodes {
+            node.start_agent()?;
+        }
+        for node in &mut lab.nodes {
+            node.wait_until_ready()?;
+        }
+        Ok(lab)
+    }
+
+    /// Adds a pod to a node (counted from 1).
+    ///
+    /// # Errors
+    /// Where the plugin refuses.
+    pub fn pod(&self, node: usize, name: &str) -> Result<Pod> {
+        Pod::add(&self.nodes[node - 1], &format!("{}-{name}", self.name))
+    }
+
+    /// The stranger's addresses.
+    pub fn stranger_addresses(&self) -> Vec<IpAddr> {
+        subnet(self.plan.families, u8::from(self.plan.routed), 100)
+            .iter()
+            .filter_map(|net| net.split('/').next()?.parse().ok())
+            .collect()
+    }
+
+    /// The directory of manifests.
+    pub fn manifests(&self) -> PathBuf {
+        Path::new(ROOT).join(&self.name).join("manifests")
+    }
+
+    /// Leaves the cluster running when this program ends; [`clean`] ends it.
+    pub fn keep(mut self, pods: Vec<Pod>) {
+        self.keep = true;
+        for pod in pods {
+            pod.keep();
+        }
+        for node in &mut self.nodes {
+            node.keep();
+        }
+        for place in &mut self._places {
+            place.keep();
+        }
+        self.stranger.keep();
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if self.keep {
+            return;
+        }
+        for node in &mut self.nodes {
+            node.stop_agent();
+        }
+        clean(&self.name);
+    }
+}
+
+/// The addresses of number `host` on a segment, with the lengths of their subnets.
+fn subnet(families: Families, segment: u8, host: u8) -> Vec<String> {
+    let v4 = format!("192.0.{}.{host}/24", 2 + segment);
+    let v6 = format!("2001:db8:{segment}::{host:x}/64");
+    match families {
+        Families::V4 => vec![v4],
+        Families::V6 => vec![v6],
+        Families::Dual => vec![v4, v6],
+    }
+}
+
+/// Plugs a place into a switch.
+fn connect(switch: &Place, place: &Place, interface: &str, mtu: u32) -> Result<()> {
+    let port = place.name.rsplit('-').next().unwrap_or("port");
+    let port = format!("{port}-{}", interface.chars().next().unwrap_or('x'));
+    switch.ip(&format!("link add {port} type veth peer name {interface} netns {}", place.name))?;
+    switch.ip(&format!("link set {port} master br0 up"))?;
+    place.ip(&format!("link set {interface} mtu {mtu} up"))
+}
+
+/// Gives a place its addresses and its router.
+fn equip(place: &Place, families: Families, segment: u8, host: u8) -> Result<Vec<IpAddr>> {
+    let mut addresses = Vec::new();
+    for (own, router) in subnet(families, segment, host).iter().zip(subnet(families, segment, 254)) {
+        place.ip(&format!("addr add {own} dev eth0 nodad"))?;
+        let plain = |net: &str| net.split('/').next().unwrap_or_default().to_owned();
+        place.ip(&format!("route add default via {}", plain(&router)))?;
+        addresses.push(plain(own).parse()?);
+    }
+    Ok(addresses)
+}
+
+/// Ends a cluster and removes all that it has left, whatever state it is in.
+pub fn clean(name: &str) {
+    let directory = Path::new(ROOT).join(name);
+    for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+        let pid = fs::read_to_string(entry.path().join("pid")).ok().and_then(|text| text.trim().parse::<i32>().ok());
+        if let Some(pid) = pid.filter(|pid| is_agent(*pid, &entry.path())) {
+            let pid = nix::unistd::Pid::from_raw(pid);
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        }
+    }
+    for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
+        let place = entry.file_name().to_string_lossy().into_owned();
+        if place.starts_with(&format!("{name}-")) {
+            let _ = Command::new("ip").args(["netns", "delete", &place]).status();
+        }
+    }
+    let _ = fs::remove_dir_all(node::bpf_dir(name));
+    let _ = fs::remove_dir_all(&directory);
+    // The last one takes the directory of all.
+    let _ = fs::remove_dir(ROOT);
+}
+
+/// Whether a process is the agent of this directory, and not another that has its number by now.
+fn is_agent(pid: i32, directory: &Path) -> bool {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let directory = directory.as_os_str().as_encoded_bytes();
+    line.windows(directory.len()).any(|window| window == directory)
+}
+
+/// Cleans up after test programs that were killed.
+fn bury_the_dead() {
+    for entry in fs::read_dir(ROOT).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid =
+            name.strip_prefix('t').and_then(|rest| rest.split('-').next()).and_then(|pid| pid.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            clean(&name);
+        }
+    }
+}

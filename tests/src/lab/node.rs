@@ -1,0 +1,197 @@
+//! A node: a namespace with an agent.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+use std::{env, fs};
+
+use anyhow::{Context, Result, bail};
+use sluice_api::{Answer, Call, Client, Counter, SOCKET, Status};
+
+use super::{Families, Place, Plan};
+
+/// How long anything may take before it counts as failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A node.
+pub struct Node {
+    /// Its name in the cluster.
+    pub name: String,
+    /// Its namespace.
+    pub place: Place,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Its pod CIDRs.
+    pub pod_cidrs: Vec<String>,
+    /// Its directory.
+    pub directory: PathBuf,
+    lab: String,
+    routing: &'static str,
+    agent: Option<Child>,
+}
+
+/// Where the binaries are: `SLUICE_BIN_DIR`, or where cargo has put them beside this program.
+pub fn binary(name: &str) -> PathBuf {
+    if let Some(directory) = env::var_os("SLUICE_BIN_DIR") {
+        return PathBuf::from(directory).join(name);
+    }
+    let own = env::current_exe().unwrap_or_default();
+    let directory = own.parent().unwrap_or(Path::new("."));
+    let directory = if directory.ends_with("deps") { directory.parent().unwrap_or(directory) } else { directory };
+    directory.join(name)
+}
+
+/// Where a lab's pins are.
+pub fn bpf_dir(lab: &str) -> PathBuf {
+    PathBuf::from(format!("/sys/fs/bpf/sluice-lab-{lab}"))
+}
+
+impl Node {
+    pub(super) fn new(
+        number: u8,
+        place: Place,
+        addresses: Vec<IpAddr>,
+        directory: &Path,
+        lab: &str,
+        plan: &Plan,
+    ) -> Result<Self> {
+        let (v4, v6) = (format!("10.1.{number}.0/{}", plan.pod_bits), format!("fd00:1:{number}::/64"));
+        let pod_cidrs = match plan.families {
+            Families::V4 => vec![v4],
+            Families::V6 => vec![v6],
+            Families::Dual => vec![v4, v6],
+        };
+        let directory = directory.join(format!("n{number}"));
+        fs::create_dir_all(&directory).context("making a node's directory")?;
+        let name = format!("n{number}");
+        Ok(Self { name, place, addresses, pod_cidrs, directory, lab: lab.into(), routing: plan.routing, agent: None })
+    }
+
+    pub(super) fn write_manifest(&self, directory: &Path) -> Result<()> {
+        let addresses: Vec<_> = self
+            .addresses
+            .iter()
+            .map(|address| serde_json::json!({ "type": "InternalIP", "address": address }))
+            .collect();
+        let node = serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": { "name": self.name },
+            "spec": { "podCIDRs": self.pod_cidrs },
+            "status": { "addresses": addresses },
+        });
+        let path = directory.join(format!("{}.json", self.name));
+        fs::write(&path, format!("{node:#}\n")).with_context(|| format!("writing {}", path.display()))
+    }
+
+    /// The agent, called with this node's directories and more arguments.
+    pub fn agent_command(&self, more: &[&str]) -> Command {
+        let manifests = self.directory.with_file_name("manifests");
+        let mut command = self.place.command(binary("sluice-agent"));
+        command
+            .args(["--node-name", &self.name, "--routing", self.routing])
+            .arg("--source")
+            .arg(format!("file:{}", manifests.display()))
+            .arg("--bpf-dir")
+            .arg(bpf_dir(&self.lab).join(&self.name))
+            .arg("--run-dir")
+            .arg(self.directory.join("run"))
+            .arg("--state-dir")
+            .arg(self.directory.join("state"))
+            .arg("--cni-conf-dir")
+            .arg(self.directory.join("cni"))
+            .args(more);
+        command
+    }
+
+    /// Starts the agent.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn start_agent(&mut self) -> Result<()> {
+        let path = self.directory.join("agent.log");
+        let log = fs::OpenOptions::new().create(true).append(true).open(path).context("opening the agent's log")?;
+        let child = self
+            .agent_command(&[])
+            .env("NO_COLOR", "1")
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("starting the agent")?;
+        // nsenter becomes the agent: the number stays.
+        fs::write(self.directory.join("pid"), child.id().to_string()).context("writing the agent's number")?;
+        self.agent = Some(child);
+        Ok(())
+    }
+
+    /// Kills the agent, as a crash would.
+    pub fn stop_agent(&mut self) {
+        if let Some(mut child) = self.agent.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Waits until the agent can serve ADD.
+    ///
+    /// # Errors
+    /// Where it ends, or takes too long; with its log.
+    pub fn wait_until_ready(&mut self) -> Result<Status> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status();
+            if let Ok(status) = &status
+                && status.ready
+            {
+                return Ok(status.clone());
+            }
+            let ended = self.agent.as_mut().is_none_or(|child| !matches!(child.try_wait(), Ok(None)));
+            if ended || Instant::now() > deadline {
+                let log = fs::read_to_string(self.directory.join("agent.log")).unwrap_or_default();
+                bail!("the agent of {} does not get ready ({status:?}); its log:\n{log}", self.name);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Asks the agent.
+    ///
+    /// # Errors
+    /// Where it does not answer, or refuses.
+    pub fn ask(&self, call: Call) -> Result<Answer> {
+        let mut client = Client::connect(&self.directory.join("run").join(SOCKET), PATIENCE)?;
+        Ok(client.call(call)?)
+    }
+
+    /// The agent's status.
+    ///
+    /// # Errors
+    /// As [`ask`](Node::ask).
+    pub fn status(&self) -> Result<Status> {
+        match self.ask(Call::Status {})? {
+            Answer::Status(status) => Ok(status),
+            other => bail!("asked for its status, the agent says {other:?}"),
+        }
+    }
+
+    /// How often a program has counted a reason.
+    ///
+    /// # Errors
+    /// As [`ask`](Node::ask).
+    pub fn counter(&self, hook: &str, reason: &str) -> Result<u64> {
+        match self.ask(Call::Counters {})? {
+            Answer::Counters(counters) => {
+                let of = |counter: &&Counter| counter.hook == hook && counter.reason == reason;
+                Ok(counters.iter().find(of).map_or(0, |counter| counter.packets))
+            }
+            other => bail!("asked for counters, the agent says {other:?}"),
+        }
+    }
+
+    pub(super) fn keep(&mut self) {
+        self.place.keep();
+        // Not waited for: it goes on without this program.
+        self.agent = None;
+    }
+}

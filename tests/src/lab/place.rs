@@ -1,0 +1,94 @@
+//! Network namespaces.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use sluice_netlink::within;
+
+/// A network namespace with a name; gone when dropped.
+#[derive(Debug)]
+pub struct Place {
+    /// Its name.
+    pub name: String,
+    file: File,
+    keep: bool,
+}
+
+/// Runs `ip`, and says what it said where it fails.
+///
+/// # Errors
+/// Where it cannot be run or fails.
+pub fn ip(arguments: &str) -> Result<()> {
+    let output = Command::new("ip").args(arguments.split_whitespace()).output().context("running ip")?;
+    ensure!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(())
+}
+
+impl Place {
+    /// Makes a namespace, with its loopback up.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn make(name: &str) -> Result<Self> {
+        ip(&format!("netns add {name}"))?;
+        let file = File::open(format!("/run/netns/{name}")).with_context(|| format!("opening the namespace {name}"))?;
+        let place = Self { name: name.into(), file, keep: false };
+        place.ip("link set lo up")?;
+        Ok(place)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from("/run/netns").join(&self.name)
+    }
+
+    /// Runs `ip` there.
+    ///
+    /// # Errors
+    /// As [`ip`].
+    pub fn ip(&self, arguments: &str) -> Result<()> {
+        ip(&format!("-n {} {arguments}", self.name))
+    }
+
+    /// A command that runs there; it sees the same mounts as everybody.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.path().display())).arg(program).stdin(Stdio::null());
+        command
+    }
+
+    /// Does something there, on a thread of its own. Sockets that are made there stay there.
+    ///
+    /// # Errors
+    /// Where the namespace cannot be entered, or the work fails.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        within(&self.file, work).with_context(|| format!("entering {}", self.name))?
+    }
+
+    /// Switches on forwarding.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn forward(&self) -> Result<()> {
+        self.inside(|| {
+            fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
+            fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1")?;
+            Ok(())
+        })
+    }
+
+    /// Leaves it there when dropped.
+    pub fn keep(&mut self) {
+        self.keep = true;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.keep {
+            let _ = ip(&format!("netns delete {}", self.name));
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Traffic between places.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::Place;
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+fn any(address: IpAddr) -> SocketAddr {
+    match address {
+        IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    }
+}
+
+/// Connects from one place to an address of another, sends so many bytes and gets them back. Gives the address that the
+/// server saw.
+///
+/// # Errors
+/// Where anything of it fails.
+pub fn tcp(client: &Place, server: &Place, address: IpAddr, bytes: usize) -> Result<IpAddr> {
+    let listener = server.inside(|| Ok(TcpListener::bind(any(address))?))?;
+    let port = listener.local_addr()?.port();
+    let stream = client
+        .inside(|| Ok(TcpStream::connect_timeout(&(address, port).into(), PATIENCE)?))
+        .with_context(|| format!("TCP from {} to {address} ({})", client.name, server.name))?;
+    // The handshake is over: somebody waits to be accepted.
+    let (accepted, peer) = listener.accept()?;
+    for stream in [&stream, &accepted] {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+    }
+    let sent: Vec<u8> = (0..bytes).map(|at| (at * 31 / 7) as u8).collect();
+    let mut received = Vec::with_capacity(bytes);
+    thread::scope(|scope| {
+        let echo = scope.spawn(|| {
+            let (mut reader, mut writer) = (&accepted, &accepted);
+            std::io::copy(&mut reader, &mut writer)?;
+            accepted.shutdown(Shutdown::Write)
+        });
+        let send = scope.spawn(|| {
+            (&stream).write_all(&sent)?;
+            stream.shutdown(Shutdown::Write)
+        });
+        (&stream).read_to_end(&mut received).context("reading the echo")?;
+        send.join().expect("no panic").context("sending")?;
+        echo.join().expect("no panic").context("echoing")
+    })
+    .with_context(|| format!("{bytes} bytes over TCP from {} to {address}", client.name))?;
+    ensure!(sent == received, "TCP from {} to {address} garbles what it carries", client.name);
+    Ok(peer.ip())
+}
+
+/// Sends a datagram of so many bytes and gets it back. Gives the address that the server saw.
+///
+/// # Errors
+/// Where anything of it fails.
+pub fn udp(client: &Place, server: &Place, address: IpAddr, bytes: usize) -> Result<IpAddr> {
+    let listener = server.inside(|| Ok(UdpSocket::bind(any(address))?))?;
+    let port = listener.local_addr()?.port();
+    let socket = client.inside(|| Ok(UdpSocket::bind(any(address))?))?;
+    listener.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let what = || format!("{bytes} bytes over UDP from {} to {address} ({})", client.name, server.name);
+    let sent: Vec<u8> = (0..bytes).map(|at| (at * 13) as u8).collect();
+    socket.send_to(&sent, (address, port)).with_context(what)?;
+    let mut buffer = vec![0; 65_536];
+    let (length, peer) = listener.recv_from(&mut buffer).with_context(what)?;
+    ensure!(buffer[..length] == sent, "{} is garbled", what());
+    listener.send_to(&buffer[..length], peer).with_context(what)?;
+    let (length, from) = socket.recv_from(&mut buffer).with_context(|| format!("the answer to {}", what()))?;
+    ensure!(from.ip() == address, "the answer to {} comes from {from}", what());
+    ensure!(buffer[..length] == sent, "the answer to {} is garbled", what());
+    Ok(peer.ip())
+}
+
+/// Asks for an echo.
+///
+/// # Errors
+/// Where there is none.
+pub fn ping(from: &Place, address: IpAddr) -> Result<()> {
+    let status = from
+        .command("ping")
+        .args(["-c", "1", "-W", "3", &address.to_string()])
+        .stdout(Stdio::null())
+        .status()
+        .context("running ping")?;
+    ensure!(status.success(), "{} gets no echo from {address}", from.name);
+    Ok(())
+}
+
+/// What happens to a datagram to a port that nobody listens on: an error that the sender is told of.
+///
+/// # Errors
+/// Where it is told of none.
+pub fn is_refused(from: &Place, address: IpAddr) -> Result<()> {
+    let socket = from.inside(|| Ok(UdpSocket::bind(any(address))?))?;
+    socket.connect((address, 9))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.send(b"anybody?")?;
+    let error = socket.recv(&mut [0; 16]).expect_err("nobody answers");
+    ensure!(error.kind() == std::io::ErrorKind::ConnectionRefused, "{} is not told: {error}", from.name);
+    Ok(())
+}
+
+/// A steady exchange of datagrams, one each millisecond, that counts.
+pub struct Steady {
+    stop: Arc<AtomicBool>,
+    client: JoinHandle<Result<(u64, u64)>>,
+    server: JoinHandle<Result<()>>,
+}
+
+impl Steady {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// Where sockets cannot be made.
+    pub fn start(client: &Place, server: &Place, address: IpAddr) -> Result<Self> {
+        let listener = server.inside(|| Ok(UdpSocket::bind(any(address))?))?;
+        let port = listener.local_addr()?.port();
+        let socket = client.inside(|| Ok(UdpSocket::bind(any(address))?))?;
+        socket.connect((address, port))?;
+        listener.set_read_timeout(Some(Duration::from_millis(100)))?;
+        socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let server = thread::spawn(move || {
+            let mut buffer = [0; 64];
+            while !stopped.load(Ordering::Relaxed) {
+                if let Ok((length, peer)) = listener.recv_from(&mut buffer) {
+                    listener.send_to(&buffer[..length], peer)?;
+                }
+            }
+            Ok(())
+        });
+        let stopped = stop.clone();
+        let client = thread::spawn(move || {
+            let (mut sent, mut received) = (0_u64, 0_u64);
+            let mut next = Instant::now();
+            let mut buffer = [0; 64];
+            while !stopped.load(Ordering::Relaxed) {
+                sent += 1;
+                socket.send(&sent.to_ne_bytes())?;
+                // Each waits for its own answer: what is lost is counted, not made up for.
+                while let Ok(length) = socket.recv(&mut buffer) {
+                    if buffer[..length] == sent.to_ne_bytes() {
+                        received += 1;
+                        break;
+                    }
+                }
+                next += Duration::from_millis(1);
+                thread::sleep(next.saturating_duration_since(Instant::now()));
+            }
+            Ok((sent, received))
+        });
+        Ok(Self { stop, client, server })
+    }
+
+    /// Ends it; gives how many datagrams were sent, and how many answered.
+    ///
+    /// # Errors
+    /// Where a socket failed.
+    pub fn stop(self) -> Result<(u64, u64)> {
+        // The client first: the server still answers its last.
+        self.stop.store(true, Ordering::Relaxed);
+        let counts = self.client.join().expect("no panic")?;
+        self.server.join().expect("no panic")?;
+        Ok(counts)
+    }
+}

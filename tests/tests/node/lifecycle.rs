@@ -1,0 +1,117 @@
+//! Agents that come, die and go.
+
+use std::fs;
+use std::net::UdpSocket;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use sluice_tests::lab::traffic::{Steady, ping, tcp};
+use sluice_tests::lab::{Lab, Plan};
+
+/// Waits until something is so.
+fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !is_so()? {
+        ensure!(Instant::now() < deadline, "it never came to pass that {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+#[test]
+fn an_agent_that_dies_and_returns_loses_no_packet() -> Result<()> {
+    let mut lab = Lab::start(Plan { routing: "vxlan", ..Plan::default() })?;
+    let (a, b) = (lab.pod(1, "a")?, lab.pod(2, "b")?);
+    let near = lab.pod(1, "near")?;
+    let mut flows = Vec::new();
+    for address in &b.addresses {
+        flows.push(Steady::start(&a.place, &b.place, *address)?);
+    }
+    flows.push(Steady::start(&a.place, &near.place, near.addresses[0])?);
+    let before = match lab.nodes[0].ask(sluice_api_endpoints())? {
+        sluice_api::Answer::Endpoints(endpoints) => endpoints,
+        other => anyhow::bail!("{other:?}"),
+    };
+    lab.nodes[0].stop_agent();
+    ping(&a.place, b.addresses[0]).context("without an agent")?;
+    lab.nodes[0].start_agent()?;
+    lab.nodes[0].wait_until_ready()?;
+    let after = match lab.nodes[0].ask(sluice_api_endpoints())? {
+        sluice_api::Answer::Endpoints(endpoints) => endpoints,
+        other => anyhow::bail!("{other:?}"),
+    };
+    assert_eq!(before, after, "the same endpoints in the same slots");
+    for flow in flows {
+        let (sent, answered) = flow.stop()?;
+        assert!(sent > 100, "{sent} datagrams are no steady flow");
+        assert_eq!(sent, answered);
+    }
+    Ok(())
+}
+
+fn sluice_api_endpoints() -> sluice_api::Call {
+    sluice_api::Call::Endpoints {}
+}
+
+#[test]
+fn a_pod_that_lies_is_not_heard_and_counted() -> Result<()> {
+    let lab = Lab::start(Plan { nodes: 1, ..Plan::default() })?;
+    let (a, b) = (lab.pod(1, "a")?, lab.pod(1, "b")?);
+    a.place.ip("addr add 10.1.1.200/32 dev eth0")?;
+    let listener = b.place.inside(|| Ok(UdpSocket::bind("0.0.0.0:0")?))?;
+    listener.set_read_timeout(Some(Duration::from_millis(300)))?;
+    let liar = a.place.inside(|| Ok(UdpSocket::bind("10.1.1.200:0")?))?;
+    liar.send_to(b"it is me", (b.addresses[0], listener.local_addr()?.port()))?;
+    assert!(listener.recv(&mut [0; 16]).is_err(), "a forged packet arrived");
+    assert_eq!(lab.nodes[0].counter("from_pod", "forged_source")?, 1);
+    Ok(())
+}
+
+#[test]
+fn nodes_join_change_and_leave() -> Result<()> {
+    let lab = Lab::start(Plan::default())?;
+    let (a, b) = (lab.pod(1, "a")?, lab.pod(2, "b")?);
+    tcp(&a.place, &b.place, b.addresses[0], 100)?;
+    let manifest = lab.manifests().join("n3.yaml");
+    fs::write(
+        &manifest,
+        "kind: Node\napiVersion: v1\nmetadata: {name: n3}\nspec: {podCIDRs: [10.1.2.128/25]}\n\
+         status: {addresses: [{type: InternalIP, address: 192.0.2.3}]}\n---\nkind: Node\nmetadata: [\n",
+    )?;
+    let problems = || Ok::<_, anyhow::Error>(lab.nodes[0].status()?.problems);
+    until("both problems are reported", || Ok(problems()?.len() == 2))?;
+    let text = problems()?.join("\n");
+    assert!(text.contains("10.1.2.128/25") && text.contains("n3.yaml:8"), "{text}");
+    tcp(&a.place, &b.place, b.addresses[0], 100).context("the older node keeps its pods")?;
+    fs::remove_file(&manifest)?;
+    until("the problems are gone", || Ok(problems()?.is_empty()))?;
+    fs::remove_file(lab.manifests().join("n2.json"))?;
+    until("the node is forgotten", || match lab.nodes[0].ask(sluice_api::Call::Nodes {})? {
+        sluice_api::Answer::Nodes(nodes) => Ok(nodes.len() == 1),
+        other => anyhow::bail!("{other:?}"),
+    })
+}
+
+#[test]
+fn uninstalling_leaves_nothing() -> Result<()> {
+    let mut lab = Lab::start(Plan { nodes: 1, routing: "vxlan", ..Plan::default() })?;
+    let pod = lab.pod(1, "a")?;
+    let running = lab.nodes[0].agent_command(&["uninstall"]).output()?;
+    assert!(!running.status.success(), "an agent runs");
+    lab.nodes[0].stop_agent();
+    let done = lab.nodes[0].agent_command(&["uninstall"]).output()?;
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let text = String::from_utf8_lossy(&done.stdout);
+    assert!(text.contains(&pod.host_interface) && text.contains("links below"), "{text}");
+    let node = &lab.nodes[0];
+    let show = |arguments: &[&str]| -> Result<String> {
+        Ok(String::from_utf8(node.place.command("ip").args(arguments).output()?.stdout)?)
+    };
+    let links = show(&["-o", "link"])?;
+    assert!(!links.contains("sluice_vxlan") && !links.contains(" sl"), "{links}");
+    assert_eq!(show(&["route", "show", "proto", "83"])?, "");
+    assert_eq!(show(&["-6", "route", "show", "proto", "83"])?, "");
+    assert!(!node.directory.join("cni/10-sluice.conflist").exists());
+    assert!(!node.directory.join("run").exists() && !node.directory.join("state").exists());
+    Ok(())
+}

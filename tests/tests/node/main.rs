@@ -1,0 +1,6 @@
+//! The node tier: the real binaries between network namespaces.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+
+mod cluster;
+mod lifecycle;
+mod verbs;

@@ -1,0 +1,197 @@
+//! The plugin's verbs and errors against a real agent.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use sluice_tests::lab::traffic::ping;
+use sluice_tests::lab::{Call, Lab, Place, Plan, Pod};
+
+fn lab() -> Result<Lab> {
+    Lab::start(Plan { nodes: 1, ..Plan::default() })
+}
+
+/// What a node has of endpoints: host sides, address files, records.
+fn traces(lab: &Lab) -> Result<(usize, usize, usize)> {
+    let node = &lab.nodes[0];
+    let links = String::from_utf8(node.place.command("ip").args(["-o", "link"]).output()?.stdout)?;
+    let count = |path: &Path| {
+        let listing = fs::read_dir(path).into_iter().flatten().flatten();
+        listing.filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b".")).count()
+    };
+    let state = node.directory.join("state/addresses");
+    Ok((links.matches(": sl").count(), count(&state), count(&node.directory.join("run/endpoints"))))
+}
+
+#[test]
+fn what_is_added_can_be_checked_and_deleted_twice() -> Result<()> {
+    let lab = lab()?;
+    let node = &lab.nodes[0];
+    let pod = lab.pod(1, "a")?;
+    assert_eq!(pod.result["cniVersion"], "1.1.0");
+    assert_eq!(traces(&lab)?, (1, 2, 1));
+    pod.call(node, "CHECK")?.run()?;
+    let (code, message) = Call::new(node, "ADD", &pod.place.name, &pod.place.path())?.fails()?;
+    assert!(code == 4 && message.contains("wired already"), "{code} {message}");
+
+    pod.place.ip("route del default")?;
+    let (code, message) = pod.call(node, "CHECK")?.fails()?;
+    assert!(code == 103 && message.contains("default route"), "{code} {message}");
+
+    pod.delete()?;
+    assert_eq!(traces(&lab)?, (0, 0, 0));
+    pod.delete()?;
+    pod.call(node, "DEL")?.with("CNI_NETNS", "").run()?;
+    let (code, _) = pod.call(node, "CHECK")?.fails()?;
+    assert_eq!(code, 103);
+    Ok(())
+}
+
+#[test]
+fn every_version_gets_what_it_knows() -> Result<()> {
+    let lab = lab()?;
+    let node = &lab.nodes[0];
+    for version in ["0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
+        let place = Place::make(&format!("{}-v{}", node.place.name, version.replace('.', "")))?;
+        let call = |verb| {
+            Ok::<_, anyhow::Error>(
+                Call::new(node, verb, &place.name, &place.path())?.config("cniVersion", version.into()),
+            )
+        };
+        let result = call("ADD")?.run()?;
+        assert_eq!(result["cniVersion"], version);
+        assert_eq!(result["ips"][0].get("version").is_some(), version < "1.0.0");
+        call("DEL")?.run()?;
+    }
+    let answer = Call::new(node, "VERSION", "x", Path::new("/"))?.run()?;
+    assert_eq!(answer["supportedVersions"], json!(["0.3.1", "0.4.0", "1.0.0", "1.1.0"]));
+    let old = Call::new(node, "STATUS", "x", Path::new("/"))?.config("cniVersion", "1.0.0".into());
+    assert_eq!(old.fails()?.0, 1);
+    let unknown = Call::new(node, "ADD", "x", Path::new("/"))?.config("cniVersion", "9.0.0".into());
+    assert_eq!(unknown.fails()?.0, 1);
+    Ok(())
+}
+
+#[test]
+fn without_an_agent_nothing_is_added_but_all_can_be_deleted() -> Result<()> {
+    let mut lab = lab()?;
+    let (a, b) = (lab.pod(1, "a")?, lab.pod(1, "b")?);
+    Call::new(&lab.nodes[0], "STATUS", "x", Path::new("/"))?.run()?;
+    lab.nodes[0].stop_agent();
+    let node = &lab.nodes[0];
+    assert_eq!(Call::new(node, "STATUS", "x", Path::new("/"))?.fails()?.0, 50);
+    let place = Place::make(&format!("{}-c", node.place.name))?;
+    assert_eq!(Call::new(node, "ADD", "c", &place.path())?.fails()?.0, 11);
+    assert_eq!(traces(&lab)?, (2, 4, 2));
+    let gone = b.place.name.clone();
+    a.delete()?;
+    assert_eq!(traces(&lab)?, (1, 2, 1));
+    let gc = Call::new(node, "GC", "x", Path::new("/"))?.config("cni.dev/valid-attachments", json!([]));
+    gc.run()?;
+    assert_eq!(traces(&lab)?, (0, 0, 0), "{gone} was not among the valid");
+    Ok(())
+}
+
+#[test]
+fn garbage_is_collected_and_nothing_else() -> Result<()> {
+    let lab = lab()?;
+    let (a, b) = (lab.pod(1, "a")?, lab.pod(1, "b")?);
+    let gc = Call::new(&lab.nodes[0], "GC", "x", Path::new("/"))?;
+    gc.config("cni.dev/valid-attachments", json!([a.attachment()])).run()?;
+    assert_eq!(traces(&lab)?, (1, 2, 1));
+    ping(&a.place, lab.nodes[0].addresses[0])?;
+    assert!(ping(&b.place, lab.nodes[0].addresses[0]).is_err());
+    Ok(())
+}
+
+#[test]
+fn bad_input_is_named() -> Result<()> {
+    let lab = lab()?;
+    let node = &lab.nodes[0];
+    let place = Place::make(&format!("{}-x", node.place.name))?;
+    let add = || Call::new(node, "ADD", "x", &place.path());
+    let cases: Vec<(Call, u64, &str)> = vec![
+        (add()?.with("CNI_NETNS", "/run/netns/no-such"), 3, "no-such"),
+        (add()?.with("CNI_NETNS", "/proc/version"), 4, "is it one?"),
+        (add()?.with("CNI_NETNS", ""), 4, "CNI_NETNS"),
+        (add()?.with("CNI_IFNAME", "../../etc"), 4, "CNI_IFNAME"),
+        (add()?.with("CNI_CONTAINERID", "../x"), 4, "CNI_CONTAINERID"),
+        (add()?.with("CNI_COMMAND", "DANCE"), 4, "DANCE"),
+        (add()?.with("CNI_ARGS", "nonsense"), 4, "nonsense"),
+        (add()?.config("ipam", json!({ "type": "no-such" })), 7, "no-such"),
+        (add()?.config("ipam", json!({ "type": "sluice", "ranges": [[{ "subnet": "10.1.1.0" }]] })), 7, "subnet"),
+        (add()?.config("mtu", "large".into()), 7, "large"),
+        (add()?.config("prevResult", json!({})), 7, "first plugin"),
+        (add()?.config("runtimeConfig", json!({ "ips": ["10.9.9.9"] })), 102, "10.9.9.9"),
+        (add()?.config("name", Value::Null), 7, "null"),
+    ];
+    for (call, code, word) in cases {
+        let (actual, message) = call.fails()?;
+        assert!(actual == code && message.contains(word), "{code} {word:?}: {actual} {message}");
+        assert_eq!(traces(&lab)?, (0, 0, 0), "{message}");
+    }
+    Ok(())
+}
+
+#[test]
+fn requested_addresses_are_given_and_pools_end() -> Result<()> {
+    let lab = Lab::start(Plan { nodes: 1, pod_bits: 30, ..Plan::default() })?;
+    let node = &lab.nodes[0];
+    let place = Place::make(&format!("{}-x", node.place.name))?;
+    let add = Call::new(node, "ADD", "x", &place.path())?;
+    let result = add.clone().config("runtimeConfig", json!({ "ips": ["10.1.1.2/24", "fd00:1:1::77"] })).run()?;
+    assert_eq!(result["ips"][0]["address"], "10.1.1.2/32");
+    assert_eq!(result["ips"][1]["address"], "fd00:1:1::77/128");
+    let _second = lab.pod(1, "b")?;
+    let third = Place::make(&format!("{}-y", node.place.name))?;
+    let (code, message) = Call::new(node, "ADD", "y", &third.path())?.fails()?;
+    assert!(code == 100 && message.contains("all 2 addresses"), "{code} {message}");
+    assert_eq!(traces(&lab)?, (2, 4, 2));
+    Call::new(node, "DEL", "x", &place.path())?.run()?;
+    Ok(())
+}
+
+#[test]
+fn sixty_four_at_once() -> Result<()> {
+    let lab = lab()?;
+    let places: Vec<Place> =
+        (0..64).map(|number| Place::make(&format!("{}-p{number}", lab.nodes[0].place.name))).collect::<Result<_>>()?;
+    let calls: Vec<Call> = places
+        .iter()
+        .map(|place| Call::new(&lab.nodes[0], "ADD", &place.name, &place.path()))
+        .collect::<Result<_>>()?;
+    let children: Vec<_> = calls.iter().map(Call::spawn).collect::<Result<_>>()?;
+    let mut addresses = std::collections::BTreeSet::new();
+    for child in children {
+        let output = child.wait_with_output()?;
+        let result: Value = serde_json::from_slice(&output.stdout)?;
+        assert!(output.status.success(), "{result}");
+        addresses.insert(result["ips"][0]["address"].to_string());
+    }
+    assert_eq!(addresses.len(), 64);
+    assert_eq!(traces(&lab)?, (64, 128, 64));
+    for call in calls {
+        call.with("CNI_COMMAND", "DEL").run()?;
+    }
+    assert_eq!(traces(&lab)?, (0, 0, 0));
+    Ok(())
+}
+
+#[test]
+fn a_plugin_that_is_killed_leaves_nothing_that_del_does_not_find() -> Result<()> {
+    let lab = lab()?;
+    let node = &lab.nodes[0];
+    for milliseconds in 0..12 {
+        let place = Place::make(&format!("{}-k{milliseconds}", node.place.name))?;
+        let mut child = Call::new(node, "ADD", &place.name, &place.path())?.spawn()?;
+        std::thread::sleep(Duration::from_millis(milliseconds * 3));
+        child.kill()?;
+        child.wait()?;
+        Call::new(node, "DEL", &place.name, &place.path())?.run()?;
+        assert_eq!(traces(&lab)?, (0, 0, 0), "killed after {milliseconds} times 3 ms");
+    }
+    let pod: Pod = lab.pod(1, "a")?;
+    ping(&pod.place, node.addresses[0])
+}
