@@ -1,2 +1,204 @@
-//! To be written.
-fn main() {}
+//! `sluicectl`: looks into the agent of a node.
+
+mod table;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use sluice_api::{Answer, Call, Client, FlowStatus, RUN_DIR, SOCKET};
+
+use crate::table::Table;
+
+/// Looks into the agent of a node.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// The agent's socket
+    #[arg(long, global = true, default_value_os_t = PathBuf::from(RUN_DIR).join(SOCKET))]
+    socket: PathBuf,
+    /// For people or for machines
+    #[arg(short, long, global = true, value_enum, default_value = "table")]
+    output: Output,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// Aligned columns
+    Table,
+    /// JSON
+    Json,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The agent's own state; exits with 1 where it is not ready
+    Status,
+    /// The endpoints of this node
+    Endpoints,
+    /// The nodes of the cluster
+    Nodes,
+    /// The flow table
+    Flows {
+        /// Greatest number of flows
+        #[arg(long, default_value_t = 1000)]
+        limit: usize,
+    },
+    /// What was counted: drops by program and reason
+    Counters,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("sluicectl: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let call = match arguments.command {
+        Command::Status => Call::Status {},
+        Command::Endpoints => Call::Endpoints {},
+        Command::Nodes => Call::Nodes {},
+        Command::Flows { limit } => Call::Flows { limit },
+        Command::Counters => Call::Counters {},
+    };
+    let answer = Client::connect(&arguments.socket, Duration::from_secs(30))?.call(call)?;
+    let ready = !matches!(&answer, Answer::Status(status) if !status.ready);
+    match arguments.output {
+        Output::Table => table(&answer).print(),
+        Output::Json => println!("{:#}", json(&answer)?),
+    }
+    Ok(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn json(answer: &Answer) -> serde_json::Result<serde_json::Value> {
+    match answer {
+        Answer::Done => Ok(serde_json::Value::Null),
+        Answer::Status(status) => serde_json::to_value(status),
+        Answer::Endpoints(endpoints) => serde_json::to_value(endpoints),
+        Answer::Nodes(nodes) => serde_json::to_value(nodes),
+        Answer::Flows(flows) => serde_json::to_value(flows),
+        Answer::Counters(counters) => serde_json::to_value(counters),
+    }
+}
+
+fn list<T: ToString>(items: &[T]) -> String {
+    if items.is_empty() { "-".into() } else { items.iter().map(T::to_string).collect::<Vec<_>>().join(",") }
+}
+
+fn table(answer: &Answer) -> Table {
+    match answer {
+        Answer::Done => Table::new(&[]),
+        Answer::Status(status) => {
+            let mut table = Table::new(&["KEY", "VALUE"]);
+            let waiting = status.waiting_for.clone().unwrap_or_default();
+            let ready = if status.ready { "yes".into() } else { format!("no; waits for: {waiting}") };
+            let rows = [
+                ("node", status.node.clone()),
+                ("ready", ready),
+                ("agent", status.agent_version.clone()),
+                ("addresses", list(&status.addresses)),
+                ("pod CIDRs", list(&status.pod_cidrs)),
+                ("uplinks", list(&status.uplinks)),
+                ("MTU", status.mtu.to_string()),
+                ("endpoints", status.endpoints.to_string()),
+            ];
+            for (key, value) in rows {
+                table.row([key.into(), value]);
+            }
+            for problem in &status.problems {
+                table.row(["problem".into(), problem.clone()]);
+            }
+            table
+        }
+        Answer::Endpoints(endpoints) => {
+            let mut table = Table::new(&["SLOT", "POD", "ADDRESSES", "INTERFACE", "MAC", "REVISION", "CONTAINER"]);
+            for endpoint in endpoints {
+                let record = &endpoint.record;
+                let pod = record.pod.as_ref().map_or("-".into(), |pod| format!("{}/{}", pod.namespace, pod.name));
+                table.row([
+                    endpoint.slot.to_string(),
+                    pod,
+                    list(&record.addresses),
+                    record.host_interface.clone(),
+                    record.mac.clone(),
+                    endpoint.revision.to_string(),
+                    record.container_id.chars().take(13).collect(),
+                ]);
+            }
+            table
+        }
+        Answer::Nodes(nodes) => {
+            let mut table = Table::new(&["NODE", "ADDRESSES", "POD CIDRS", "ROUTING"]);
+            for node in nodes {
+                table.row([node.name.clone(), list(&node.addresses), list(&node.pod_cidrs), node.routing.clone()]);
+            }
+            table
+        }
+        Answer::Flows(flows) => {
+            let mut table = Table::new(&[
+                "PROTO",
+                "SOURCE",
+                "DESTINATION",
+                "AS",
+                "FROM",
+                "TO",
+                "STATE",
+                "SENT",
+                "RECEIVED",
+                "IDLE",
+            ]);
+            for flow in flows {
+                table.row(flow_row(flow));
+            }
+            table
+        }
+        Answer::Counters(counters) => {
+            let mut table = Table::new(&["PROGRAM", "REASON", "KIND", "PACKETS"]);
+            for counter in counters {
+                let kind = if counter.drop { "drop" } else { "event" };
+                table.row([counter.hook.clone(), counter.reason.clone(), kind.into(), counter.packets.to_string()]);
+            }
+            table
+        }
+    }
+}
+
+fn end(address: IpAddr, port: u16) -> String {
+    match address {
+        IpAddr::V4(address) => format!("{address}:{port}"),
+        IpAddr::V6(address) => format!("[{address}]:{port}"),
+    }
+}
+
+fn flow_row(flow: &FlowStatus) -> [String; 10] {
+    let protocol = match flow.protocol {
+        1 => "icmp".into(),
+        6 => "tcp".into(),
+        17 => "udp".into(),
+        58 => "icmpv6".into(),
+        132 => "sctp".into(),
+        other => other.to_string(),
+    };
+    let translated = flow.translated_source.or(flow.translated_destination);
+    [
+        protocol,
+        end(flow.source, flow.source_port),
+        end(flow.destination, flow.destination_port),
+        translated.map_or("-".into(), |(address, port)| end(address, port)),
+        flow.scope.clone(),
+        flow.deliver.clone(),
+        if flow.established { "established" } else { "opening" }.into(),
+        format!("{} / {} B", flow.sent.0, flow.sent.1),
+        format!("{} / {} B", flow.received.0, flow.received.1),
+        format!("{} s", flow.idle_seconds),
+    ]
+}

@@ -34,17 +34,26 @@ const FLAGS: [&str; 6] = [
 /// # Errors
 /// Where a compiler is missing or fails.
 pub fn main(arguments: &Arguments) -> Result<ExitCode> {
+    let object = all(arguments.release)?;
+    println!("kernel programs: {}", object.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds everything; gives where the kernel programs are.
+///
+/// # Errors
+/// Where a compiler is missing or fails.
+pub fn all(release: bool) -> Result<PathBuf> {
     setup::ready()?;
     let object = object()?;
     say("Building the binaries");
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.arg("build").arg("--workspace").current_dir(root());
-    if arguments.release {
+    cargo.arg("build").arg("--workspace").env("SLUICE_BPF_OBJECT", &object).current_dir(root());
+    if release {
         cargo.arg("--release");
     }
     run(&mut cargo)?;
-    println!("kernel programs: {}", object.display());
-    Ok(ExitCode::SUCCESS)
+    Ok(object)
 }
 
 /// Builds the kernel programs; gives where they are.

@@ -1,6 +1,7 @@
 //! `cargo xtask`: everything that is done to this repository, one file for each command.
 
 mod build;
+mod demo;
 mod run;
 mod setup;
 mod test;
@@ -8,7 +9,7 @@ mod toolchain;
 
 use clap::{Parser, Subcommand};
 
-/// Setup, build and test of Sluice.
+/// Setup, build, demo and test of Sluice.
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -21,6 +22,8 @@ enum Command {
     Setup(setup::Arguments),
     /// Build the kernel programs and the binaries
     Build(build::Arguments),
+    /// Show a cluster on this machine, and who can talk to whom in it
+    Demo(demo::Arguments),
     /// Run the tests
     Test(test::Arguments),
 }
@@ -29,6 +32,7 @@ fn main() -> anyhow::Result<std::process::ExitCode> {
     match Arguments::parse().command {
         Command::Setup(arguments) => setup::main(&arguments),
         Command::Build(arguments) => build::main(&arguments),
+        Command::Demo(arguments) => demo::main(&arguments),
         Command::Test(arguments) => test::main(&arguments),
     }
 }

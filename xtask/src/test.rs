@@ -8,8 +8,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 
+use crate::build;
 use crate::run::{root, say};
-use crate::{build, setup};
 
 /// See the command's help.
 #[derive(clap::Args)]
@@ -28,6 +28,8 @@ enum Tier {
     Unit,
     /// Compiled programs and native build on the same packets
     Packet,
+    /// The real binaries between network namespaces
+    Node,
 }
 
 /// How many tests went how.
@@ -54,8 +56,7 @@ impl Score {
 /// Where the tests cannot be run at all; tests that fail are no error, but the exit code says so.
 pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     let tiers = if arguments.tiers.is_empty() { Tier::value_variants() } else { &arguments.tiers };
-    setup::ready()?;
-    let object = build::object()?;
+    let object = build::all(false)?;
     let mut total = Score::default();
     for tier in tiers {
         let started = Instant::now();
@@ -80,6 +81,7 @@ impl Tier {
             Self::Lint => "lint",
             Self::Unit => "unit",
             Self::Packet => "packet",
+            Self::Node => "node",
         }
     }
 
@@ -98,17 +100,19 @@ impl Tier {
                 }
                 Ok(score)
             }
-            Self::Unit => count(cargo().args(["test", "--workspace", "--exclude", "sluice-tests"])),
-            Self::Packet => {
-                ensure!(nix::unistd::geteuid().is_root(), "the packet tier loads programs: run it as root");
-                count(cargo().args(["test", "-p", "sluice-tests", "--test", "packet"]).env("SLUICE_BPF_OBJECT", object))
+            Self::Unit => count(cargo().args(["test", "--workspace", "--exclude", "sluice-tests"]), object),
+            Self::Packet | Self::Node => {
+                let name = self.name();
+                ensure!(nix::unistd::geteuid().is_root(), "the tier {name} loads programs: run it as root");
+                count(cargo().args(["test", "-p", "sluice-tests", "--test", name]), object)
             }
         }
     }
 }
 
 /// Runs tests and counts what they say of themselves. What says nothing and fails is one failure.
-fn count(command: &mut Command) -> Result<Score> {
+fn count(command: &mut Command, object: &std::path::Path) -> Result<Score> {
+    command.env("SLUICE_BPF_OBJECT", object);
     let mut child = command.arg("--no-fail-fast").stdout(Stdio::piped()).spawn().context("starting cargo")?;
     let mut score = Score::default();
     if let Some(stdout) = child.stdout.take() {

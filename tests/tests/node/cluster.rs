@@ -46,7 +46,9 @@ fn everybody_talks(plan: Plan) -> Result<()> {
         udp(&a.place, &lab.stranger, address, 4000)?;
     }
     for address in &c.addresses {
-        udp(&a.place, &c.place, *address, 4000)?;
+        // Its pieces may be too large for the overlay, of which each side learns by a datagram that is lost.
+        let large = || udp(&a.place, &c.place, *address, 4000);
+        large().or_else(|_| large()).or_else(|_| large())?;
         is_refused(&a.place, *address)?;
     }
     let own: IpAddr = "127.0.0.1".parse()?;
@@ -84,8 +86,6 @@ fn automatically_across_a_router() -> Result<()> {
 
 #[test]
 fn a_narrow_way_out_makes_pods_send_smaller_packets() -> Result<()> {
-    let lab = Lab::start(Plan { nodes: 1, routed: false, ..Plan::default() })?;
-    drop(lab);
     let lab = Lab::start(Plan { nodes: 2, routed: true, routing: "vxlan", stranger_mtu: 1400, ..Plan::default() })?;
     let a = lab.pod(1, "a")?;
     for address in lab.stranger_addresses() {

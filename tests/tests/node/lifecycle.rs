@@ -22,7 +22,7 @@ fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
 fn an_agent_that_dies_and_returns_loses_no_packet() -> Result<()> {
     let mut lab = Lab::start(Plan { routing: "vxlan", ..Plan::default() })?;
     let (a, b) = (lab.pod(1, "a")?, lab.pod(2, "b")?);
-    let near = lab.pod(1, "near")?;
+    let near = lab.pod(1, "c")?;
     let mut flows = Vec::new();
     for address in &b.addresses {
         flows.push(Steady::start(&a.place, &b.place, *address)?);
@@ -81,7 +81,7 @@ fn nodes_join_change_and_leave() -> Result<()> {
     let problems = || Ok::<_, anyhow::Error>(lab.nodes[0].status()?.problems);
     until("both problems are reported", || Ok(problems()?.len() == 2))?;
     let text = problems()?.join("\n");
-    assert!(text.contains("10.1.2.128/25") && text.contains("n3.yaml:8"), "{text}");
+    assert!(text.contains("10.1.2.128/25") && text.contains("n3.yaml:9"), "{text}");
     tcp(&a.place, &b.place, b.addresses[0], 100).context("the older node keeps its pods")?;
     fs::remove_file(&manifest)?;
     until("the problems are gone", || Ok(problems()?.is_empty()))?;

@@ -22,7 +22,8 @@ fn traces(lab: &Lab) -> Result<(usize, usize, usize)> {
         listing.filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b".")).count()
     };
     let state = node.directory.join("state/addresses");
-    Ok((links.matches(": sl").count(), count(&state), count(&node.directory.join("run/endpoints"))))
+    let pairs = links.matches(": sl").count() - links.matches(": sluice_vxlan").count();
+    Ok((pairs, count(&state), count(&node.directory.join("run/endpoints"))))
 }
 
 #[test]
@@ -121,7 +122,7 @@ fn bad_input_is_named() -> Result<()> {
         (add()?.with("CNI_COMMAND", "DANCE"), 4, "DANCE"),
         (add()?.with("CNI_ARGS", "nonsense"), 4, "nonsense"),
         (add()?.config("ipam", json!({ "type": "no-such" })), 7, "no-such"),
-        (add()?.config("ipam", json!({ "type": "sluice", "ranges": [[{ "subnet": "10.1.1.0" }]] })), 7, "subnet"),
+        (add()?.config("ipam", json!({ "type": "sluice", "ranges": [[{ "subnet": "10.1.1.0" }]] })), 7, "IP address"),
         (add()?.config("mtu", "large".into()), 7, "large"),
         (add()?.config("prevResult", json!({})), 7, "first plugin"),
         (add()?.config("runtimeConfig", json!({ "ips": ["10.9.9.9"] })), 102, "10.9.9.9"),
