@@ -1,7 +1,9 @@
 //! Doing what the datapath says.
 
 use aya_ebpf::bindings::{BPF_F_TUNINFO_IPV6, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh, bpf_tunnel_key};
-use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_type, bpf_skb_set_tunnel_key};
+use aya_ebpf::helpers::{
+    bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_type, bpf_skb_set_tunnel_key,
+};
 use aya_ebpf::programs::TcContext;
 use sluice_abi::{Hook, Reason, Routing, Slot};
 use sluice_datapath::{Family, MARK, MARK_MASK, Outcome, Tables};

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -115,6 +115,7 @@ pub fn is_refused(from: &Place, address: IpAddr) -> Result<()> {
 /// A steady exchange of datagrams, one each millisecond, that counts.
 pub struct Steady {
     stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
     client: JoinHandle<Result<(u64, u64)>>,
     server: JoinHandle<Result<()>>,
 }
@@ -143,6 +144,8 @@ impl Steady {
             Ok(())
         });
         let stopped = stop.clone();
+        let answered = Arc::new(AtomicU64::new(0));
+        let counter = answered.clone();
         let client = thread::spawn(move || {
             let (mut sent, mut received) = (0_u64, 0_u64);
             let mut next = Instant::now();
@@ -154,6 +157,7 @@ impl Steady {
                 while let Ok(length) = socket.recv(&mut buffer) {
                     if buffer[..length] == sent.to_ne_bytes() {
                         received += 1;
+                        counter.store(received, Ordering::Relaxed);
                         break;
                     }
                 }
@@ -162,7 +166,21 @@ impl Steady {
             }
             Ok((sent, received))
         });
-        Ok(Self { stop, client, server })
+        Ok(Self { stop, answered, client, server })
+    }
+
+    /// Waits until so many more were answered.
+    ///
+    /// # Errors
+    /// Where that takes too long.
+    pub fn goes_on(&self, more: u64) -> Result<()> {
+        let goal = self.answered.load(Ordering::Relaxed) + more;
+        let deadline = Instant::now() + 4 * PATIENCE;
+        while self.answered.load(Ordering::Relaxed) < goal {
+            ensure!(Instant::now() < deadline, "the steady flow has dried up");
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     /// Ends it; gives how many datagrams were sent, and how many answered.
