@@ -302,8 +302,16 @@ impl Kernel {
         }
         self.enforced.insert(name.to_owned(), Enforced { slot, record: record.clone() });
         self.unclaimed.remove(&slot.0);
-        self.programs.attach(Hook::FromPod, name)?;
-        self.programs.attach(Hook::ToPod, name)?;
+        // Side by side: each waits for a grace period of RCU, some 10 ms (kernel/bpf/tcx.c, Linux 6.18).
+        let programs = &self.programs;
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| programs.attach(Hook::ToPod, name));
+            programs.attach(Hook::FromPod, name)?;
+            match other.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })?;
         for address in &record.addresses {
             let entry = AddressEntry { kind: AddressKind::Endpoint, slot, identity: 0 };
             if self.known.get(&IpNet::from(*address)) != Some(&entry) {
