@@ -24,6 +24,17 @@ pub struct AddressEntry {
     pub identity: u32,
 }
 
+impl AddressEntry {
+    /// Of an address that no entry says anything of.
+    pub const UNKNOWN: Self = Self { kind: AddressKind::Outside, slot: Slot::NONE, identity: 0 };
+
+    /// The endpoint's slot, where it is one's address.
+    #[inline(always)]
+    pub fn endpoint(self) -> Option<Slot> {
+        if matches!(self.kind, AddressKind::Endpoint) { Some(self.slot) } else { None }
+    }
+}
+
 /// Where an address lives.
 #[repr(u32)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -115,6 +115,19 @@ impl Hook {
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; 5] = [Self::FromPod, Self::ToPod, Self::FromNet, Self::ToNet, Self::FromOverlay];
 
+    /// The hook of a number.
+    #[inline(always)]
+    pub const fn of(number: u32) -> Option<Self> {
+        match number {
+            0 => Some(Self::FromPod),
+            1 => Some(Self::ToPod),
+            2 => Some(Self::FromNet),
+            3 => Some(Self::ToNet),
+            4 => Some(Self::FromOverlay),
+            _ => None,
+        }
+    }
+
     /// Name of the program at this hook.
     pub const fn name(self) -> &'static str {
         match self {
@@ -130,6 +143,14 @@ impl Hook {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hooks_are_found_by_their_numbers() {
+        for hook in Hook::ALL {
+            assert_eq!(Hook::of(hook as u32), Some(hook));
+        }
+        assert_eq!(Hook::of(Hook::ALL.len() as u32), None);
+    }
 
     #[test]
     fn reasons_are_numbered_without_gaps_and_fit() {

@@ -14,6 +14,7 @@ mod ip;
 mod node;
 #[cfg(feature = "user")]
 mod pod;
+mod stage;
 
 pub use address::{AddressEntry, AddressKind, Prefix};
 pub use config::{Config, Features, TimeoutClass, Timeouts, Uplink};
@@ -22,6 +23,7 @@ pub use endpoint::{Endpoint, Mac, RevisionSlot, Slot, Stamp};
 pub use flow::{Deliver, Direction, Flow, FlowKey, Fragment, FragmentKey, Rewrites, Scope, Seen, Verdict};
 pub use ip::{IpAddress, Ipv4, Ipv6, Port, Protocol};
 pub use node::{Node, Routing};
+pub use stage::Stage;
 
 /// The version of all layouts in this crate: the pin directory of the maps carries it.
 pub const LAYOUT: u32 = 1;
@@ -56,7 +58,7 @@ pub mod maps {
     pub const CONFIG: &str = "config";
     /// Per-CPU array of `u64`, indexed by [`Reason::index`](crate::Reason::index).
     pub const COUNTERS: &str = "counters";
-    /// Program array: the slow path of each hook. Belongs to one generation of programs, see ARCHITECTURE.md.
+    /// Program array: the parts of the slow path, in the order of [`Stage::PROGRAMS`](crate::Stage::PROGRAMS). Belongs to one generation of programs, see ARCHITECTURE.md.
     pub const SLOW_PATHS: &str = "slow_paths";
 }
 

@@ -1,24 +1,14 @@
 //! ARP from pods (RFC 826): of their own address or not at all.
 
-use sluice_abi::{AddressKind, Endpoint, Ipv4, Mac, Reason};
+use sluice_abi::{Ipv4, Mac, Reason};
 
 use crate::outcome::Outcome;
 use crate::packet::{Packet, View};
 use crate::parse::ETHERNET;
-use crate::tables::{FamilyTables, Tables};
+use crate::tables::{Tables, endpoint_behind};
 
 /// Length of an ARP packet for IPv4 over Ethernet.
 const ARP: usize = 28;
-
-/// The endpoint that has an address, if it is the one behind this interface.
-#[inline(always)]
-fn own<T: Tables>(address: Ipv4, interface: u32, tables: &T) -> Option<&Endpoint> {
-    let entry = FamilyTables::<Ipv4>::address(tables, address)?;
-    if entry.kind != AddressKind::Endpoint {
-        return None;
-    }
-    tables.endpoint(entry.slot).filter(|endpoint| endpoint.interface == interface)
-}
 
 /// Judges ARP from a pod. What is genuine goes to the stack.
 #[inline(always)]
@@ -30,7 +20,7 @@ pub fn from_pod<P: Packet, T: Tables>(packet: &P, tables: &T) -> Outcome {
     let sender = Ipv4(arp.word::<14>());
     let claimed = if sender == Ipv4(0) { Ipv4(arp.word::<24>()) } else { sender };
     let genuine = |mac: Mac| ethernet.mac::<6, 10>() == mac && arp.mac::<8, 12>() == mac;
-    match own(claimed, packet.interface(), tables) {
+    match endpoint_behind(packet.interface(), claimed, tables) {
         Some(endpoint) if genuine(endpoint.mac) => Outcome::Pass,
         _ => Outcome::Drop(Reason::ForgedArp),
     }

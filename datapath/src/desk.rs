@@ -17,6 +17,10 @@ pub struct Desk<A: IpAddress> {
     pub(crate) quoted: Headers<A>,
     /// What is to be judged.
     pub(crate) case: Case<A>,
+    /// Where the packet was seen.
+    pub(crate) scope: Scope,
+    /// Whether it may open a flow.
+    pub(crate) may_open: bool,
 }
 
 /// A flow under judgement.
@@ -98,6 +102,8 @@ impl<A: Parse> Default for Desk<A> {
                 action: Action::of(&flow),
                 flow,
             },
+            scope: Scope::default(),
+            may_open: false,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The fast path of each hook: one lookup for a packet of a known flow.
 
-use sluice_abi::{Config, IpAddress, Ipv4, Ipv6, Port, Reason, Scope};
+use sluice_abi::{Config, IpAddress, Ipv4, Ipv6, Port, Reason, Scope, Stage};
 
 use crate::flows;
 use crate::outcome::{Family, Outcome};
@@ -25,7 +25,7 @@ pub fn from_pod<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Outcome {
 fn pod_flow<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(packet: &mut P, tables: &T, family: Family) -> Outcome {
     let headers = match simple::<A, P>(packet) {
         Simple::Yes(headers) => headers,
-        Simple::No => return Outcome::Slow(family),
+        Simple::No => return Outcome::Slow(Stage::Admit, family),
     };
     let mac = match packet.view::<ETHERNET>(0) {
         Some(ethernet) => ethernet.mac::<6, 10>(),
@@ -34,7 +34,7 @@ fn pod_flow<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(packet: &mut P, ta
     let key = flows::key(Scope::pod(packet.interface()), &headers);
     match flows::known(&key, &headers, Some(mac), tables) {
         Some(action) => flows::apply(packet, &headers, &action, tables),
-        None => Outcome::Slow(family),
+        None => Outcome::Slow(Stage::Admit, family),
     }
 }
 
@@ -58,10 +58,10 @@ fn stack_flow<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(packet: &mut P, 
             match flows::known(&key, &headers, None, tables) {
                 // It is on its way into the pod already.
                 Some(_) => Outcome::Pass,
-                None => Outcome::Slow(family),
+                None => Outcome::Slow(Stage::Admit, family),
             }
         }
-        Simple::No => Outcome::Slow(family),
+        Simple::No => Outcome::Slow(Stage::Admit, family),
     }
 }
 
@@ -79,7 +79,7 @@ pub fn from_net<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Outcome {
 fn net_flow<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(packet: &mut P, tables: &T, family: Family) -> Outcome {
     let headers = match simple::<A, P>(packet) {
         Simple::Yes(headers) => headers,
-        Simple::No => return Outcome::Slow(family),
+        Simple::No => return Outcome::Slow(Stage::Admit, family),
     };
     let Some(config) = tables.config() else { return Outcome::Pass };
     if is_own(headers.destination, config) && !may_be_masqueraded(headers.destination_port, config) {
@@ -88,7 +88,7 @@ fn net_flow<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(packet: &mut P, ta
     let key = flows::key(Scope::NET, &headers);
     match flows::known(&key, &headers, None, tables) {
         Some(action) => flows::apply(packet, &headers, &action, tables),
-        None => Outcome::Slow(family),
+        None => Outcome::Slow(Stage::Admit, family),
     }
 }
 
@@ -103,13 +103,13 @@ pub fn to_net<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Outcome {
     match parse::ether_type(packet) {
         Ok(Ipv4::ETHERTYPE) => match packet.view::<20>(ETHERNET) {
             Some(ip) if Ipv4(ip.word::<12>()) == config.ipv4 => Outcome::Pass,
-            _ => Outcome::Slow(Family::V4),
+            _ => Outcome::Slow(Stage::Admit, Family::V4),
         },
         Ok(Ipv6::ETHERTYPE) => match packet.view::<40>(ETHERNET) {
             Some(ip) if Ipv6([ip.word::<8>(), ip.word::<12>(), ip.word::<16>(), ip.word::<20>()]) == config.ipv6 => {
                 Outcome::Pass
             }
-            _ => Outcome::Slow(Family::V6),
+            _ => Outcome::Slow(Stage::Admit, Family::V6),
         },
         _ => Outcome::Pass,
     }
@@ -134,12 +134,12 @@ fn overlay_flow<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
 ) -> Outcome {
     let headers = match simple::<A, P>(packet) {
         Simple::Yes(headers) => headers,
-        Simple::No => return Outcome::Slow(family),
+        Simple::No => return Outcome::Slow(Stage::Admit, family),
     };
     let key = flows::key(Scope::OVERLAY, &headers);
     match flows::known(&key, &headers, None, tables) {
         Some(action) => flows::apply(packet, &headers, &action, tables),
-        None => Outcome::Slow(family),
+        None => Outcome::Slow(Stage::Admit, family),
     }
 }
 

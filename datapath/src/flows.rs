@@ -150,6 +150,12 @@ pub fn known<A: Parse, T: Tables + FamilyTables<A>>(
     }
 }
 
+/// Whether a packet is too large for its way: the stack fragments it or answers with an ICMP error, as the packet wants.
+#[inline(always)]
+pub fn is_too_large<A: Parse, P: Packet>(packet: &P, headers: &Headers<A>, action: &Action<A>) -> bool {
+    action.mtu != 0 && headers.length > u32::from(action.mtu) && !packet.is_segmented()
+}
+
 /// Does to a packet what its flow says.
 #[inline(always)]
 pub fn apply<A: Parse, P: Packet, T: Tables>(
@@ -158,8 +164,7 @@ pub fn apply<A: Parse, P: Packet, T: Tables>(
     action: &Action<A>,
     tables: &T,
 ) -> Outcome {
-    // The stack fragments it or answers with an ICMP error, as the packet wants.
-    if action.mtu != 0 && headers.length > u32::from(action.mtu) && !packet.is_segmented() {
+    if is_too_large(packet, headers, action) {
         return Outcome::Pass;
     }
     if action.rewrites != Rewrites::NONE

@@ -25,7 +25,7 @@ pub fn follow<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
     desk: &mut Desk<A>,
     tables: &T,
 ) -> Result<bool, Reason> {
-    let Desk { headers, quoted, case } = desk;
+    let Desk { headers, quoted, case, .. } = desk;
     quote(packet, headers, quoted)?;
     // It travels with the packets that answer the quoted one.
     case.key = FlowKey {
@@ -60,7 +60,7 @@ pub fn concerns<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
     desk: &mut Desk<A>,
     tables: &T,
 ) -> Result<bool, Reason> {
-    let Desk { headers, quoted, case } = desk;
+    let Desk { headers, quoted, case, .. } = desk;
     quote(packet, headers, quoted)?;
     case.key = flows::key(Scope::pod(interface), quoted);
     judge::related(hook, case, tables)

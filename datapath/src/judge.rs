@@ -28,14 +28,11 @@ fn judge_flow<A: Parse, T: Tables + FamilyTables<A>>(
     let to = tables.address(key.destination);
 
     if key.scope == Scope::HOST || key.scope == Scope::NET || key.scope == Scope::OVERLAY {
-        let Some(to) = to.filter(|to| to.kind == AddressKind::Endpoint) else { return Err(Reason::NoEndpoint) };
-        way::to_endpoint(to.slot, &mut plan.forward, tables)?;
+        way::to_endpoint(to.endpoint().ok_or(Reason::NoEndpoint)?, &mut plan.forward, tables)?;
         if key.scope == Scope::HOST {
             plan.back = Way::stack();
         } else {
-            let ours = from.is_some_and(|from| {
-                matches!(from.kind, AddressKind::Endpoint | AddressKind::LocalPods | AddressKind::Host)
-            });
+            let ours = matches!(from.kind, AddressKind::Endpoint | AddressKind::LocalPods | AddressKind::Host);
             if ours || key.source.is_multicast() || key.source.is_unspecified() {
                 return Err(Reason::MartianSource);
             }
@@ -43,13 +40,11 @@ fn judge_flow<A: Parse, T: Tables + FamilyTables<A>>(
             way::to(pod, key.destination, key.source, from, &mut plan.back, tables)?;
         }
     } else {
-        let Some(from) = from.filter(|from| from.kind == AddressKind::Endpoint) else {
-            return Err(Reason::ForgedSource);
-        };
+        let from = from.endpoint().ok_or(Reason::ForgedSource)?;
         if key.destination.is_multicast() {
             return Err(Reason::Multicast);
         }
-        way::to_endpoint(from.slot, &mut plan.back, tables)?;
+        way::to_endpoint(from, &mut plan.back, tables)?;
         if plan.back.interface != key.scope.0 {
             return Err(Reason::ForgedSource);
         }

@@ -4,7 +4,7 @@
 //! what is to be done with the packet comes back as an [`Outcome`]. The same source runs in the kernel, compiled to
 //! eBPF, and natively under tests.
 //!
-//! Each hook has a fast path ([`fast`]), which needs one lookup for a packet of a known flow, and a slow path
+//! Each hook has a fast path ([`fast`]), which needs one lookup for a packet of a known flow; they share a slow path
 //! ([`slow`]), which judges and writes flows. See ARCHITECTURE.md, "The path of a packet".
 #![no_std]
 #![forbid(unsafe_code)]

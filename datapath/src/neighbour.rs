@@ -4,7 +4,6 @@
 
 use sluice_abi::{Endpoint, Ipv6, Mac, Reason};
 
-use crate::outcome::Outcome;
 use crate::packet::{Packet, View};
 use crate::parse::{Headers, Parse};
 
@@ -20,22 +19,20 @@ pub fn from_pod<A: Parse, P: Packet>(
     kind: u8,
     endpoint: Option<&Endpoint>,
     mac: Mac,
-) -> Outcome {
+) -> Result<(), Reason> {
     if A::BITS == 32 {
-        return Outcome::Drop(Reason::ForgedNeighbour);
+        return Err(Reason::ForgedNeighbour);
     }
     match (kind, endpoint) {
-        (SOLICITATION, Some(endpoint)) if endpoint.mac == mac => Outcome::Pass,
-        (ADVERTISEMENT, Some(endpoint)) if endpoint.mac == mac && advertises(packet, headers, endpoint) => {
-            Outcome::Pass
-        }
+        (SOLICITATION, Some(endpoint)) if endpoint.mac == mac => Ok(()),
+        (ADVERTISEMENT, Some(endpoint)) if endpoint.mac == mac && advertises(packet, headers, endpoint) => Ok(()),
         // What a starting interface says to everybody.
         (SOLICITATION | ROUTER_SOLICITATION, None)
             if headers.source.is_link_local() || headers.source.is_unspecified() =>
         {
-            Outcome::Drop(Reason::Multicast)
+            Err(Reason::Multicast)
         }
-        _ => Outcome::Drop(Reason::ForgedNeighbour),
+        _ => Err(Reason::ForgedNeighbour),
     }
 }
 

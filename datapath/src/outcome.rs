@@ -1,6 +1,6 @@
 //! What is to be done with a packet.
 
-use sluice_abi::{Reason, Slot};
+use sluice_abi::{Reason, Slot, Stage};
 
 /// An address family.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,8 +18,8 @@ pub enum Outcome {
     Drop(Reason),
     /// Let it go on its way: up the stack on ingress, out of the device on egress.
     Pass,
-    /// Judge it: run the slow path of this hook for this family.
-    Slow(Family),
+    /// Look closer: run this part of the slow path for this family.
+    Slow(Stage, Family),
     /// Into the pod behind this host-side interface.
     Pod {
         /// Interface index of the host side.

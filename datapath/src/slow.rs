@@ -1,12 +1,14 @@
-//! The slow path of each hook: whatever is not a plain packet of a known flow.
+//! The slow path: whatever is not a plain packet of a known flow.
+//!
+//! It has three stages, each a program of its own (see [`Stage`]); what one leaves for the next lies on the [`Desk`].
 
-use sluice_abi::{AddressKind, Endpoint, Hook, Ipv4, Ipv6, Mac, Reason, Scope};
+use sluice_abi::{AddressKind, Endpoint, Hook, Ipv4, Ipv6, Mac, Reason, Rewrites, Scope, Stage};
 
 use crate::desk::Desk;
-use crate::outcome::Outcome;
+use crate::outcome::{Family, Outcome};
 use crate::packet::{Packet, View};
 use crate::parse::{self, ETHERNET, Headers, Message, Parse};
-use crate::tables::{FamilyTables, Tables};
+use crate::tables::{FamilyTables, Tables, endpoint_behind};
 use crate::{flows, fragment, icmp, judge, neighbour, rewrite};
 
 /// Lends a desk, and flattens the two ways to drop a packet.
@@ -22,43 +24,74 @@ fn at_desk<A: Parse, T: FamilyTables<A>>(
     }
 }
 
+/// Runs the stage that an [`Outcome::Slow`] asks for.
+pub fn run<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
+    stage: Stage,
+    hook: Hook,
+    packet: &mut P,
+    tables: &T,
+) -> Outcome {
+    match stage {
+        Stage::Admit => admit::<A, P, T>(hook, packet, tables),
+        Stage::Judge => judge::<A, P, T>(hook, packet, tables),
+        Stage::Relate => relate::<A, P, T>(hook, packet, tables),
+    }
+}
+
+/// Parses a packet and says whether it may come in at this hook; [`Stage::Judge`] or [`Stage::Relate`] follow.
+#[inline(always)]
+pub fn admit<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(hook: Hook, packet: &mut P, tables: &T) -> Outcome {
+    at_desk(tables, |desk: &mut Desk<A>| {
+        // Most of what the host itself sends is nobody's business, parsable or not.
+        if hook == Hook::ToNet {
+            match leaving(source::<A, P>(packet), tables)? {
+                Some(scope) => desk.scope = scope,
+                None => return Ok(Outcome::Pass),
+            }
+        }
+        let parsed = parse::packet(packet, &mut desk.headers);
+        let admission = match hook {
+            Hook::FromPod => parsed.and_then(|()| from_pod(packet, &desk.headers, tables))?,
+            Hook::ToPod => parsed.and_then(|()| to_pod(packet.interface(), &desk.headers, tables))?,
+            Hook::FromNet => from_net(parsed, packet, &desk.headers, tables)?,
+            Hook::ToNet => parsed.map(|()| Admission::May { open: true, scope: desk.scope })?,
+            Hook::FromOverlay => parsed.and_then(|()| from_overlay(packet, &desk.headers, tables))?,
+        };
+        match admission {
+            Admission::Pass => return Ok(Outcome::Pass),
+            Admission::May { open, scope } => {
+                desk.may_open = open;
+                desk.scope = scope;
+            }
+        }
+        let stage = if desk.headers.message == Message::IcmpError { Stage::Relate } else { Stage::Judge };
+        Ok(Outcome::Slow(stage, if A::BITS == 32 { Family::V4 } else { Family::V6 }))
+    })
+}
+
+/// What becomes of a packet that is in order.
+enum Admission {
+    /// It is none of ours.
+    Pass,
+    /// It belongs to a flow of this scope, and may open it or not.
+    May { open: bool, scope: Scope },
+}
+
 /// What a pod sends.
 #[inline(always)]
-pub fn from_pod<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(packet: &mut P, tables: &T) -> Outcome {
-    at_desk(tables, |desk| pod_packet::<A, P, T>(packet, desk, tables))
-}
-
-#[inline(always)]
-fn pod_packet<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
-    packet: &mut P,
-    desk: &mut Desk<A>,
+fn from_pod<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
+    packet: &P,
+    headers: &Headers<A>,
     tables: &T,
-) -> Result<Outcome, Reason> {
-    let headers = &mut desk.headers;
-    parse::packet(packet, headers)?;
+) -> Result<Admission, Reason> {
     let mac = packet.view::<ETHERNET>(0).ok_or(Reason::Truncated)?.mac::<6, 10>();
-    let endpoint = sender(headers, packet.interface(), tables);
+    let endpoint = endpoint_behind(packet.interface(), headers.source, tables);
     if let Message::Neighbour(kind) = headers.message {
-        return Ok(neighbour::from_pod(packet, headers, kind, endpoint, mac));
+        neighbour::from_pod(packet, headers, kind, endpoint, mac)?;
+        return Ok(Admission::Pass);
     }
     genuine(headers, endpoint, mac)?;
-    let scope = Scope::pod(packet.interface());
-    follow(Hook::FromPod, scope, true, packet, desk, tables)?;
-    Ok(flows::apply(packet, &desk.headers, &desk.case.action, tables))
-}
-
-/// The endpoint behind an interface, if a packet's source address is its own.
-#[inline(always)]
-fn sender<'a, A: Parse, T: Tables + FamilyTables<A>>(
-    headers: &Headers<A>,
-    interface: u32,
-    tables: &'a T,
-) -> Option<&'a Endpoint> {
-    let entry = tables.address(headers.source)?;
-    if entry.kind != AddressKind::Endpoint {
-        return None;
-    }
-    tables.endpoint(entry.slot).filter(|endpoint| endpoint.interface == interface)
+    Ok(Admission::May { open: true, scope: Scope::pod(packet.interface()) })
 }
 
 #[inline(always)]
@@ -76,95 +109,109 @@ fn genuine<A: Parse>(headers: &Headers<A>, endpoint: Option<&Endpoint>, mac: Mac
     }
 }
 
-/// Finds or, with `may_open`, opens the flow that the packet on the desk belongs to, and leaves there what is to be done.
-///
-/// # Errors
-/// Why the packet must be dropped: also [`Reason::NoFlow`] and, of errors, [`Reason::UnrelatedIcmp`].
+/// What the node's own stack sends to the pod behind an interface.
 #[inline(always)]
-fn follow<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
-    hook: Hook,
-    scope: Scope,
-    may_open: bool,
-    packet: &mut P,
-    desk: &mut Desk<A>,
+fn to_pod<A: Parse, T: Tables + FamilyTables<A>>(
+    interface: u32,
+    headers: &Headers<A>,
     tables: &T,
-) -> Result<(), Reason> {
-    if desk.headers.message == Message::IcmpError {
-        let known = icmp::follow(hook, scope, packet, desk, tables)?;
-        return if known { Ok(()) } else { Err(Reason::UnrelatedIcmp) };
-    }
-    let Desk { headers, case, .. } = desk;
-    fragment::follow(scope, headers, tables)?;
-    case.key = flows::key(scope, headers);
-    let known = judge::judge(hook, headers, may_open, case, tables)?;
-    if known { Ok(()) } else { Err(Reason::NoFlow) }
-}
-
-/// What the node's own stack sends to a pod.
-#[inline(always)]
-pub fn to_pod<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(packet: &mut P, tables: &T) -> Outcome {
-    at_desk(tables, |desk| stack_packet::<A, P, T>(packet, desk, tables))
-}
-
-#[inline(always)]
-fn stack_packet<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
-    packet: &mut P,
-    desk: &mut Desk<A>,
-    tables: &T,
-) -> Result<Outcome, Reason> {
-    let headers = &mut desk.headers;
-    parse::packet(packet, headers)?;
+) -> Result<Admission, Reason> {
     if let Message::Neighbour(_) = headers.message {
-        return Ok(Outcome::Pass);
+        return Ok(Admission::Pass);
     }
     if headers.destination.is_multicast() {
         return Err(Reason::Multicast);
     }
-    let entry = tables.address(headers.destination).filter(|entry| entry.kind == AddressKind::Endpoint);
-    let endpoint = entry.and_then(|entry| tables.endpoint(entry.slot));
-    if endpoint.is_none_or(|endpoint| endpoint.interface != packet.interface()) {
-        return Err(Reason::NoEndpoint);
-    }
-    if headers.message == Message::IcmpError {
-        let concerns = icmp::concerns(Hook::ToPod, packet.interface(), packet, desk, tables)?;
-        return if concerns { Ok(Outcome::Pass) } else { Err(Reason::UnrelatedIcmp) };
-    }
-    follow(Hook::ToPod, Scope::HOST, true, packet, desk, tables)?;
-    Ok(Outcome::Pass)
+    endpoint_behind(interface, headers.destination, tables).ok_or(Reason::NoEndpoint)?;
+    Ok(Admission::May { open: true, scope: Scope::HOST })
 }
 
 /// What comes in through an uplink.
 #[inline(always)]
-pub fn from_net<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(packet: &mut P, tables: &T) -> Outcome {
-    at_desk(tables, |desk| net_packet::<A, P, T>(packet, desk, tables))
+fn from_net<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
+    parsed: Result<(), Reason>,
+    packet: &P,
+    headers: &Headers<A>,
+    tables: &T,
+) -> Result<Admission, Reason> {
+    let destination = if parsed.is_ok() { Some(headers.destination) } else { destination::<A, P>(packet) };
+    let Some(destination) = destination else { return Ok(Admission::Pass) };
+    let open = match tables.address(destination).kind {
+        AddressKind::Endpoint => true,
+        AddressKind::LocalPods => return Err(parsed.err().unwrap_or(Reason::NoEndpoint)),
+        // An answer to a masqueraded flow, or the node's own.
+        AddressKind::Host => false,
+        AddressKind::Outside | AddressKind::Unmasqueraded | AddressKind::RemotePods | AddressKind::Node => {
+            return Ok(Admission::Pass);
+        }
+    };
+    match parsed {
+        Ok(()) => Ok(Admission::May { open, scope: Scope::NET }),
+        // The stack knows better what is wrong with a packet that is its own.
+        Err(_) if !open => Ok(Admission::Pass),
+        Err(reason) => Err(reason),
+    }
 }
 
+/// What leaves through an uplink and has not been judged: the node's own packets, `None`, and those of pods that came
+/// through the stack because they were too large for their way.
 #[inline(always)]
-fn net_packet<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
-    packet: &mut P,
-    desk: &mut Desk<A>,
-    tables: &T,
-) -> Result<Outcome, Reason> {
-    if let Err(reason) = parse::packet(packet, &mut desk.headers) {
-        // The stack knows better what is wrong with a packet that is its own.
-        let dropped = concerns_pods(destination::<A, P>(packet), tables);
-        return if dropped { Err(reason) } else { Ok(Outcome::Pass) };
+fn leaving<A: Parse, T: Tables + FamilyTables<A>>(source: Option<A>, tables: &T) -> Result<Option<Scope>, Reason> {
+    let Some(source) = source else { return Ok(None) };
+    let entry = tables.address(source);
+    match entry.kind {
+        AddressKind::Endpoint => {
+            let endpoint = tables.endpoint(entry.slot).ok_or(Reason::NoEndpoint)?;
+            Ok(Some(Scope::pod(endpoint.interface)))
+        }
+        AddressKind::LocalPods => Err(Reason::NoEndpoint),
+        AddressKind::Outside
+        | AddressKind::Unmasqueraded
+        | AddressKind::Host
+        | AddressKind::RemotePods
+        | AddressKind::Node => Ok(None),
     }
-    let pods = match tables.address(desk.headers.destination).map(|entry| entry.kind) {
-        Some(AddressKind::Endpoint) => true,
-        Some(AddressKind::LocalPods) => return Err(Reason::NoEndpoint),
-        // An answer to a masqueraded flow, or the node's own.
-        Some(AddressKind::Host) => false,
-        Some(AddressKind::Outside | AddressKind::Unmasqueraded | AddressKind::RemotePods | AddressKind::Node)
-        | None => return Ok(Outcome::Pass),
+}
+
+/// What comes in through the overlay.
+#[inline(always)]
+fn from_overlay<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
+    packet: &P,
+    headers: &Headers<A>,
+    tables: &T,
+) -> Result<Admission, Reason> {
+    // Who sends through the tunnel must be the node that the source address belongs to.
+    let remote = match packet.tunnel_remote() {
+        Some((words, false)) => FamilyTables::<Ipv4>::address(tables, Ipv4(words[0])),
+        Some((words, true)) => FamilyTables::<Ipv6>::address(tables, Ipv6(words)),
+        None => return Err(Reason::UnknownTunnel),
     };
-    match follow(Hook::FromNet, Scope::NET, pods, packet, desk, tables) {
-        Ok(()) => Ok(flows::apply(packet, &desk.headers, &desk.case.action, tables)),
-        // The node's own errors quote no flow, and the stack collects its own fragments.
-        Err(
-            Reason::NoFlow | Reason::UnrelatedIcmp | Reason::Truncated | Reason::Malformed | Reason::OrphanFragment,
-        ) if !pods => Ok(Outcome::Pass),
-        Err(reason) => Err(reason),
+    let source = tables.address(headers.source);
+    let theirs = remote.kind == AddressKind::Node
+        && matches!(source.kind, AddressKind::RemotePods | AddressKind::Node)
+        && source.slot == remote.slot;
+    if !theirs {
+        return Err(Reason::UnknownTunnel);
+    }
+    match tables.address(headers.destination).kind {
+        AddressKind::Endpoint => Ok(Admission::May { open: true, scope: Scope::OVERLAY }),
+        AddressKind::Host => Ok(Admission::Pass),
+        AddressKind::LocalPods => Err(Reason::NoEndpoint),
+        AddressKind::Outside | AddressKind::Unmasqueraded | AddressKind::RemotePods | AddressKind::Node => {
+            Err(Reason::NoRoute)
+        }
+    }
+}
+
+/// The source of a packet that need not be parsed further.
+#[inline(always)]
+fn source<A: Parse, P: Packet>(packet: &P) -> Option<A> {
+    if A::BITS == 32 {
+        let ip = packet.view::<20>(ETHERNET)?;
+        Some(A::from_words([ip.word::<12>(), 0, 0, 0]))
+    } else {
+        let ip = packet.view::<40>(ETHERNET)?;
+        Some(A::from_words([ip.word::<8>(), ip.word::<12>(), ip.word::<16>(), ip.word::<20>()]))
     }
 }
 
@@ -180,87 +227,69 @@ fn destination<A: Parse, P: Packet>(packet: &P) -> Option<A> {
     }
 }
 
+/// Finds or opens the flow of the packet on the desk, and does to the packet what the flow says.
 #[inline(always)]
-fn concerns_pods<A: Parse, T: FamilyTables<A>>(address: Option<A>, tables: &T) -> bool {
-    address
-        .and_then(|address| tables.address(address))
-        .is_some_and(|entry| matches!(entry.kind, AddressKind::Endpoint | AddressKind::LocalPods))
-}
-
-/// What leaves through an uplink and has not been judged: the node's own packets, and those of pods that came through the
-/// stack because they were too large for their way.
-#[inline(always)]
-pub fn to_net<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(packet: &mut P, tables: &T) -> Outcome {
-    at_desk(tables, |desk| leaving_packet::<A, P, T>(packet, desk, tables))
-}
-
-#[inline(always)]
-fn leaving_packet<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
-    packet: &mut P,
-    desk: &mut Desk<A>,
-    tables: &T,
-) -> Result<Outcome, Reason> {
-    let source = source::<A, P>(packet);
-    let slot = match source.and_then(|source| tables.address(source)) {
-        Some(entry) if entry.kind == AddressKind::Endpoint => entry.slot,
-        Some(entry) if entry.kind == AddressKind::LocalPods => return Err(Reason::NoEndpoint),
-        _ => return Ok(Outcome::Pass),
-    };
-    let interface = tables.endpoint(slot).map(|endpoint| endpoint.interface).ok_or(Reason::NoEndpoint)?;
-    let scope = Scope::pod(interface);
-    parse::packet(packet, &mut desk.headers)?;
-    follow(Hook::ToNet, scope, true, packet, desk, tables)?;
-    rewrite::translate(packet, &desk.headers, &desk.case.action)?;
-    Ok(Outcome::Pass)
-}
-
-/// The source of a packet that need not be parsed further.
-#[inline(always)]
-fn source<A: Parse, P: Packet>(packet: &P) -> Option<A> {
-    if A::BITS == 32 {
-        let ip = packet.view::<20>(ETHERNET)?;
-        Some(A::from_words([ip.word::<12>(), 0, 0, 0]))
-    } else {
-        let ip = packet.view::<40>(ETHERNET)?;
-        Some(A::from_words([ip.word::<8>(), ip.word::<12>(), ip.word::<16>(), ip.word::<20>()]))
-    }
-}
-
-/// What comes in through the overlay.
-#[inline(always)]
-pub fn from_overlay<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(packet: &mut P, tables: &T) -> Outcome {
-    at_desk(tables, |desk| overlay_packet::<A, P, T>(packet, desk, tables))
-}
-
-#[inline(always)]
-fn overlay_packet<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
-    packet: &mut P,
-    desk: &mut Desk<A>,
-    tables: &T,
-) -> Result<Outcome, Reason> {
-    let headers = &mut desk.headers;
-    parse::packet(packet, headers)?;
-    // Who sends through the tunnel must be the node that the source address belongs to.
-    let remote = match packet.tunnel_remote() {
-        Some((words, false)) => FamilyTables::<Ipv4>::address(tables, Ipv4(words[0])),
-        Some((words, true)) => FamilyTables::<Ipv6>::address(tables, Ipv6(words)),
-        None => None,
-    };
-    let remote = remote.filter(|remote| remote.kind == AddressKind::Node).ok_or(Reason::UnknownTunnel)?;
-    let theirs = tables.address(headers.source).is_some_and(|source| {
-        matches!(source.kind, AddressKind::RemotePods | AddressKind::Node) && source.slot == remote.slot
-    });
-    if !theirs {
-        return Err(Reason::UnknownTunnel);
-    }
-    match tables.address(headers.destination).map(|entry| entry.kind) {
-        Some(AddressKind::Endpoint) => {
-            follow(Hook::FromOverlay, Scope::OVERLAY, true, packet, desk, tables)?;
-            Ok(flows::apply(packet, &desk.headers, &desk.case.action, tables))
+pub fn judge<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(hook: Hook, packet: &mut P, tables: &T) -> Outcome {
+    at_desk(tables, |desk: &mut Desk<A>| {
+        let Desk { headers, case, scope, may_open, .. } = desk;
+        let known = fragment::follow(*scope, headers, tables).and_then(|()| {
+            case.key = flows::key(*scope, headers);
+            judge::judge(hook, headers, *may_open, case, tables)
+        });
+        match known {
+            Ok(true) => {}
+            Ok(false) => return unknown(hook, *may_open, Reason::NoFlow),
+            Err(reason) => return unknown(hook, *may_open, reason),
         }
-        Some(AddressKind::Host) => Ok(Outcome::Pass),
-        Some(AddressKind::LocalPods) => Err(Reason::NoEndpoint),
-        Some(AddressKind::Outside | AddressKind::Unmasqueraded | AddressKind::RemotePods | AddressKind::Node)
-        | None => Err(Reason::NoRoute),
+        let action = &case.action;
+        // What is on its way out is cut up behind this hook, where it is too large.
+        if hook != Hook::ToNet && flows::is_too_large(packet, headers, action) {
+            return Ok(Outcome::Pass);
+        }
+        if hook != Hook::ToPod && action.rewrites != Rewrites::NONE {
+            rewrite::translate(packet, headers, action)?;
+        }
+        Ok(deliver(hook, desk, tables))
+    })
+}
+
+/// Finds the flow that the ICMP error on the desk is about, and translates the error with it.
+#[inline(always)]
+pub fn relate<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(hook: Hook, packet: &mut P, tables: &T) -> Outcome {
+    at_desk(tables, |desk: &mut Desk<A>| {
+        let related = if hook == Hook::ToPod {
+            icmp::concerns(hook, packet.interface(), packet, desk, tables)
+        } else {
+            icmp::follow(hook, desk.scope, packet, desk, tables)
+        };
+        match related {
+            Ok(true) => Ok(deliver(hook, desk, tables)),
+            Ok(false) => unknown(hook, desk.may_open, Reason::UnrelatedIcmp),
+            Err(reason) => unknown(hook, desk.may_open, reason),
+        }
+    })
+}
+
+/// Where a packet goes that its flow lets pass.
+#[inline(always)]
+fn deliver<A: Parse, T: Tables>(hook: Hook, desk: &Desk<A>, tables: &T) -> Outcome {
+    match hook {
+        Hook::FromPod | Hook::FromNet | Hook::FromOverlay => flows::deliver(&desk.case.action, tables),
+        // It is on its way already.
+        Hook::ToPod | Hook::ToNet => Outcome::Pass,
+    }
+}
+
+/// What becomes of a packet that no flow is found for.
+#[inline(always)]
+fn unknown(hook: Hook, may_open: bool, reason: Reason) -> Result<Outcome, Reason> {
+    match reason {
+        // The node's own errors quote no flow, and the stack collects its own fragments.
+        Reason::NoFlow | Reason::UnrelatedIcmp | Reason::Truncated | Reason::Malformed | Reason::OrphanFragment
+            if hook == Hook::FromNet && !may_open =>
+        {
+            Ok(Outcome::Pass)
+        }
+        _ => Err(reason),
     }
 }

@@ -47,8 +47,8 @@ pub trait FamilyTables<A: IpAddress> {
     fn insert(&self, table: Table, key: &FlowKey<A>, flow: &Flow<A>, how: Insert) -> bool;
     /// Removes a flow, if there is one.
     fn remove(&self, table: Table, key: &FlowKey<A>);
-    /// What is known of an address. One lookup.
-    fn address(&self, address: A) -> Option<AddressEntry>;
+    /// What is known of an address; [`AddressEntry::UNKNOWN`] where that is nothing. One lookup.
+    fn address(&self, address: A) -> AddressEntry;
     /// What the first fragment of a datagram carried. One lookup.
     fn fragment(&self, key: &FragmentKey<A>) -> Option<Fragment>;
     /// Remembers a first fragment.
@@ -57,6 +57,17 @@ pub trait FamilyTables<A: IpAddress> {
     fn desk<R>(&self, use_it: impl FnOnce(&mut Desk<A>) -> R) -> Option<R>;
     /// Asks the node's routing table, for a packet that came in through `interface`.
     fn route(&self, interface: u32, source: A, destination: A) -> Route<A>;
+}
+
+/// The endpoint that has an address, if it is the one behind this interface.
+#[inline(always)]
+pub(crate) fn endpoint_behind<A: IpAddress, T: Tables + FamilyTables<A>>(
+    interface: u32,
+    address: A,
+    tables: &T,
+) -> Option<&Endpoint> {
+    let slot = tables.address(address).endpoint()?;
+    tables.endpoint(slot).filter(|endpoint| endpoint.interface == interface)
 }
 
 /// All tables.

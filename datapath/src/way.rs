@@ -79,11 +79,11 @@ pub fn to<A: Parse, T: Tables + FamilyTables<A>>(
     interface: u32,
     source: A,
     destination: A,
-    entry: Option<AddressEntry>,
+    entry: AddressEntry,
     way: &mut Way<A>,
     tables: &T,
 ) -> Result<(), Reason> {
-    let (kind, slot) = entry.map_or((AddressKind::Outside, Slot::NONE), |entry| (entry.kind, entry.slot));
+    let AddressEntry { kind, slot, .. } = entry;
     let routes = stamp(RevisionSlot::ROUTES, tables);
     *way = Way { stamp: routes, ..Way::stack() };
     match kind {

@@ -21,9 +21,13 @@ pub fn act(context: &TcContext, hook: Hook, outcome: Outcome) -> i32 {
     match outcome {
         Outcome::Pass => TC_ACT_UNSPEC,
         Outcome::Drop(reason) => drop(context, hook, reason),
-        Outcome::Slow(family) => {
-            // SAFETY: the array holds programs of this generation only.
-            unsafe { SLOW_PATHS.tail_call(context, slow_path(hook, family)) };
+        Outcome::Slow(stage, family) => {
+            // SAFETY: the context is the program's own, and the array holds programs of this generation only. Volatile,
+            // because the verifier takes only stores of the whole field.
+            unsafe {
+                (&raw mut (*context.skb.skb).cb[0]).write_volatile(hook as u32);
+                SLOW_PATHS.tail_call(context, stage.index(family == Family::V6));
+            }
             drop(context, hook, Reason::NoSlowPath)
         }
         // SAFETY: helpers that take no memory of ours.
@@ -43,14 +47,11 @@ pub fn act(context: &TcContext, hook: Hook, outcome: Outcome) -> i32 {
     }
 }
 
-/// Where the slow path of a hook stands in `slow_paths`.
+/// The hook at which a packet came into the slow path.
 #[inline(always)]
-fn slow_path(hook: Hook, family: Family) -> u32 {
-    hook as u32 * 2
-        + match family {
-            Family::V4 => 0,
-            Family::V6 => 1,
-        }
+pub fn hook(context: &TcContext) -> Option<Hook> {
+    // SAFETY: the context is the program's own.
+    Hook::of(unsafe { (&raw const (*context.skb.skb).cb[0]).read_volatile() })
 }
 
 #[inline(always)]

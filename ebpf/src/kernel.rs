@@ -89,8 +89,8 @@ macro_rules! family {
             }
 
             #[inline(always)]
-            fn address(&self, address: $address) -> Option<AddressEntry> {
-                maps::$addresses.get(&Key::new(<$address>::BITS, address)).copied()
+            fn address(&self, address: $address) -> AddressEntry {
+                maps::$addresses.get(&Key::new(<$address>::BITS, address)).copied().unwrap_or(AddressEntry::UNKNOWN)
             }
 
             #[inline(always)]

@@ -1,7 +1,7 @@
 //! The kernel programs: each lends `sluice-datapath` a real packet and the real maps, and does what it says.
 //!
-//! A hook's program is its fast path. Whatever that does not know goes on, by tail call, to the slow path of the same
-//! hook and of the packet's family.
+//! A hook's program is its fast path. Whatever that does not know goes on, by tail calls, to the stages of the slow path
+//! for the packet's family, which all hooks share: the control buffer tells them which hook it is.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
@@ -11,6 +11,7 @@ mod kernel;
 mod maps;
 mod skb;
 
+use aya_ebpf::bindings::TC_ACT_SHOT;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use sluice_abi::{Hook, Ipv4, Ipv6};
@@ -25,7 +26,7 @@ const FAST_BYTES: u32 = 14 + 40 + 20;
 const SLOW_BYTES: u32 = 512;
 
 macro_rules! hook {
-    ($hook:expr, $program:ident, $slow4:ident, $slow6:ident) => {
+    ($hook:expr, $program:ident) => {
         #[classifier]
         pub fn $program(context: TcContext) -> i32 {
             if matches!($hook, Hook::FromOverlay) {
@@ -35,28 +36,34 @@ macro_rules! hook {
             let outcome = fast::$program(&mut skb, &Kernel::new(&context));
             act::act(&context, $hook, outcome)
         }
+    };
+}
 
-        #[classifier]
-        pub fn $slow4(context: TcContext) -> i32 {
-            let mut skb = Skb::new(&context, SLOW_BYTES);
-            let outcome = slow::$program::<Ipv4, _, _>(&mut skb, &Kernel::new(&context));
-            act::act(&context, $hook, outcome)
-        }
+hook!(Hook::FromPod, from_pod);
+hook!(Hook::ToPod, to_pod);
+hook!(Hook::FromNet, from_net);
+hook!(Hook::ToNet, to_net);
+hook!(Hook::FromOverlay, from_overlay);
 
+macro_rules! stage {
+    ($stage:ident, $bytes:expr, $program:ident, $address:ty) => {
         #[classifier]
-        pub fn $slow6(context: TcContext) -> i32 {
-            let mut skb = Skb::new(&context, SLOW_BYTES);
-            let outcome = slow::$program::<Ipv6, _, _>(&mut skb, &Kernel::new(&context));
-            act::act(&context, $hook, outcome)
+        pub fn $program(context: TcContext) -> i32 {
+            // Only the programs of hooks call, and they leave a number.
+            let Some(hook) = act::hook(&context) else { return TC_ACT_SHOT };
+            let mut skb = Skb::new(&context, $bytes);
+            let outcome = slow::$stage::<$address, _, _>(hook, &mut skb, &Kernel::new(&context));
+            act::act(&context, hook, outcome)
         }
     };
 }
 
-hook!(Hook::FromPod, from_pod, slow_from_pod_4, slow_from_pod_6);
-hook!(Hook::ToPod, to_pod, slow_to_pod_4, slow_to_pod_6);
-hook!(Hook::FromNet, from_net, slow_from_net_4, slow_from_net_6);
-hook!(Hook::ToNet, to_net, slow_to_net_4, slow_to_net_6);
-hook!(Hook::FromOverlay, from_overlay, slow_from_overlay_4, slow_from_overlay_6);
+stage!(admit, SLOW_BYTES, admit_4, Ipv4);
+stage!(admit, SLOW_BYTES, admit_6, Ipv6);
+stage!(judge, 0, judge_4, Ipv4);
+stage!(judge, 0, judge_6, Ipv6);
+stage!(relate, SLOW_BYTES, relate_4, Ipv4);
+stage!(relate, SLOW_BYTES, relate_6, Ipv6);
 
 /// Returns the time that flows are stamped with, so that the agent can read it (by a test run).
 #[classifier]

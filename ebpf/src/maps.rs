@@ -48,4 +48,4 @@ pub static DESK4: PerCpuArray<Desk<Ipv4>, 1> = PerCpuArray::new();
 #[btf_map(name = "desk6")]
 pub static DESK6: PerCpuArray<Desk<Ipv6>, 1> = PerCpuArray::new();
 #[btf_map(name = "slow_paths")]
-pub static SLOW_PATHS: ProgramArray<16> = ProgramArray::new();
+pub static SLOW_PATHS: ProgramArray<8> = ProgramArray::new();

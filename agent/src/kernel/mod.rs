@@ -302,16 +302,8 @@ impl Kernel {
         }
         self.enforced.insert(name.to_owned(), Enforced { slot, record: record.clone() });
         self.unclaimed.remove(&slot.0);
-        // Side by side: each waits for a grace period of RCU, some 10 ms (kernel/bpf/tcx.c, Linux 6.18).
-        let programs = &self.programs;
-        std::thread::scope(|scope| {
-            let other = scope.spawn(|| programs.attach(Hook::ToPod, name));
-            programs.attach(Hook::FromPod, name)?;
-            match other.join() {
-                Ok(result) => result,
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        })?;
+        self.programs.attach(Hook::FromPod, name)?;
+        self.programs.attach(Hook::ToPod, name)?;
         for address in &record.addresses {
             let entry = AddressEntry { kind: AddressKind::Endpoint, slot, identity: 0 };
             if self.known.get(&IpNet::from(*address)) != Some(&entry) {
@@ -474,7 +466,8 @@ impl Kernel {
         let mut removed = Vec::new();
         let Ok(versions) = fs::read_dir(bpf_dir) else { return Ok(removed) };
         for version in versions.flatten().map(|entry| entry.path()) {
-            // Links first: no packet is to meet a program whose tables are gone.
+            // Links and filters first: no packet is to meet a program whose tables are gone.
+            programs::detach_all(&version.join("links"));
             for part in ["links", "programs", "maps"] {
                 let directory = version.join(part);
                 if directory.exists() {

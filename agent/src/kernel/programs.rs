@@ -5,18 +5,21 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{MapData, ProgramArray};
 use aya::programs::links::{FdLink, LinkOrder, PinnedLink};
-use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, qdisc_add_clsact, qdisc_detach_program};
+use aya::programs::tc::{
+    NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact, qdisc_detach_program,
+};
 use aya::programs::{SchedClassifier, TcAttachType};
 use aya::util::KernelVersion;
 use aya::{Btf, EbpfLoader};
-use sluice_abi::{Hook, maps};
+use sluice_abi::{Hook, Stage, maps};
 
 use super::error::{Doing, KernelError};
 use super::layout::{Expected, Pins};
 use super::object;
 
-/// Priority of our filters where they are attached by clsact.
+/// Priority and handle of our filters: what they are known by, and replaced under.
 const PRIORITY: u16 = 0x51;
+const HANDLE: TcHandle = TcHandle::new(0, 1);
 
 /// The programs that are in force.
 pub struct Programs {
@@ -31,9 +34,19 @@ fn attach_type(hook: Hook) -> TcAttachType {
     }
 }
 
-/// TCX is there from Linux 6.6 on.
-fn has_tcx() -> bool {
-    KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
+/// Whether a hook is at the devices of pods.
+fn is_pods(hook: Hook) -> bool {
+    match hook {
+        Hook::FromPod | Hook::ToPod => true,
+        Hook::FromNet | Hook::ToNet | Hook::FromOverlay => false,
+    }
+}
+
+/// Whether a hook's program is attached by a TCX link (Linux 6.6), which nobody else can take away, rather than as a
+/// filter of clsact. Pods' are not: each link made or ended waits for a grace period of RCU with the lock of all network
+/// devices held (`tcx_entry_sync`, include/net/tcx.h), some 10 ms, where a filter waits for an expedited one.
+fn by_link(hook: Hook) -> bool {
+    !is_pods(hook) && KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
 }
 
 impl Programs {
@@ -75,14 +88,10 @@ impl Programs {
             source: "the object has none".into(),
         })?;
         let mut array = ProgramArray::try_from(array).doing(|| "filling the array of slow paths".into())?;
-        for hook in Hook::ALL {
-            for (family, digit) in ["4", "6"].into_iter().enumerate() {
-                let name = format!("slow_{}_{digit}", hook.name());
-                let program = open(&fresh.join(&name))?;
-                let fd = program.fd().doing(|| format!("taking {name} into the array of slow paths"))?;
-                let index = hook as u32 * 2 + family as u32;
-                array.set(index, fd, 0).doing(|| format!("taking {name} into the array of slow paths"))?;
-            }
+        for (index, name) in (0..).zip(Stage::PROGRAMS) {
+            let program = open(&fresh.join(name))?;
+            let fd = program.fd().doing(|| format!("taking {name} into the array of slow paths"))?;
+            array.set(index, fd, 0).doing(|| format!("taking {name} into the array of slow paths"))?;
         }
         // It lives as long as its programs: emptied when the last descriptor or pin goes, however many programs use it.
         let path = fresh.join(maps::SLOW_PATHS);
@@ -114,63 +123,75 @@ impl Programs {
         Ok(())
     }
 
-    /// Has a hook's program see the packets of a device, in place of one of another generation.
+    /// Has a hook's program see the packets of a device, in place of one of another generation and without a packet
+    /// between.
     ///
     /// # Errors
     /// Where the kernel refuses.
     pub fn attach(&self, hook: Hook, device: &str) -> Result<(), KernelError> {
-        let action = || format!("attaching {} to {device}", hook.name());
         let mut program = self.open(hook.name())?;
-        if !has_tcx() {
-            return attach_by_clsact(&mut program, hook, device);
-        }
         let path = self.link(hook, device);
-        if path.exists() {
-            match replace(&mut program, &path) {
-                Ok(()) => return Ok(()),
-                // Of a device that had the same name and is gone.
-                Err(error) => {
-                    tracing::debug!(%error, link = %path.display(), "link is dead, attaching anew");
-                    fs::remove_file(&path).doing(|| format!("unpinning {}", path.display()))?;
+        if by_link(hook) {
+            if path.exists() {
+                match replace(&mut program, &path) {
+                    Ok(()) => return Ok(()),
+                    // Of a device that had the same name and is gone.
+                    Err(error) => tracing::debug!(%error, link = %path.display(), "link is dead, attaching anew"),
                 }
             }
+            unpin(&path)?;
+            let action = || format!("attaching {} to {device}", hook.name());
+            let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+            let id = program.attach_with_options(device, attach_type(hook), options).doing(action)?;
+            let link: FdLink = program.take_link(id).doing(action)?.try_into().doing(action)?;
+            link.pin(&path).doing(|| format!("pinning {}", path.display()))?;
+        } else {
+            filter(&mut program, hook, device)?;
+            // Filters cannot be pinned: the program's pin tells the next agent where it has been attached.
+            unpin(&path)?;
+            program.pin(&path).doing(|| format!("pinning {}", path.display()))?;
         }
-        let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-        let id = program.attach_with_options(device, attach_type(hook), options).doing(action)?;
-        let link: FdLink = program.take_link(id).doing(action)?.try_into().doing(action)?;
-        link.pin(&path).doing(|| format!("pinning {}", path.display()))?;
         Ok(())
     }
 
-    /// Takes a hook's program off a device, which may be gone.
+    /// Takes a hook's program off a device, which may be gone. Off a pod's it never comes: a pod that is not known is
+    /// not heard.
     ///
     /// # Errors
     /// Where the pin cannot be removed.
     pub fn detach(&self, hook: Hook, device: &str) -> Result<(), KernelError> {
-        if !has_tcx() {
+        if !by_link(hook) && !is_pods(hook) {
             // Gone with the device, or never there.
             let _ = qdisc_detach_program(device, attach_type(hook), hook.name());
-            return Ok(());
         }
-        let path = self.link(hook, device);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(error).doing(|| format!("unpinning {}", path.display()))
-            }
-            _ => Ok(()),
-        }
+        unpin(&self.link(hook, device))
     }
 
-    /// The devices that a hook's program is attached to, as far as links tell.
+    /// The devices that a hook's program has been attached to.
     pub fn attached(&self, hook: Hook) -> Vec<String> {
-        let prefix = format!("{}-", hook.name());
-        let Ok(listing) = fs::read_dir(self.pins.links()) else { return Vec::new() };
-        let names = listing.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-        names.filter_map(|name| name.strip_prefix(&prefix).map(decode)).collect()
+        attached(&self.pins.links(), hook)
     }
 
     fn link(&self, hook: Hook, device: &str) -> PathBuf {
         self.pins.links().join(format!("{}-{}", hook.name(), encode(device)))
+    }
+}
+
+/// The devices that pins say a hook's program has been attached to.
+fn attached(links: &Path, hook: Hook) -> Vec<String> {
+    let prefix = format!("{}-", hook.name());
+    let Ok(listing) = fs::read_dir(links) else { return Vec::new() };
+    let names = listing.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter_map(|name| name.strip_prefix(&prefix).map(decode)).collect()
+}
+
+/// Takes all filters off the devices that they have been attached to, as far as those are still there. (Links go with
+/// their pins.)
+pub fn detach_all(links: &Path) {
+    for hook in Hook::ALL.into_iter().filter(|hook| !by_link(*hook)) {
+        for device in attached(links, hook) {
+            let _ = qdisc_detach_program(&device, attach_type(hook), hook.name());
+        }
     }
 }
 
@@ -198,17 +219,33 @@ fn replace(program: &mut SchedClassifier, path: &Path) -> Result<(), KernelError
     Ok(())
 }
 
-/// Before 6.6. Between removing the old filter and adding the new one packets go by unseen; see README, "Limits".
-fn attach_by_clsact(program: &mut SchedClassifier, hook: Hook, device: &str) -> Result<(), KernelError> {
-    let action = || format!("attaching {} to {device}", hook.name());
-    // There already, as a rule; where not for another reason, attaching fails and says so.
+/// Attaches a program as a filter of the device's clsact, atomically in place of another of ours.
+fn filter(program: &mut SchedClassifier, hook: Hook, device: &str) -> Result<(), KernelError> {
+    let action = || format!("attaching {} to {device} as a filter", hook.name());
+    let side = attach_type(hook);
+    // There already, where we or others have filters; where not for another reason, attaching fails and says so.
     let _ = qdisc_add_clsact(device);
-    let _ = qdisc_detach_program(device, attach_type(hook), hook.name());
-    let options = TcAttachOptions::Netlink(NlOptions { priority: PRIORITY, ..NlOptions::default() });
-    let id = program.attach_with_options(device, attach_type(hook), options).doing(action)?;
+    let options = NlOptions { priority: PRIORITY, handle: HANDLE, ..NlOptions::default() };
+    let id = match program.attach_with_options(device, side, TcAttachOptions::Netlink(options)) {
+        Ok(id) => id,
+        // There is one under this handle: most likely ours.
+        Err(_) => {
+            let ours = SchedClassifierLink::attached(device, side, PRIORITY, HANDLE, None).doing(action)?;
+            program.attach_to_link(ours).doing(action)?
+        }
+    };
     // Dropped, it would be detached.
     std::mem::forget(program.take_link(id).doing(action)?);
     Ok(())
+}
+
+fn unpin(path: &Path) -> Result<(), KernelError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).doing(|| format!("unpinning {}", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn remove(directory: &Path) -> Result<(), KernelError> {

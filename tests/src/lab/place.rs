@@ -21,7 +21,11 @@ pub struct Place {
 /// # Errors
 /// Where it cannot be run or fails.
 pub fn ip(arguments: &str) -> Result<()> {
-    let output = Command::new("ip").args(arguments.split_whitespace()).output().context("running ip")?;
+    run_ip(Command::new("ip"), arguments)
+}
+
+fn run_ip(mut ip: Command, arguments: &str) -> Result<()> {
+    let output = ip.args(arguments.split_whitespace()).output().context("running ip")?;
     ensure!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(())
 }
@@ -49,7 +53,8 @@ impl Place {
     /// # Errors
     /// As [`ip`].
     pub fn ip(&self, arguments: &str) -> Result<()> {
-        ip(&format!("-n {} {arguments}", self.name))
+        // Not by `ip -n`, which mounts a /sys of its own: that fails where / is no mount point, as in a chroot.
+        run_ip(self.command("ip"), arguments).with_context(|| format!("in {}", self.name))
     }
 
     /// A command that runs there; it sees the same mounts as everybody.

@@ -185,7 +185,7 @@ impl Both {
             Outcome::Pod { interface } => (Verdict::Pod(interface), Returned::Redirect, false),
             Outcome::Neighbour { next_hop, .. } => (Verdict::Neighbour(next_hop), Returned::Redirect, true),
             Outcome::Overlay { node, .. } => (Verdict::Overlay(node.0), Returned::Redirect, true),
-            Outcome::Slow(_) => anyhow::bail!("the slow path asked for itself"),
+            Outcome::Slow(..) => anyhow::bail!("the slow path asked for itself"),
         };
         ensure!(returned == expected, "native says {outcome:?}, the kernel {returned:?}");
         ensure!(

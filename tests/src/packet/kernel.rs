@@ -8,7 +8,7 @@ use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, ProgramArray};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
 use aya::{Btf, Ebpf, EbpfLoader, Pod};
-use sluice_abi::{AddressEntry, COUNTERS, Config, Endpoint, Flow, FlowKey, Hook, Ipv4, Ipv6, Node, Uplink, maps};
+use sluice_abi::{AddressEntry, COUNTERS, Config, Endpoint, Flow, FlowKey, Ipv4, Ipv6, Node, Stage, Uplink, maps};
 
 use super::native::Bytes;
 
@@ -69,12 +69,9 @@ impl Kernel {
             program(&mut ebpf, name)?.load().with_context(|| format!("loading the program {name}"))?;
         }
         let mut slow = ProgramArray::try_from(ebpf.take_map(maps::SLOW_PATHS).context("no slow_paths")?)?;
-        for hook in Hook::ALL {
-            for (family, suffix) in ["4", "6"].iter().enumerate() {
-                let name = format!("slow_{}_{suffix}", hook.name());
-                let fd = program(&mut ebpf, &name)?.fd()?.try_clone()?;
-                slow.set(hook as u32 * 2 + family as u32, &fd, 0)?;
-            }
+        for (index, name) in (0..).zip(Stage::PROGRAMS) {
+            let fd = program(&mut ebpf, name)?.fd()?.try_clone()?;
+            slow.set(index, &fd, 0)?;
         }
         Ok(Self { ebpf, _slow_paths: slow })
     }

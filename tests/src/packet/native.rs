@@ -7,6 +7,7 @@ use sluice_abi::{
     AddressEntry, COUNTERS, Config, Endpoint, Flow, FlowKey, Fragment, FragmentKey, Hook, IpAddress, Ipv4, Ipv6, Node,
     Reason, RevisionSlot, Slot, Uplink,
 };
+use sluice_datapath::parse::Parse;
 use sluice_datapath::{Checksum, Desk, Family, FamilyTables, Insert, Outcome, Packet, Route, Table, Tables, View};
 use sluice_datapath::{fast, slow};
 
@@ -123,18 +124,21 @@ pub struct FamilyMaps<A: IpAddress> {
     pub flows: RefCell<HashMap<FlowKey<A>, Flow<A>>>,
     /// First fragments.
     pub fragments: RefCell<HashMap<FragmentKey<A>, Fragment>>,
+    /// What stages leave for one another, and packets for the next.
+    desk: RefCell<Desk<A>>,
     /// Who has an address, by (length, prefix).
     pub addresses: BTreeMap<(u32, [u32; 4]), AddressEntry>,
     /// What the routing table says.
     pub route: fn(A) -> Option<A>,
 }
 
-impl<A: IpAddress> FamilyMaps<A> {
+impl<A: Parse> FamilyMaps<A> {
     fn new(route: fn(A) -> Option<A>) -> Self {
         Self {
             openings: RefCell::default(),
             flows: RefCell::default(),
             fragments: RefCell::default(),
+            desk: RefCell::default(),
             addresses: BTreeMap::new(),
             route,
         }
@@ -203,26 +207,19 @@ impl Native {
 
     /// Runs a packet through a hook, fast path and slow.
     pub fn run(&self, hook: Hook, packet: &mut Bytes) -> Outcome {
-        let outcome = match hook {
+        let mut outcome = match hook {
             Hook::FromPod => fast::from_pod(packet, self),
             Hook::ToPod => fast::to_pod(packet, self),
             Hook::FromNet => fast::from_net(packet, self),
             Hook::ToNet => fast::to_net(packet, self),
             Hook::FromOverlay => fast::from_overlay(packet, self),
         };
-        let outcome = match (hook, outcome) {
-            (Hook::FromPod, Outcome::Slow(Family::V4)) => slow::from_pod::<Ipv4, _, _>(packet, self),
-            (Hook::FromPod, Outcome::Slow(Family::V6)) => slow::from_pod::<Ipv6, _, _>(packet, self),
-            (Hook::ToPod, Outcome::Slow(Family::V4)) => slow::to_pod::<Ipv4, _, _>(packet, self),
-            (Hook::ToPod, Outcome::Slow(Family::V6)) => slow::to_pod::<Ipv6, _, _>(packet, self),
-            (Hook::FromNet, Outcome::Slow(Family::V4)) => slow::from_net::<Ipv4, _, _>(packet, self),
-            (Hook::FromNet, Outcome::Slow(Family::V6)) => slow::from_net::<Ipv6, _, _>(packet, self),
-            (Hook::ToNet, Outcome::Slow(Family::V4)) => slow::to_net::<Ipv4, _, _>(packet, self),
-            (Hook::ToNet, Outcome::Slow(Family::V6)) => slow::to_net::<Ipv6, _, _>(packet, self),
-            (Hook::FromOverlay, Outcome::Slow(Family::V4)) => slow::from_overlay::<Ipv4, _, _>(packet, self),
-            (Hook::FromOverlay, Outcome::Slow(Family::V6)) => slow::from_overlay::<Ipv6, _, _>(packet, self),
-            (_, outcome) => outcome,
-        };
+        while let Outcome::Slow(stage, family) = outcome {
+            outcome = match family {
+                Family::V4 => slow::run::<Ipv4, _, _>(stage, hook, packet, self),
+                Family::V6 => slow::run::<Ipv6, _, _>(stage, hook, packet, self),
+            };
+        }
         if let Outcome::Drop(reason) = outcome {
             self.count(hook, reason);
         }
@@ -259,8 +256,8 @@ macro_rules! family {
                 self.$maps.table(table).borrow_mut().remove(key);
             }
 
-            fn address(&self, address: $address) -> Option<AddressEntry> {
-                self.$maps.longest(address)
+            fn address(&self, address: $address) -> AddressEntry {
+                self.$maps.longest(address).unwrap_or(AddressEntry::UNKNOWN)
             }
 
             fn fragment(&self, key: &FragmentKey<$address>) -> Option<Fragment> {
@@ -272,7 +269,7 @@ macro_rules! family {
             }
 
             fn desk<R>(&self, use_it: impl FnOnce(&mut Desk<$address>) -> R) -> Option<R> {
-                Some(use_it(&mut Desk::default()))
+                Some(use_it(&mut self.$maps.desk.borrow_mut()))
             }
 
             fn route(&self, _: u32, _: $address, destination: $address) -> Route<$address> {

@@ -1,0 +1,25 @@
+//! The parts of the slow path.
+
+/// A part of the slow path. Each is a program of its own for each family, so that the verifier follows it once, whatever
+/// led to it; what one leaves for the next lies on the desk.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// Whether a packet may come in here at all, and which flow it is of.
+    Admit = 0,
+    /// What policy says of its flow, where it goes, and what is done with it.
+    Judge = 1,
+    /// The same for an ICMP error, by the packet that it quotes.
+    Relate = 2,
+}
+
+impl Stage {
+    /// Names of the programs, in the order of `slow_paths`: each stage for IPv4, then for IPv6.
+    pub const PROGRAMS: [&str; 6] = ["admit_4", "admit_6", "judge_4", "judge_6", "relate_4", "relate_6"];
+
+    /// Where a stage's program for a family stands in `slow_paths`.
+    #[inline(always)]
+    pub const fn index(self, is_ipv6: bool) -> u32 {
+        self as u32 * 2 + is_ipv6 as u32
+    }
+}
