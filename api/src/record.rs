@@ -87,9 +87,10 @@ impl Records {
         let temporary = self.directory.join(format!(".{}.{}", record.host_interface, std::process::id()));
         let write = || {
             fs::create_dir_all(&self.directory)?;
+            let mut bytes = serde_json::to_vec(record)?;
+            bytes.push(b'\n');
             let mut file = fs::File::create(&temporary)?;
-            serde_json::to_writer(&mut file, record)?;
-            file.write_all(b"\n")?;
+            file.write_all(&bytes)?;
             file.sync_all()?;
             fs::rename(&temporary, &path)
         };

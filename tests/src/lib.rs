@@ -1,4 +1,5 @@
 //! What the suites that need a kernel stand on.
 
+pub mod bench;
 pub mod lab;
 pub mod packet;

@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything that is done to this repository, one file for each command.
 
+mod bench;
 mod build;
 mod demo;
 mod run;
@@ -26,6 +27,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Run the tests
     Test(test::Arguments),
+    /// Measure
+    Bench(bench::Arguments),
 }
 
 fn main() -> anyhow::Result<std::process::ExitCode> {
@@ -34,5 +37,6 @@ fn main() -> anyhow::Result<std::process::ExitCode> {
         Command::Build(arguments) => build::main(&arguments),
         Command::Demo(arguments) => demo::main(&arguments),
         Command::Test(arguments) => test::main(&arguments),
+        Command::Bench(arguments) => bench::main(&arguments),
     }
 }

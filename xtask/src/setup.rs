@@ -99,7 +99,11 @@ fn is_debian() -> bool {
     Path::new("/usr/bin/dpkg-query").exists()
 }
 
-fn install(packages: &[&str]) -> Result<()> {
+/// Installs those Debian packages that are missing.
+///
+/// # Errors
+/// Where that is not possible, with what a person can do.
+pub fn install(packages: &[&str]) -> Result<()> {
     let packages = lacking(packages);
     if packages.is_empty() {
         return Ok(());

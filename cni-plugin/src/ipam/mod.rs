@@ -59,14 +59,14 @@ impl<'a> Ipam<'a> {
                 Some(address) => store.take(address, &owner).map(|()| address),
                 None => store.take_next(pool, &owner),
             };
-            match result {
-                Ok(address) => taken.push(address),
-                Err(error) => {
-                    for address in taken {
-                        store.give_back(address, &owner)?;
-                    }
-                    return Err(error);
+            let settled = result
+                .map(|address| taken.push(address))
+                .and_then(|()| if taken.len() == pools.len() { store.settle() } else { Ok(()) });
+            if let Err(error) = settled {
+                for address in taken {
+                    store.give_back(address, &owner)?;
                 }
+                return Err(error);
             }
         }
         Ok(taken)

@@ -96,8 +96,7 @@ impl Store {
             file.write_all(&serde_json::to_vec(owner)?)?;
             file.sync_all()?;
             fs::hard_link(&aside, &path)?;
-            fs::remove_file(&aside)?;
-            File::open(&self.directory)?.sync_all()
+            fs::remove_file(&aside)
         };
         match write() {
             Ok(()) => Ok(true),
@@ -112,7 +111,16 @@ impl Store {
         }
     }
 
-    /// Takes this address.
+    /// Has the disk keep the names of what was taken. Their contents are kept already.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn settle(&self) -> Result<(), CniError> {
+        let directory = File::open(&self.directory).and_then(|directory| directory.sync_all());
+        directory.map_err(failed("settling", &self.directory))
+    }
+
+    /// Takes this address. It is for good once the store is [settled](Store::settle).
     ///
     /// # Errors
     /// [`Code::AddressUnavailable`] where somebody has it.
@@ -124,7 +132,7 @@ impl Store {
         Err(CniError::new(Code::AddressUnavailable, format!("the requested address {address} is in use by {other}")))
     }
 
-    /// Takes the next address of a pool.
+    /// Takes the next address of a pool. It is for good once the store is [settled](Store::settle).
     ///
     /// # Errors
     /// [`Code::Exhausted`] where all are in use.

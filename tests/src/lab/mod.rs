@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::{Result, ensure};
 
 pub use node::Node;
-pub use place::{Place, ip};
+pub use place::{Place, ip, spawn_in};
 pub use pod::{Call, Pod};
 
 /// Where labs keep their files, one directory each.

@@ -94,7 +94,7 @@ impl Node {
             .arg("--source")
             .arg(format!("file:{}", manifests.display()))
             .arg("--bpf-dir")
-            .arg(bpf_dir(&self.lab).join(&self.name))
+            .arg(self.bpf_dir())
             .arg("--run-dir")
             .arg(self.directory.join("run"))
             .arg("--state-dir")
@@ -103,6 +103,11 @@ impl Node {
             .arg(self.directory.join("cni"))
             .args(more);
         command
+    }
+
+    /// Where its programs and tables are pinned.
+    pub fn bpf_dir(&self) -> PathBuf {
+        bpf_dir(&self.lab).join(&self.name)
     }
 
     /// Starts the agent.

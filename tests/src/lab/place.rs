@@ -1,8 +1,8 @@
 //! Network namespaces.
 
 use std::fs::{self, File};
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use sluice_netlink::within;
@@ -28,6 +28,15 @@ fn run_ip(mut ip: Command, arguments: &str) -> Result<()> {
     let output = ip.args(arguments.split_whitespace()).output().context("running ip")?;
     ensure!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(())
+}
+
+/// Starts a command in a namespace, without another program in between.
+///
+/// # Errors
+/// Where the namespace cannot be entered, or the command not started.
+pub fn spawn_in(namespace: &Path, command: &mut Command) -> Result<Child> {
+    let file = File::open(namespace).with_context(|| format!("opening the namespace {}", namespace.display()))?;
+    Ok(within(&file, || command.spawn()).with_context(|| format!("entering {}", namespace.display()))??)
 }
 
 impl Place {

@@ -4,13 +4,13 @@ use std::fs;
 use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::node::{Node, binary};
-use super::place::Place;
+use super::place::{Place, spawn_in};
 
 /// A call of the plugin: what a runtime would do.
 #[derive(Clone, Debug)]
@@ -61,15 +61,13 @@ impl Call {
     /// Where it cannot be started.
     pub fn spawn(&self) -> Result<std::process::Child> {
         let input = self.config.to_string();
-        let mut child = std::process::Command::new("nsenter")
-            .arg(format!("--net={}", self.node.display()))
-            .arg(binary("sluice"))
+        let mut command = Command::new(binary("sluice"));
+        command
             .envs(self.variables.iter().map(|(name, value)| (name.as_str(), value.as_str())))
             .current_dir(&self.directory)
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("starting the plugin")?;
+            .stdout(Stdio::piped());
+        let mut child = spawn_in(&self.node, &mut command).context("starting the plugin")?;
         if let Some(mut stdin) = child.stdin.take() {
             // One that fails early does not read it.
             let _ = stdin.write_all(input.as_bytes());

@@ -178,7 +178,7 @@ impl Both {
         let (mut ours, mut theirs) = (packet.clone(), packet);
         self.native.now.set(self.kernel.now()?);
         let outcome = self.native.run(hook, &mut ours);
-        let (returned, _) = self.kernel.run(hook.name(), &mut theirs, 1)?;
+        let returned = self.kernel.run(hook.name(), &mut theirs)?;
         let (verdict, expected, marked) = match outcome {
             Outcome::Drop(reason) => (Verdict::Drop(reason), Returned::Drop, false),
             Outcome::Pass => (Verdict::Pass, Returned::Pass, false),

@@ -185,11 +185,28 @@ impl Kernel {
         (0..COUNTERS).map(|index| self.counter(index)).collect()
     }
 
-    /// Runs a packet through a program, `repeat` times; gives what it did and ns per run.
+    /// Runs a packet through a program.
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub fn run(&mut self, name: &str, packet: &mut Bytes, repeat: u32) -> Result<(Returned, u64)> {
+    pub fn run(&mut self, name: &str, packet: &mut Bytes) -> Result<Returned> {
+        match self.test_run(name, packet, 1)?.0 {
+            UNSPEC => Ok(Returned::Pass),
+            SHOT => Ok(Returned::Drop),
+            REDIRECT => Ok(Returned::Redirect),
+            other => anyhow::bail!("{name} returned {other}"),
+        }
+    }
+
+    /// Runs a packet through a program, `repeat` times; gives ns for each.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn time(&mut self, name: &str, packet: &Bytes, repeat: u32) -> Result<u64> {
+        Ok(self.test_run(name, &mut packet.clone(), repeat)?.1)
+    }
+
+    fn test_run(&mut self, name: &str, packet: &mut Bytes, repeat: u32) -> Result<(u32, u64)> {
         let mut context = [0; CONTEXT];
         let mut set = |at: usize, value: u32| context[at..at + 4].copy_from_slice(&value.to_ne_bytes());
         set(MARK, packet.mark);
@@ -212,13 +229,7 @@ impl Kernel {
         data.truncate(result.data_size_out as usize);
         packet.data = data;
         packet.mark = u32::from_ne_bytes([answer[MARK], answer[MARK + 1], answer[MARK + 2], answer[MARK + 3]]);
-        let returned = match result.return_value {
-            UNSPEC => Returned::Pass,
-            SHOT => Returned::Drop,
-            REDIRECT => Returned::Redirect,
-            other => anyhow::bail!("{name} returned {other}"),
-        };
-        Ok((returned, result.duration.as_nanos() as u64))
+        Ok((result.return_value, result.duration.as_nanos() as u64))
     }
 
     /// The programs' clock, jiffies.

@@ -187,6 +187,8 @@ pub struct Native {
     pub counters: RefCell<Vec<u64>>,
     /// The time, jiffies.
     pub now: Cell<u32>,
+    /// Lookups and writes so far in hashes and tries; reads of arrays are not counted.
+    pub lookups: Cell<u32>,
 }
 
 impl Native {
@@ -202,7 +204,12 @@ impl Native {
             uplink: (0, Uplink::default()),
             counters: RefCell::new(vec![0; COUNTERS as usize]),
             now: Cell::new(0),
+            lookups: Cell::new(0),
         }
+    }
+
+    fn looked_up(&self) {
+        self.lookups.set(self.lookups.get() + 1);
     }
 
     /// Runs a packet through a hook, fast path and slow.
@@ -236,6 +243,7 @@ macro_rules! family {
                 key: &FlowKey<$address>,
                 use_it: impl FnOnce(&mut Flow<$address>) -> R,
             ) -> Option<R> {
+                self.looked_up();
                 // Used outside the table, as the programs do: they may write other entries meanwhile.
                 let mut flow = *self.$maps.table(table).borrow().get(key)?;
                 let result = use_it(&mut flow);
@@ -244,6 +252,7 @@ macro_rules! family {
             }
 
             fn insert(&self, table: Table, key: &FlowKey<$address>, flow: &Flow<$address>, how: Insert) -> bool {
+                self.looked_up();
                 let mut table = self.$maps.table(table).borrow_mut();
                 if how == Insert::New && table.contains_key(key) {
                     return false;
@@ -257,10 +266,12 @@ macro_rules! family {
             }
 
             fn address(&self, address: $address) -> AddressEntry {
+                self.looked_up();
                 self.$maps.longest(address).unwrap_or(AddressEntry::UNKNOWN)
             }
 
             fn fragment(&self, key: &FragmentKey<$address>) -> Option<Fragment> {
+                self.looked_up();
                 self.$maps.fragments.borrow().get(key).copied()
             }
 
@@ -303,6 +314,7 @@ impl Tables for Native {
     }
 
     fn uplink(&self, interface: u32) -> Option<&Uplink> {
+        self.looked_up();
         (self.uplink.0 == interface).then_some(&self.uplink.1)
     }
 

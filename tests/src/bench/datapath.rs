@@ -1,0 +1,156 @@
+//! What the programs cost: `BPF_PROG_TEST_RUN`, over a program that only returns; lookups are counted by the native build
+//! of the same source.
+
+use anyhow::{Result, ensure};
+use sluice_abi::{Hook, Reason};
+
+use super::report::{Row, Target};
+use crate::packet::addresses::{NATIVE_POD, OVERLAY_POD, POD_A, POD_B, Pair};
+use crate::packet::{Both, Bytes, Ip, Recipe, Transport, Verdict, mac, reversed};
+
+/// Packets of a run, and runs: the best of them counts.
+const PACKETS: u32 = 200_000;
+const RUNS: usize = 7;
+
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+
+struct Case {
+    name: &'static str,
+    hook: Hook,
+    /// From the pod, node or host that the hook sees packets of.
+    from: Pair,
+    to: Pair,
+    sender: [u8; 6],
+    interface: fn(&Both) -> u32,
+    /// Where answers are seen, if they are.
+    answers: Option<(Hook, fn(&Both) -> u32, [u8; 6])>,
+}
+
+const CASES: [Case; 5] = [
+    Case {
+        name: "from_pod.same_node",
+        hook: Hook::FromPod,
+        from: POD_A,
+        to: POD_B,
+        sender: mac(0xa),
+        interface: |both| both.scene.pod_a,
+        answers: Some((Hook::FromPod, |both| both.scene.pod_b, mac(0xb))),
+    },
+    Case {
+        name: "from_pod.native",
+        hook: Hook::FromPod,
+        from: POD_A,
+        to: NATIVE_POD,
+        sender: mac(0xa),
+        interface: |both| both.scene.pod_a,
+        answers: Some((Hook::FromNet, |both| both.scene.uplink, mac(1))),
+    },
+    Case {
+        name: "from_pod.overlay",
+        hook: Hook::FromPod,
+        from: POD_A,
+        to: OVERLAY_POD,
+        sender: mac(0xa),
+        interface: |both| both.scene.pod_a,
+        answers: None,
+    },
+    Case {
+        name: "from_net.native",
+        hook: Hook::FromNet,
+        from: NATIVE_POD,
+        to: POD_A,
+        sender: mac(1),
+        interface: |both| both.scene.uplink,
+        answers: Some((Hook::FromPod, |both| both.scene.pod_a, mac(0xa))),
+    },
+    Case {
+        name: "to_pod.host",
+        hook: Hook::ToPod,
+        from: crate::packet::addresses::NODE,
+        to: POD_A,
+        sender: mac(2),
+        interface: |both| both.scene.pod_a,
+        answers: Some((Hook::FromPod, |both| both.scene.pod_a, mac(0xa))),
+    },
+];
+
+/// Measures all programs.
+///
+/// # Errors
+/// Where the kernel refuses, or a packet goes where it should not.
+pub fn run() -> Result<Vec<Row>> {
+    let mut both = Both::set()?;
+    let empty = best(&mut both, "clock", &Bytes { data: vec![0; 64], interface: 0, segmented: false, mark: 0 })?;
+    let mut rows = vec![Row::new("empty_program", empty, "ns", Target::None)];
+    for case in &CASES {
+        for (family, ip) in
+            ["v4", "v6"].into_iter().zip([Ip::v4(case.from.0, case.to.0), Ip::v6(case.from.1, case.to.1)])
+        {
+            both.clear()?;
+            let recipe = |transport| Recipe { mac: case.sender, ip: ip.clone(), transport, payload: 64 }.build();
+            let interface = (case.interface)(&both);
+            // Opened, answered, and so established.
+            let packet = recipe(Transport::Udp(4000, 53));
+            let ran = both.run(case.hook, interface, &packet)?;
+            ensure!(!matches!(ran.verdict, Verdict::Drop(_)), "{}: {:?}", case.name, ran.verdict);
+            if let Some((hook, answering, mac)) = &case.answers {
+                let mut answer = reversed(&packet, 0);
+                answer[6..12].copy_from_slice(mac);
+                both.run(*hook, answering(&both), &answer)?;
+            }
+            let lookups = lookups(&both, case.hook, interface, &packet);
+            let bytes = |data| Bytes { data, interface, segmented: false, mark: 0 };
+            let fast = best(&mut both, case.hook.name(), &bytes(packet))?;
+            // A connection that is asked for and ended by the same packet: each finds the last one dead, removes it, is
+            // judged and opens another.
+            let first = recipe(Transport::Tcp(4001, 80, SYN | RST));
+            both.run(case.hook, interface, &first)?;
+            let slow_lookups = self::lookups(&both, case.hook, interface, &first);
+            let slow = best(&mut both, case.hook.name(), &bytes(first))?;
+            let id = |what: &str| format!("{what}.{}.{family}", case.name);
+            let target = if case.name == "from_pod.same_node" { Target::AtMost(60.0) } else { Target::None };
+            rows.push(Row::new(&id("ns_established"), fast - empty, "ns", target));
+            let target = if case.answers.is_some() { Target::AtMost(1.0) } else { Target::None };
+            rows.push(Row::new(&id("lookups_established"), lookups, "hash", target));
+            rows.push(Row::new(&id("ns_first_and_end"), slow - empty, "ns", Target::None));
+            rows.push(Row::new(&id("lookups_first_and_end"), slow_lookups, "hash", Target::None));
+        }
+    }
+    // The numbers by their plain names: the packet of an established flow that leaves a pod.
+    for id in ["ns_established", "lookups_established"] {
+        let of = |family: &str| rows.iter().find(|row| row.id == format!("{id}.from_pod.same_node.{family}")).cloned();
+        if let Some(row) = of("v4") {
+            rows.push(Row { id: id.into(), ..row });
+        }
+    }
+    let host = Recipe {
+        mac: mac(2),
+        ip: Ip::v4(crate::packet::addresses::NODE.0, crate::packet::addresses::OUTSIDE.0),
+        transport: Transport::Udp(4000, 53),
+        payload: 64,
+    };
+    let bytes = Bytes { data: host.build(), interface: both.scene.uplink, segmented: false, mark: 0 };
+    let own = best(&mut both, Hook::ToNet.name(), &bytes)? - empty;
+    rows.push(Row::new("ns_established.to_net.host.v4", own, "ns", Target::None));
+    Ok(rows)
+}
+
+/// Lookups in hashes and tries that the native build makes for a packet.
+fn lookups(both: &Both, hook: Hook, interface: u32, packet: &[u8]) -> f64 {
+    let before = both.native.lookups.get();
+    let mut bytes = Bytes { data: packet.to_vec(), interface, segmented: false, mark: 0 };
+    let dropped = both.native.counters.borrow()[Reason::NoSlowPath.index(hook) as usize];
+    both.native.run(hook, &mut bytes);
+    debug_assert_eq!(dropped, both.native.counters.borrow()[Reason::NoSlowPath.index(hook) as usize]);
+    f64::from(both.native.lookups.get() - before)
+}
+
+/// ns for each packet, in the best of some runs.
+fn best(both: &mut Both, program: &str, packet: &Bytes) -> Result<f64> {
+    let mut runs = Vec::new();
+    for _ in 0..RUNS {
+        runs.push(both.kernel.time(program, packet, PACKETS)? as f64);
+    }
+    Ok(runs.into_iter().fold(f64::INFINITY, f64::min))
+}

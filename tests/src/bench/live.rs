@@ -1,0 +1,100 @@
+//! What all programs that a packet meets cost together, under traffic between real pods.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use sluice_abi::{Hook, Stage};
+
+use super::report::{Row, Target};
+use crate::lab::{Families, Lab, Place, Plan};
+
+/// Datagrams of a flow.
+const DATAGRAMS: u64 = 300_000;
+const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
+
+/// Measures pods on one node, and on two: natively and through the overlay.
+///
+/// # Errors
+/// Where the lab does not start, or nothing arrives.
+pub fn run() -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (routing, second, id, target) in [
+        ("native", 1, "ns_live_path.one_node", Target::AtMost(200.0)),
+        ("native", 2, "ns_live_path.two_nodes", Target::AtMost(500.0)),
+        ("vxlan", 2, "ns_live_path.two_nodes_overlay", Target::None),
+    ] {
+        let lab = Lab::named("sluice-bench", Plan { routing, families: Families::V4, ..Plan::default() })?;
+        let (from, to) = (lab.pod(1, "a")?, lab.pod(second, "b")?);
+        let ns = flow(&from.place, &to.place, to.addresses[0])?;
+        rows.push(Row::new(id, ns, "ns", target));
+    }
+    Ok(rows)
+}
+
+/// Sends a flow that was answered once; gives the ns of all programs for each of its datagrams.
+fn flow(from: &Place, to: &Place, address: IpAddr) -> Result<f64> {
+    let server = to.inside(|| Ok(UdpSocket::bind(SocketAddr::new(address, 0))?))?;
+    let client = from.inside(|| Ok(UdpSocket::bind("0.0.0.0:0")?))?;
+    server.set_read_timeout(Some(Duration::from_secs(5)))?;
+    client.set_read_timeout(Some(Duration::from_secs(5)))?;
+    client.connect(server.local_addr()?)?;
+    for _ in 0..3 {
+        client.send(&[0; 64])?;
+        let (_, peer) = server.recv_from(&mut [0; 64]).context("nothing arrives")?;
+        server.send_to(&[0; 64], peer)?;
+        client.recv(&mut [0; 64]).context("nothing comes back")?;
+    }
+    let stats = Stats::on()?;
+    let before = stats.nanoseconds()?;
+    let drain = std::thread::spawn(move || {
+        let mut buffer = [0; 64];
+        let mut arrived = 0_u64;
+        while server.recv(&mut buffer).is_ok_and(|length| length > 1) {
+            arrived += 1;
+        }
+        arrived
+    });
+    for _ in 0..DATAGRAMS {
+        // A full queue is no error of the path.
+        let _ = client.send(&[0; 64]);
+    }
+    for _ in 0..10 {
+        let _ = client.send(&[0]);
+    }
+    let arrived = drain.join().map_err(|_| anyhow::anyhow!("the receiver panicked"))?;
+    let after = stats.nanoseconds()?;
+    ensure!(arrived > DATAGRAMS / 100, "only {arrived} of {DATAGRAMS} datagrams arrived");
+    Ok((after - before) as f64 / DATAGRAMS as f64)
+}
+
+/// The kernel's accounting of programs, switched on until dropped.
+struct Stats {
+    before: String,
+}
+
+impl Stats {
+    fn on() -> Result<Self> {
+        let before = fs::read_to_string(SWITCH).with_context(|| format!("reading {SWITCH}"))?;
+        fs::write(SWITCH, "1").with_context(|| format!("writing {SWITCH}"))?;
+        Ok(Self { before })
+    }
+
+    /// Time that all of our programs have run for.
+    fn nanoseconds(&self) -> Result<u64> {
+        let names: Vec<&str> = Hook::ALL.iter().map(|hook| hook.name()).chain(Stage::PROGRAMS).collect();
+        let output = Command::new("bpftool").args(["prog", "show", "-j"]).output().context("starting bpftool")?;
+        let programs: Vec<Value> = serde_json::from_slice(&output.stdout).context("reading what bpftool says")?;
+        let ours = programs.iter().filter(|program| program["name"].as_str().is_some_and(|name| names.contains(&name)));
+        Ok(ours.filter_map(|program| program["run_time_ns"].as_u64()).sum())
+    }
+}
+
+impl Drop for Stats {
+    fn drop(&mut self) {
+        let _ = fs::write(SWITCH, &self.before);
+    }
+}

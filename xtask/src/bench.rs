@@ -1,0 +1,68 @@
+//! `cargo xtask bench`: measurements, beside something else in the same run.
+
+use std::process::{Command, ExitCode};
+
+use anyhow::{Result, ensure};
+use clap::ValueEnum;
+
+use crate::run::{run, say, target};
+use crate::{build, setup};
+
+/// See the command's help.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Which; without, all
+    #[arg(value_enum)]
+    benches: Vec<Bench>,
+}
+
+/// What can be measured by itself.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Bench {
+    /// What the kernel programs cost
+    Datapath,
+    /// What iperf3 carries between pods
+    Throughput,
+    /// How long ADD and DEL take
+    Cni,
+}
+
+impl Bench {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Datapath => "datapath",
+            Self::Throughput => "throughput",
+            Self::Cni => "cni",
+        }
+    }
+
+    /// Debian packages that it compares with or needs.
+    fn packages(self) -> &'static [&'static str] {
+        match self {
+            Self::Datapath => &[],
+            Self::Throughput => &["iperf3", "containernetworking-plugins"],
+            Self::Cni => &["containernetworking-plugins"],
+        }
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Where something cannot be built or run.
+pub fn main(arguments: &Arguments) -> Result<ExitCode> {
+    ensure!(nix::unistd::geteuid().is_root(), "benches make network namespaces and load programs: run them as root");
+    let benches = if arguments.benches.is_empty() { Bench::value_variants() } else { &arguments.benches };
+    let object = build::all(true)?;
+    let binaries = target().join("release");
+    for bench in benches {
+        setup::install(bench.packages())?;
+        say(&format!("Bench: {}", bench.name()));
+        run(Command::new(binaries.join("sluice-bench"))
+            .arg(bench.name())
+            .env("SLUICE_BIN_DIR", &binaries)
+            .env("SLUICE_BPF_OBJECT", &object)
+            .env("SLUICE_BENCH_DIR", target().join("bench")))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
