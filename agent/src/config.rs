@@ -62,6 +62,8 @@ pub struct Config {
 pub enum Source {
     /// Manifests in a directory, watched for changes.
     Directory(PathBuf),
+    /// The Kubernetes API, by a kubeconfig or as a pod of the cluster.
+    Kubernetes(Option<PathBuf>),
 }
 
 /// See [`Mode`].
@@ -177,10 +179,11 @@ impl FromStr for Source {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text.strip_prefix("file:") {
-            Some(directory) if !directory.is_empty() => Ok(Self::Directory(directory.into())),
-            _ if text == "kubernetes" => Err("the source `kubernetes` is not written yet; use file:DIR".into()),
-            _ => Err(format!("{text:?} is no source; use file:DIR")),
+        match text.split_once(':') {
+            Some(("file", directory)) if !directory.is_empty() => Ok(Self::Directory(directory.into())),
+            Some(("kubernetes", kubeconfig)) if !kubeconfig.is_empty() => Ok(Self::Kubernetes(Some(kubeconfig.into()))),
+            None if text == "kubernetes" => Ok(Self::Kubernetes(None)),
+            _ => Err(format!("{text:?} is no source; use file:DIR, kubernetes or kubernetes:KUBECONFIG")),
         }
     }
 }

@@ -1,6 +1,5 @@
 //! The model: one thread knows everything, and writes everything. Others bring it events.
 
-use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::path::Path;
 use std::sync::Arc;
@@ -12,14 +11,16 @@ use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
 use nix::fcntl::{Flock, FlockArg};
 use sluice_abi::{Config as KernelConfig, Features, Timeouts, Uplink};
-use sluice_api::{Answer, Call, EndpointRecord, ErrorKind, Failure, NodeStatus, Outcome, Records, SOCKET, Status};
+use sluice_api::{
+    Answer, Call, EndpointRecord, ErrorKind, Failure, NodeStatus, ObjectCounts, Outcome, Records, SOCKET, Status,
+};
 use sluice_netlink::{Change, Monitor, Route};
-use sluice_topology::{Local, Mode, NodeObject, NodeView, Slots, Underlay, plan};
+use sluice_topology::{Local, Mode, NodeView, Slots, Underlay, plan};
 
 use crate::config::{Config, Source as SourceConfig};
 use crate::host::{self, Device};
 use crate::kernel::{Kernel, KernelError, Sizes, UplinkDevice, jiffies};
-use crate::source::{Directory, Objects, Source};
+use crate::source::{Change as SourceChange, Directory, Kubernetes, Objects, Source};
 use crate::{conflist, server};
 
 /// Seconds that flows may be idle, in the order of `TimeoutClass`.
@@ -34,8 +35,8 @@ const OVERHEAD6: u32 = 40 + 8 + 8 + 14;
 
 /// Something that the model has to act on.
 enum Event {
-    /// A source knows something new.
-    Objects(Objects),
+    /// What a source knows has changed.
+    Changes(Vec<SourceChange>),
     /// Somebody asks.
     Call(Box<Call>, Sender<Outcome>),
     /// The host's network has changed.
@@ -60,8 +61,8 @@ struct Model {
     kernel: Kernel,
     records: Records,
     slots: Slots,
-    nodes: BTreeMap<String, NodeObject>,
-    source_problems: Vec<String>,
+    /// What the source knows; `None` until it has listed all.
+    objects: Option<Objects>,
     waiting_for: Option<String>,
     routes: Vec<Route>,
     ready: Ready,
@@ -95,8 +96,7 @@ pub fn run(config: Config) -> Result<()> {
     let mut model = Model {
         slots: Slots::seeded(kernel.nodes().clone()),
         records: Records::below(&config.run_dir),
-        nodes: BTreeMap::new(),
-        source_problems: Vec::new(),
+        objects: None,
         waiting_for: Some("the first listing of all objects".into()),
         routes: Vec::new(),
         ready: Ready::default(),
@@ -181,10 +181,11 @@ impl Model {
 
         let source: Box<dyn Source> = match &self.config.source {
             SourceConfig::Directory(path) => Box::new(Directory::new(path)),
+            SourceConfig::Kubernetes(kubeconfig) => Box::new(Kubernetes::new(kubeconfig.as_deref())),
         };
         let told = events.clone();
         start("source", move || {
-            let mut tell = |objects| told.send(Event::Objects(objects)).is_ok();
+            let mut tell = |changes| told.send(Event::Changes(changes)).is_ok();
             if let Err(error) = source.run(&mut tell) {
                 let _ = told.send(Event::Dead(error));
             }
@@ -228,10 +229,13 @@ impl Model {
             };
             match event {
                 Ok(Event::Host(changes)) => swarm.extend(changes),
-                Ok(Event::Objects(objects)) => {
-                    self.source_problems = objects.problems;
-                    self.nodes = objects.nodes.into_iter().map(|node| (node.name.clone(), node)).collect();
-                    self.apply();
+                Ok(Event::Changes(changes)) => {
+                    let first = self.objects.is_none();
+                    let objects = self.objects.get_or_insert_default();
+                    let matters = changes.into_iter().fold(first, |matters, change| objects.apply(change) | matters);
+                    if matters {
+                        self.apply();
+                    }
                 }
                 Ok(Event::Call(call, reply)) => {
                     let outcome = self.answer(*call);
@@ -280,8 +284,9 @@ impl Model {
     }
 
     fn try_apply(&mut self) -> Result<()> {
+        let Some(objects) = &self.objects else { bail!("the first listing of all objects") };
         let devices = host::devices()?;
-        let local = self.local(&devices)?;
+        let local = self.local(objects, &devices)?;
         let uplinks =
             host::find_uplinks(&devices, &self.config.uplinks, &local.addresses).map_err(anyhow::Error::msg)?;
         let names: Vec<String> = uplinks.iter().map(|device| device.name.clone()).collect();
@@ -306,7 +311,7 @@ impl Model {
         self.kernel.set_overlay(overlay.map(|_| host::OVERLAY))?;
 
         let near = |address| host::directly_connected(&devices, address);
-        let plan = plan(&local, &self.nodes, mode, near, &mut self.slots);
+        let plan = plan(&local, &objects.nodes, objects.pods.values(), mode, near, &mut self.slots);
         let mut changed = self.kernel.set_nodes(&plan.nodes)?;
         changed |= self.kernel.set_addresses(&plan.addresses)?;
         let tunnel = overlay.map(|index| (index, self.config.vxlan.vni, inner));
@@ -316,7 +321,7 @@ impl Model {
             self.kernel.bump_routes()?;
         }
 
-        for problem in self.source_problems.iter().chain(&plan.problems) {
+        for problem in objects.problems.iter().chain(&plan.problems) {
             if !self.ready.problems.contains(problem) {
                 tracing::warn!("{problem}");
             }
@@ -327,15 +332,15 @@ impl Model {
         {
             tracing::info!(uplinks = names.join(","), mtu, "ready; the CNI configuration is written");
         }
-        let problems = self.source_problems.iter().chain(&plan.problems).cloned().collect();
+        let problems = objects.problems.iter().chain(&plan.problems).cloned().collect();
         self.ready = Ready { local: Some(local), uplinks: names, mtu, view: plan.view, problems };
         Ok(())
     }
 
     /// What is known of this node.
-    fn local(&self, devices: &[Device]) -> Result<Local> {
+    fn local(&self, objects: &Objects, devices: &[Device]) -> Result<Local> {
         let name = &self.config.node_name;
-        let object = self.nodes.get(name);
+        let object = objects.nodes.get(name);
         let choose = |own: &[std::net::IpAddr]| {
             if own.is_empty() { object.map_or_else(Vec::new, |node| node.addresses.clone()) } else { own.to_vec() }
         };
@@ -431,6 +436,11 @@ impl Model {
             uplinks: self.ready.uplinks.clone(),
             mtu: self.ready.mtu,
             endpoints: self.kernel.endpoints().len(),
+            objects: self.objects.as_ref().map_or_else(ObjectCounts::default, |objects| ObjectCounts {
+                nodes: objects.nodes.len(),
+                pods: objects.pods.len(),
+                namespaces: objects.namespaces.len(),
+            }),
             problems: self.ready.problems.clone(),
         }
     }

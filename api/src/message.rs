@@ -131,8 +131,22 @@ pub struct Status {
     pub mtu: u32,
     /// Number of endpoints.
     pub endpoints: usize,
+    /// Numbers of nodes, pods with addresses of their own, and namespaces that the source has told of.
+    #[serde(default)]
+    pub objects: ObjectCounts,
     /// Objects or settings that could not be used, each with what is wrong and what to do.
     pub problems: Vec<String>,
+}
+
+/// How many objects a source has told of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectCounts {
+    /// Nodes.
+    pub nodes: usize,
+    /// Pods with addresses of their own.
+    pub pods: usize,
+    /// Namespaces.
+    pub namespaces: usize,
 }
 
 /// An endpoint of this node.

@@ -110,6 +110,7 @@ fn table(answer: &Answer) -> Table {
                 ("uplinks", list(&status.uplinks)),
                 ("MTU", status.mtu.to_string()),
                 ("endpoints", status.endpoints.to_string()),
+                ("objects", objects(status.objects)),
             ];
             for (key, value) in rows {
                 table.row([key.into(), value]);
@@ -201,4 +202,8 @@ fn flow_row(flow: &FlowStatus) -> [String; 10] {
         format!("{} / {} B", flow.received.0, flow.received.1),
         format!("{} s", flow.idle_seconds),
     ]
+}
+
+fn objects(counts: sluice_api::ObjectCounts) -> String {
+    format!("{} nodes, {} pods, {} namespaces", counts.nodes, counts.pods, counts.namespaces)
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use sluice_abi::{AddressEntry, AddressKind, Node, Routing, Slot};
 
-use crate::{NodeObject, Slots};
+use crate::{NodeObject, PodObject, Slots};
 
 /// How pods of other nodes are reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,10 +89,12 @@ pub struct Plan {
     pub problems: Vec<String>,
 }
 
-/// Makes the plan. `connected` says whether an address is on a subnet of one of this node's devices.
-pub fn plan(
+/// Makes the plan. Of `pods`, those matter that have addresses outside their node's pod CIDRs. `connected` says whether
+/// an address is on a subnet of one of this node's devices.
+pub fn plan<'a>(
     local: &Local,
     nodes: &BTreeMap<String, NodeObject>,
+    pods: impl IntoIterator<Item = &'a PodObject>,
     mode: Mode,
     connected: impl Fn(IpAddr) -> bool,
     slots: &mut Slots,
@@ -107,6 +109,7 @@ pub fn plan(
         plan.routes.push(HostRoute { to: *net, way: Way::Unreachable });
     }
     let claims = settle(local, nodes, &mut plan.problems);
+    let mut reached: BTreeMap<&str, (u32, Underlay)> = BTreeMap::new();
     slots.retain(|name| nodes.contains_key(name) && name != local.name);
     for object in nodes.values() {
         if object.name == local.name {
@@ -126,6 +129,7 @@ pub fn plan(
             continue;
         };
         plan.nodes.insert(slot, node);
+        reached.insert(object.name.as_str(), (slot, underlay));
         for address in &object.addresses {
             plan.addresses.insert(IpNet::from(*address), entry(AddressKind::Node, slot));
         }
@@ -143,6 +147,27 @@ pub fn plan(
             }
         }
         plan.view.push(NodeView { object: object.clone(), underlay });
+    }
+    for pod in pods {
+        let (Some(object), Some((slot, underlay))) = (nodes.get(&pod.node), reached.get(pod.node.as_str())) else {
+            continue;
+        };
+        for address in object.strays(pod) {
+            // An address in another node's pool is not to be taken from it by saying so.
+            let pools = claims.values().flatten().chain(&local.pod_cidrs);
+            if pools.into_iter().any(|net| net.contains(&address)) {
+                plan.problems.push(format!(
+                    "a pod of node {} has the address {address}, which is in another node's pod CIDR; it is ignored",
+                    pod.node
+                ));
+                continue;
+            }
+            let net = IpNet::from(address);
+            plan.addresses.entry(net).or_insert(entry(AddressKind::RemotePods, *slot));
+            if let Underlay::Overlay(remote) = underlay {
+                plan.routes.push(HostRoute { to: net, way: Way::Overlay(*remote) });
+            }
+        }
     }
     // Last: an address of this very machine is its own, whatever the cluster says.
     for address in local.host_addresses.iter().chain(&local.addresses) {
@@ -254,7 +279,7 @@ mod tests {
             object("c", &["198.51.100.3"], &["10.3.0.0/24"], 3),
         ]);
         let near = |address: IpAddr| address.to_string().starts_with("192.0.2.");
-        let plan = plan(&local(), &nodes, Mode::Auto, near, &mut Slots::default());
+        let plan = plan(&local(), &nodes, [], Mode::Auto, near, &mut Slots::default());
         assert_eq!(plan.problems, [""; 0]);
         assert_eq!(plan.nodes[&1].routing, Routing::Native);
         assert_eq!(plan.nodes[&2].routing, Routing::Overlay4);
@@ -275,7 +300,7 @@ mod tests {
             object("c", &["192.0.2.3"], &["10.2.0.0/16"], 3),
             object("d", &["192.0.2.4"], &["10.1.0.128/25"], 1),
         ]);
-        let plan = plan(&local(), &nodes, Mode::Native, |_| true, &mut Slots::default());
+        let plan = plan(&local(), &nodes, [], Mode::Native, |_| true, &mut Slots::default());
         assert_eq!(kind(&plan, "10.2.0.0/16"), Some(AddressKind::RemotePods));
         assert_eq!(kind(&plan, "10.2.0.0/24"), None);
         assert_eq!(kind(&plan, "10.1.0.128/25"), None);
@@ -284,15 +309,36 @@ mod tests {
     }
 
     #[test]
+    fn pods_outside_their_nodes_pools_are_found_and_take_nobody_elses_address() {
+        let nodes = nodes(&[
+            object("b", &["198.51.100.2"], &["10.2.0.0/24"], 1),
+            object("c", &["198.51.100.3"], &["10.3.0.0/24"], 2),
+        ]);
+        let pod = |address: &str| PodObject {
+            node: "b".into(),
+            addresses: vec![address.parse().expect("an address")],
+            labels: BTreeMap::new(),
+        };
+        let pods = ["10.2.0.7", "10.77.0.1", "10.3.0.9", "10.1.0.9", "198.51.100.3"].map(pod);
+        let plan = plan(&local(), &nodes, &pods, Mode::Vxlan, |_| true, &mut Slots::default());
+        assert_eq!(plan.addresses[&"10.77.0.1/32".parse().expect("a CIDR")].slot, Slot(1));
+        assert!(plan.routes.iter().any(|route| route.to.to_string() == "10.77.0.1/32"));
+        assert_eq!(kind(&plan, "10.2.0.7/32"), None, "its pool says the same");
+        assert_eq!(kind(&plan, "198.51.100.3/32"), Some(AddressKind::Node));
+        assert_eq!(kind(&plan, "10.3.0.9/32"), None);
+        assert_eq!(plan.problems.len(), 2, "{:?}", plan.problems);
+    }
+
+    #[test]
     fn slots_stay_over_changes_and_restarts() {
         let b = object("b", &["192.0.2.2"], &[], 1);
         let c = object("c", &["192.0.2.3"], &[], 1);
         let mut slots = Slots::default();
-        let first = plan(&local(), &nodes(&[b.clone(), c.clone()]), Mode::Native, |_| true, &mut slots);
-        let second = plan(&local(), &nodes(std::slice::from_ref(&c)), Mode::Native, |_| true, &mut slots);
+        let first = plan(&local(), &nodes(&[b.clone(), c.clone()]), [], Mode::Native, |_| true, &mut slots);
+        let second = plan(&local(), &nodes(std::slice::from_ref(&c)), [], Mode::Native, |_| true, &mut slots);
         assert_eq!(second.nodes[&2], first.nodes[&2]);
         let mut restarted = Slots::seeded(second.nodes.clone());
-        let third = plan(&local(), &nodes(&[b, c]), Mode::Native, |_| true, &mut restarted);
+        let third = plan(&local(), &nodes(&[b, c]), [], Mode::Native, |_| true, &mut restarted);
         assert_eq!(third.nodes[&2], first.nodes[&2]);
     }
 }

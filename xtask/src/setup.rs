@@ -1,11 +1,12 @@
 //! `cargo xtask setup`: what this machine lacks, and its installation.
 
+use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
-use crate::run::{output, run, say};
+use crate::run::{output, run, say, target};
 use crate::toolchain::{self, Toolchain};
 
 /// See the command's help.
@@ -118,6 +119,33 @@ pub fn install(packages: &[&str]) -> Result<()> {
     };
     run(apt().arg("update"))?;
     run(apt().args(["install", "-y", "--no-install-recommends"]).args(&packages))
+}
+
+/// Installs container runtimes, and what tests have them do.
+///
+/// # Errors
+/// Where that is not possible, with what a person can do.
+pub fn runtimes() -> Result<()> {
+    install(&["containerd", "runc", "podman", "containernetworking-plugins", "busybox-static", "iptables"])?;
+    if output(Command::new("crictl").arg("--version")).is_some() {
+        return Ok(());
+    }
+    // Debian 12 has no package of it.
+    const MODULE: &str = "sigs.k8s.io/cri-tools";
+    const VERSION: &str = "v1.34.0";
+    say("Building crictl (a minute)");
+    let directory = target().join("crictl");
+    fs::create_dir_all(&directory)?;
+    fs::write(directory.join("go.mod"), format!("module tools\n\ngo 1.24\n\nrequire {MODULE} {VERSION}\n"))?;
+    fs::write(
+        directory.join("tools.go"),
+        format!("//go:build tools\n\npackage tools\n\nimport _ \"{MODULE}/cmd/crictl\"\n"),
+    )?;
+    let mut go = Command::new("go");
+    go.args(["build", "-o", "/usr/local/bin/crictl", &format!("{MODULE}/cmd/crictl")]).current_dir(&directory);
+    // The checksum database does not know every version of every proxy; the version is pinned.
+    go.env("GOFLAGS", "-mod=mod").env("GONOSUMDB", MODULE);
+    run(&mut go).context("crictl is missing and cannot be built; install Go, or crictl itself")
 }
 
 fn is_bpffs() -> bool {

@@ -8,8 +8,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 
-use crate::build;
 use crate::run::{root, say};
+use crate::{build, setup};
 
 /// See the command's help.
 #[derive(clap::Args)]
@@ -30,6 +30,8 @@ enum Tier {
     Packet,
     /// The real binaries between network namespaces
     Node,
+    /// The plugin under containerd and podman, and in chains; runs only by name
+    Runtime,
 }
 
 /// How many tests went how.
@@ -55,7 +57,7 @@ impl Score {
 /// # Errors
 /// Where the tests cannot be run at all; tests that fail are no error, but the exit code says so.
 pub fn main(arguments: &Arguments) -> Result<ExitCode> {
-    let tiers = if arguments.tiers.is_empty() { Tier::value_variants() } else { &arguments.tiers };
+    let tiers = if arguments.tiers.is_empty() { &Tier::DEFAULT } else { &arguments.tiers[..] };
     let object = build::all(false)?;
     let mut total = Score::default();
     for tier in tiers {
@@ -76,12 +78,16 @@ fn cargo() -> Command {
 }
 
 impl Tier {
+    /// Those that run without being named.
+    const DEFAULT: [Self; 4] = [Self::Lint, Self::Unit, Self::Packet, Self::Node];
+
     fn name(self) -> &'static str {
         match self {
             Self::Lint => "lint",
             Self::Unit => "unit",
             Self::Packet => "packet",
             Self::Node => "node",
+            Self::Runtime => "runtime",
         }
     }
 
@@ -101,8 +107,11 @@ impl Tier {
                 Ok(score)
             }
             Self::Unit => count(cargo().args(["test", "--workspace", "--exclude", "sluice-tests"]), object),
-            Self::Packet | Self::Node => {
+            Self::Packet | Self::Node | Self::Runtime => {
                 let name = self.name();
+                if self == Self::Runtime {
+                    setup::runtimes()?;
+                }
                 ensure!(nix::unistd::geteuid().is_root(), "the tier {name} loads programs: run it as root");
                 count(cargo().args(["test", "-p", "sluice-tests", "--test", name]), object)
             }

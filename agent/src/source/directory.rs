@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use anyhow::{Context, Result};
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use serde::Deserialize;
-use sluice_topology::NodeObject;
+use serde_yaml_ng::{Deserializer, Value};
 
-use super::{Objects, Source};
+use super::{Change, Objects, Source};
 
 /// A directory of manifests: files ending in `.yaml`, `.yml` or `.json`, each with one or more documents.
 pub struct Directory {
@@ -25,7 +25,7 @@ impl Directory {
 }
 
 impl Source for Directory {
-    fn run(self: Box<Self>, tell: &mut dyn FnMut(Objects) -> bool) -> Result<()> {
+    fn run(self: Box<Self>, tell: &mut dyn FnMut(Vec<Change>) -> bool) -> Result<()> {
         let path = &self.path;
         let watch = Inotify::init(InitFlags::IN_CLOEXEC).context("watching for changes of manifests")?;
         let events = AddWatchFlags::IN_CLOSE_WRITE
@@ -35,15 +35,15 @@ impl Source for Directory {
         watch
             .add_watch(path, events)
             .with_context(|| format!("watching the directory of manifests {}", path.display()))?;
-        let mut before = None;
+        let mut before: Option<Objects> = None;
         loop {
             let objects = read(path)?;
-            if before.as_ref() != Some(&objects) {
-                if !tell(objects.clone()) {
-                    return Ok(());
-                }
-                before = Some(objects);
+            let changes = objects.changes_from(before.as_ref().unwrap_or(&Objects::default()));
+            // An empty directory has been listed too.
+            if (before.is_none() || !changes.is_empty()) && !tell(changes) {
+                return Ok(());
             }
+            before = Some(objects);
             // Watched before it was read: what changes in between is told of here.
             watch.read_events().context("watching for changes of manifests")?;
         }
@@ -74,17 +74,18 @@ pub fn read(directory: &Path) -> Result<Objects> {
         };
         for (line, document) in documents(&text) {
             let place = format!("{}:{line}", path.display());
-            match nodes(document) {
-                Ok(nodes) => {
-                    for node in nodes {
-                        if let Some(first) = places.get(&node.name) {
-                            let problem =
-                                format!("{place}: Node {} is already in {first}; this one is ignored", node.name);
-                            objects.problems.push(problem);
+            match parse(document) {
+                Ok(changes) => {
+                    for change in changes {
+                        let Some(name) = name(&change) else { continue };
+                        if let Some(first) = places.get(&name) {
+                            objects
+                                .problems
+                                .push(format!("{place}: {name} is already in {first}; this one is ignored"));
                             continue;
                         }
-                        places.insert(node.name.clone(), place.clone());
-                        objects.nodes.push(node);
+                        places.insert(name, place.clone());
+                        objects.apply(change);
                     }
                 }
                 Err((inner, what)) => {
@@ -124,33 +125,59 @@ fn documents(text: &str) -> Vec<(usize, &str)> {
     documents
 }
 
+/// What messages call the object of a change.
+fn name(change: &Change) -> Option<String> {
+    match change {
+        Change::Node(name, _) => Some(format!("Node {name}")),
+        Change::Pod(name, _) => Some(format!("Pod {name}")),
+        Change::Namespace(name, _) => Some(format!("Namespace {name}")),
+        Change::Problems(_) => None,
+    }
+}
+
 #[derive(Deserialize)]
 struct Typed {
     #[serde(default)]
     kind: String,
     #[serde(default)]
-    items: Vec<serde_yaml_ng::Value>,
+    items: Vec<Value>,
 }
 
-/// The nodes of a document; other kinds are nothing to us. An error comes with its line within the document, from 0.
-fn nodes(document: &str) -> Result<Vec<NodeObject>, (usize, String)> {
-    let at = |error: serde_yaml_ng::Error| {
-        let line = error.location().map_or(0, |location| location.line().saturating_sub(1));
-        (line, error.to_string())
-    };
-    let typed: Typed = serde_yaml_ng::from_str(document).map_err(at)?;
-    let object = |node: &Node| NodeObject::try_from(node).map_err(|error| (0, error.to_string()));
+/// The objects of a document; kinds that are nothing to us are passed over. An error comes with its line within the
+/// document, from 0.
+fn parse(document: &str) -> Result<Vec<Change>, (usize, String)> {
+    let typed = Typed::deserialize(Deserializer::from_str(document)).map_err(located)?;
     match typed.kind.as_str() {
         "" => Err((0, "an object without kind".into())),
-        "Node" => Ok(vec![object(&serde_yaml_ng::from_str(document).map_err(at)?)?]),
-        "List" | "NodeList" => typed
-            .items
-            .into_iter()
-            .filter(|item| item.get("kind").is_none_or(|kind| kind == "Node"))
-            .map(|item| object(&serde_yaml_ng::from_value(item).map_err(at)?))
-            .collect(),
-        _ => Ok(Vec::new()),
+        "List" | "NodeList" | "PodList" | "NamespaceList" => {
+            let of_list = typed.kind.trim_end_matches("List");
+            let mut changes = Vec::new();
+            for item in typed.items {
+                // Items of a typed list need not say what they are.
+                let kind = item.get("kind").and_then(Value::as_str).unwrap_or(of_list).to_owned();
+                changes.extend(object(&kind, item)?);
+            }
+            Ok(changes)
+        }
+        kind => Ok(object(kind, Deserializer::from_str(document))?.into_iter().collect()),
     }
+}
+
+fn object<'de, D>(kind: &str, from: D) -> Result<Option<Change>, (usize, String)>
+where
+    D: serde::Deserializer<'de, Error = serde_yaml_ng::Error>,
+{
+    let change = match kind {
+        "Node" => Change::try_from(&Node::deserialize(from).map_err(located)?),
+        "Pod" => Change::try_from(&Pod::deserialize(from).map_err(located)?),
+        "Namespace" => Change::try_from(&Namespace::deserialize(from).map_err(located)?),
+        _ => return Ok(None),
+    };
+    change.map(Some).map_err(|error| (0, error.to_string()))
+}
+
+fn located(error: serde_yaml_ng::Error) -> (usize, String) {
+    (error.location().map_or(0, |location| location.line().saturating_sub(1)), error.to_string())
 }
 
 #[cfg(test)]
@@ -186,7 +213,7 @@ status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}
             NODE.replace("NAME", "b")
         );
         let objects = read_files(&[("nodes.yaml", &file), ("notes.txt", "not: [ours")]);
-        assert_eq!(objects.nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(objects.nodes.keys().collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(objects.problems.len(), 1);
         let line: usize = objects.problems[0].split(':').nth(1).and_then(|line| line.parse().ok()).expect("a line");
         assert!((7..=11).contains(&line), "{}", objects.problems[0]);
@@ -208,10 +235,9 @@ status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}
 
     #[test]
     fn lists_and_json_are_manifests_too() {
-        let json =
-            r#"{"kind":"List","items":[{"apiVersion":"v1","kind":"Node","metadata":{"name":"a"}},{"kind":"Pod"}]}"#;
+        let json = r#"{"kind":"List","items":[{"apiVersion":"v1","kind":"Node","metadata":{"name":"a"}},{"kind":"Pod","metadata":{"name":"p"},"spec":{"nodeName":"a","containers":[]},"status":{"podIP":"10.1.0.5"}},{"kind":"Service"}]}"#;
         let objects = read_files(&[("all.json", json)]);
-        assert_eq!(objects.nodes.len(), 1);
+        assert_eq!((objects.nodes.len(), objects.pods.len()), (1, 1));
         assert_eq!(objects.problems, [""; 0]);
     }
 }

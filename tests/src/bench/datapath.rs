@@ -15,6 +15,9 @@ const RUNS: usize = 7;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 
+/// Where answers are seen: the hook, the interface, and who sends them.
+type Answers = (Hook, fn(&Both) -> u32, [u8; 6]);
+
 struct Case {
     name: &'static str,
     hook: Hook,
@@ -24,7 +27,7 @@ struct Case {
     sender: [u8; 6],
     interface: fn(&Both) -> u32,
     /// Where answers are seen, if they are.
-    answers: Option<(Hook, fn(&Both) -> u32, [u8; 6])>,
+    answers: Option<Answers>,
 }
 
 const CASES: [Case; 5] = [

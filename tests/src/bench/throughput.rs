@@ -113,6 +113,8 @@ impl Server {
             .command("iperf3")
             .args(["-s", "-B", &address.to_string()])
             .stdout(Stdio::null())
+            // It complains of the connections that only ask whether it listens.
+            .stderr(Stdio::null())
             .spawn()
             .context("starting iperf3")?;
         let server = Self(child);

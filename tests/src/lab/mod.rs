@@ -3,6 +3,7 @@
 mod node;
 mod place;
 mod pod;
+mod runtime;
 pub mod traffic;
 
 use std::fs;
@@ -16,6 +17,7 @@ use anyhow::{Result, ensure};
 pub use node::Node;
 pub use place::{Place, ip, spawn_in};
 pub use pod::{Call, Pod};
+pub use runtime::{Containerd, IMAGE, Podman};
 
 /// Where labs keep their files, one directory each.
 const ROOT: &str = "/run/sluice-lab";

@@ -98,6 +98,27 @@ pub fn ping(from: &Place, address: IpAddr) -> Result<()> {
     Ok(())
 }
 
+/// Connects to a port, and reads until the other side is done. One who does not listen yet is asked again.
+///
+/// # Errors
+/// Where nobody answers.
+pub fn read_all(from: &Place, address: IpAddr, port: u16) -> Result<String> {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    loop {
+        let answer = from.inside(|| {
+            let mut stream = TcpStream::connect_timeout(&SocketAddr::new(address, port), PATIENCE)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text)?;
+            Ok(text)
+        });
+        if answer.is_ok() || std::time::Instant::now() > deadline {
+            return answer;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
 /// What happens to a datagram to a port that nobody listens on: an error that the sender is told of.
 ///
 /// # Errors
