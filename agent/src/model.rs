@@ -91,7 +91,7 @@ pub fn lock(run_dir: &Path) -> Result<Flock<fs::File>> {
 pub fn run(config: Config) -> Result<()> {
     let _lock = lock(&config.run_dir)?;
     ensure_bpffs(&config.bpf_dir)?;
-    let kernel = Kernel::open(&config.bpf_dir, &sizes(&config)?)?;
+    let kernel = Kernel::open(&config.bpf_dir, &config.run_dir, &sizes(&config)?)?;
     let (events, inbox) = mpsc::channel();
     let mut model = Model {
         slots: Slots::seeded(kernel.nodes().clone()),

@@ -1,6 +1,7 @@
 //! The kernel's side of the agent: loads and attaches programs, writes their tables. Nothing else in the agent does.
 
 mod error;
+mod expedite;
 mod flows;
 mod layout;
 mod object;
@@ -9,7 +10,7 @@ mod programs;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray};
@@ -22,6 +23,7 @@ use sluice_api::{Counter, EndpointRecord, EndpointStatus, FlowStatus};
 
 use error::Doing;
 pub use error::KernelError;
+use expedite::Expedite;
 pub use flows::{Reaper, jiffies};
 use layout::Pins;
 pub use layout::Sizes;
@@ -49,6 +51,8 @@ struct Enforced {
 pub struct Kernel {
     pins: Pins,
     programs: Programs,
+    /// The marker of [`Expedite`].
+    expedite: PathBuf,
     addresses4: LpmTrie<MapData, Ipv4, AddressEntry>,
     addresses6: LpmTrie<MapData, Ipv6, AddressEntry>,
     endpoints: Array<MapData, Endpoint>,
@@ -72,7 +76,9 @@ impl Kernel {
     ///
     /// # Errors
     /// Where the kernel lacks something, or what is pinned is of another layout.
-    pub fn open(bpf_dir: &Path, sizes: &Sizes) -> Result<Self, KernelError> {
+    pub fn open(bpf_dir: &Path, run_dir: &Path, sizes: &Sizes) -> Result<Self, KernelError> {
+        let expedite = expedite::marker(run_dir);
+        expedite::put_back(&expedite);
         object::bytes()?;
         let pins = Pins::below(bpf_dir);
         pins.make()?;
@@ -96,6 +102,7 @@ impl Kernel {
             unclaimed: BTreeMap::new(),
             pins,
             programs,
+            expedite,
         };
         kernel.read_back()?;
         kernel.replace_programs()?;
@@ -302,8 +309,11 @@ impl Kernel {
         }
         self.enforced.insert(name.to_owned(), Enforced { slot, record: record.clone() });
         self.unclaimed.remove(&slot.0);
-        self.programs.attach(Hook::FromPod, name)?;
-        self.programs.attach(Hook::ToPod, name)?;
+        {
+            let _quick = Expedite::on(&self.expedite);
+            self.programs.attach(Hook::FromPod, name)?;
+            self.programs.attach(Hook::ToPod, name)?;
+        }
         for address in &record.addresses {
             let entry = AddressEntry { kind: AddressKind::Endpoint, slot, identity: 0 };
             if self.known.get(&IpNet::from(*address)) != Some(&entry) {

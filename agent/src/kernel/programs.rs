@@ -42,11 +42,10 @@ fn is_pods(hook: Hook) -> bool {
     }
 }
 
-/// Whether a hook's program is attached by a TCX link (Linux 6.6), which nobody else can take away, rather than as a
-/// filter of clsact. Pods' are not: each link made or ended waits for a grace period of RCU with the lock of all network
-/// devices held (`tcx_entry_sync`, include/net/tcx.h), some 10 ms, where a filter waits for an expedited one.
-fn by_link(hook: Hook) -> bool {
-    !is_pods(hook) && KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
+/// Whether programs are attached by TCX links (Linux 6.6), which nobody else can take away and which leave room for the
+/// queueing disciplines of others, or else as filters of clsact.
+fn has_tcx() -> bool {
+    KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
 }
 
 impl Programs {
@@ -131,7 +130,7 @@ impl Programs {
     pub fn attach(&self, hook: Hook, device: &str) -> Result<(), KernelError> {
         let mut program = self.open(hook.name())?;
         let path = self.link(hook, device);
-        if by_link(hook) {
+        if has_tcx() {
             if path.exists() {
                 match replace(&mut program, &path) {
                     Ok(()) => return Ok(()),
@@ -154,13 +153,16 @@ impl Programs {
         Ok(())
     }
 
-    /// Takes a hook's program off a device, which may be gone. Off a pod's it never comes: a pod that is not known is
-    /// not heard.
+    /// Takes a hook's program off a device, which may be gone. Off a pod's that is still there it does not come: a pod
+    /// that is not known is not heard.
     ///
     /// # Errors
     /// Where the pin cannot be removed.
     pub fn detach(&self, hook: Hook, device: &str) -> Result<(), KernelError> {
-        if !by_link(hook) && !is_pods(hook) {
+        if is_pods(hook) && nix::net::if_::if_nametoindex(device).is_ok() {
+            return Ok(());
+        }
+        if !has_tcx() {
             // Gone with the device, or never there.
             let _ = qdisc_detach_program(device, attach_type(hook), hook.name());
         }
@@ -188,7 +190,10 @@ fn attached(links: &Path, hook: Hook) -> Vec<String> {
 /// Takes all filters off the devices that they have been attached to, as far as those are still there. (Links go with
 /// their pins.)
 pub fn detach_all(links: &Path) {
-    for hook in Hook::ALL.into_iter().filter(|hook| !by_link(*hook)) {
+    if has_tcx() {
+        return;
+    }
+    for hook in Hook::ALL {
         for device in attached(links, hook) {
             let _ = qdisc_detach_program(&device, attach_type(hook), hook.name());
         }

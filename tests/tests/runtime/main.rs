@@ -73,7 +73,7 @@ fn containerd_runs_pods_as_kubelet_has_it() -> Result<()> {
     assert!(network["ip"].as_str().context("an address")?.starts_with("10.1.1."));
     assert!(network["additionalIps"][0]["ip"].as_str().context("a second address")?.starts_with("fd00:1:1::"));
     for address in &there.addresses {
-        containerd.run(&["exec", &container, "/bin/ping", "-c", "1", "-W", "5", &address.to_string()])?;
+        containerd.run(&["exec", "--sync", &container, "/bin/ping", "-c", "1", "-W", "5", &address.to_string()])?;
     }
     containerd.run(&["stopp", &sandbox])?;
     containerd.run(&["rmp", &sandbox])?;
