@@ -254,7 +254,7 @@ impl Model {
             if let Change::LinkGone(name) = change
                 && host::is_pods(name)
                 && nix::net::if_::if_nametoindex(name.as_str()).is_err()
-                && self.kernel.release(name)?
+                && self.kernel.release(name, false)?
             {
                 tracing::info!(interface = name, "endpoint is gone");
             }
@@ -393,10 +393,13 @@ impl Model {
     fn answer(&mut self, call: Call) -> Outcome {
         match call {
             Call::Enforce(record) => self.enforce(&record),
-            Call::Release { host_interface } => match self.kernel.release(&host_interface) {
-                Ok(_) => Outcome::Ok(Answer::Done),
-                Err(error) => refused(&error),
-            },
+            Call::Release { host_interface } => {
+                let still_passes = host::is_up(&host_interface);
+                match self.kernel.release(&host_interface, still_passes) {
+                    Ok(_) => Outcome::Ok(Answer::Done),
+                    Err(error) => refused(&error),
+                }
+            }
             Call::Status {} => Outcome::Ok(Answer::Status(self.status())),
             Call::Endpoints {} => Outcome::Ok(Answer::Endpoints(self.kernel.endpoints())),
             Call::Nodes {} => Outcome::Ok(Answer::Nodes(self.ready.view.iter().map(node_status).collect())),

@@ -144,16 +144,21 @@ impl PluginCall<'_> {
     /// Removes all that there is of a container's interface. Each step finds its work done without complaint.
     fn clear(&self) -> Result<(), CniError> {
         let host = self.host();
-        wire::unwire(&host)?;
+        let known = self.records().read(&host).map_or(true, |record| record.is_some());
+        let mut agent = if known { self.agent(SHORT_PATIENCE).ok() } else { None };
+        self.end(&host, agent.as_mut())?;
         self.ipam()?.give_back(self.arguments)?;
-        let records = self.records();
-        let known = records.read(&host).map_or(true, |record| record.is_some());
-        records.remove(&host)?;
-        if known && let Ok(mut agent) = self.agent(SHORT_PATIENCE) {
-            // It notices by itself, only later.
-            let _ = agent.call(Call::Release { host_interface: host });
+        Ok(self.records().remove(&host)?)
+    }
+
+    /// Ends a pair. The agent need not be there: it notices by itself, only later. Where it is, it takes its programs off
+    /// first, which is quicker than to let the kernel do it.
+    fn end(&self, host: &str, agent: Option<&mut Client>) -> Result<(), CniError> {
+        if let Some(agent) = agent {
+            wire::close(host)?;
+            let _ = agent.call(Call::Release { host_interface: host.to_owned() });
         }
-        Ok(())
+        Ok(wire::unwire(host)?)
     }
 
     fn del(&self) -> Result<(), CniError> {
@@ -228,11 +233,8 @@ impl PluginCall<'_> {
             if stays(&record) {
                 continue;
             }
-            wire::unwire(&record.host_interface)?;
+            self.end(&record.host_interface, agent.as_mut())?;
             records.remove(&record.host_interface)?;
-            if let Some(agent) = &mut agent {
-                let _ = agent.call(Call::Release { host_interface: record.host_interface });
-            }
         }
         self.ipam()?.collect(self.arguments)
     }

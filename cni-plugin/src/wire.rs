@@ -204,6 +204,18 @@ impl Pair<'_> {
     }
 }
 
+/// Has a pair pass nothing any more; one that is gone is no error.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn close(host: &str) -> Result<(), NetlinkError> {
+    let mut netlink = Netlink::open()?;
+    match netlink.link(host)? {
+        Some(link) => netlink.set_up(link.index, false),
+        None => Ok(()),
+    }
+}
+
 /// Removes a pair, with all that hangs on it; one that is gone is no error.
 ///
 /// # Errors

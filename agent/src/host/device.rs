@@ -22,6 +22,12 @@ pub struct Device {
     pub is_ethernet: bool,
 }
 
+/// Whether a device is there and up. One of which that cannot be told counts as up.
+pub fn is_up(name: &str) -> bool {
+    let link = Netlink::open().and_then(|mut netlink| netlink.link(name));
+    link.map_or(true, |link| link.is_some_and(|link| link.is_up))
+}
+
 /// All devices but the loopback and those of pods and the overlay.
 ///
 /// # Errors

@@ -5,6 +5,6 @@ mod overlay;
 mod routes;
 pub mod sysctl;
 
-pub use device::{Device, devices, directly_connected, find_uplinks, is_pods};
+pub use device::{Device, devices, directly_connected, find_uplinks, is_pods, is_up};
 pub use overlay::{NAME as OVERLAY, ensure as ensure_overlay, remove as remove_overlay};
 pub use routes::{apply as apply_routes, remove_all as remove_routes, view as view_routes};

@@ -344,15 +344,19 @@ impl Kernel {
         free.map(Slot).ok_or(KernelError::Full(self.enforced.len()))
     }
 
-    /// Ends an endpoint, and with it its flows; `false` where it is not known.
+    /// Ends an endpoint, and with it its flows; `false` where it is not known. Off a device that `still_passes` packets
+    /// the programs do not come: a pod that is not known is not heard.
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub fn release(&mut self, host_interface: &str) -> Result<bool, KernelError> {
+    pub fn release(&mut self, host_interface: &str, still_passes: bool) -> Result<bool, KernelError> {
         let Some(enforced) = self.enforced.get(host_interface) else { return Ok(false) };
         self.end(enforced.slot)?;
-        self.programs.detach(Hook::FromPod, host_interface)?;
-        self.programs.detach(Hook::ToPod, host_interface)?;
+        if !still_passes {
+            let _quick = Expedite::on(&self.expedite);
+            self.programs.detach(Hook::FromPod, host_interface)?;
+            self.programs.detach(Hook::ToPod, host_interface)?;
+        }
         self.enforced.remove(host_interface);
         Ok(true)
     }
@@ -369,7 +373,8 @@ impl Kernel {
         }
         for hook in [Hook::FromPod, Hook::ToPod] {
             for device in self.programs.attached(hook) {
-                if !self.enforced.contains_key(&device) {
+                let is_there = nix::net::if_::if_nametoindex(device.as_str()).is_ok();
+                if !is_there && !self.enforced.contains_key(&device) {
                     self.programs.detach(hook, &device)?;
                 }
             }

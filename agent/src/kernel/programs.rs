@@ -34,14 +34,6 @@ fn attach_type(hook: Hook) -> TcAttachType {
     }
 }
 
-/// Whether a hook is at the devices of pods.
-fn is_pods(hook: Hook) -> bool {
-    match hook {
-        Hook::FromPod | Hook::ToPod => true,
-        Hook::FromNet | Hook::ToNet | Hook::FromOverlay => false,
-    }
-}
-
 /// Whether programs are attached by TCX links (Linux 6.6), which nobody else can take away and which leave room for the
 /// queueing disciplines of others, or else as filters of clsact.
 fn has_tcx() -> bool {
@@ -153,20 +145,22 @@ impl Programs {
         Ok(())
     }
 
-    /// Takes a hook's program off a device, which may be gone. Off a pod's that is still there it does not come: a pod
-    /// that is not known is not heard.
+    /// Takes a hook's program off a device, which may be gone.
     ///
     /// # Errors
     /// Where the pin cannot be removed.
     pub fn detach(&self, hook: Hook, device: &str) -> Result<(), KernelError> {
-        if is_pods(hook) && nix::net::if_::if_nametoindex(device).is_ok() {
-            return Ok(());
-        }
+        let path = self.link(hook, device);
         if !has_tcx() {
             // Gone with the device, or never there.
             let _ = qdisc_detach_program(device, attach_type(hook), hook.name());
+            return unpin(&path);
         }
-        unpin(&self.link(hook, device))
+        // Held until the pin is gone: what ends with a descriptor ends now, what ends with a pin some time later.
+        let link = PinnedLink::from_pin(&path);
+        unpin(&path)?;
+        drop(link);
+        Ok(())
     }
 
     /// The devices that a hook's program has been attached to.
