@@ -9,7 +9,7 @@ pub enum Stage {
     Admit = 0,
     /// What policy says of its flow, where it goes, and what is done with it.
     Judge = 1,
-    /// The same for an ICMP error, by the packet that it quotes.
+    /// Which flow an ICMP error is about, by the packet that it quotes; [`Judge`](Self::Judge) follows.
     Relate = 2,
 }
 

@@ -1,87 +1,51 @@
 //! ICMP errors (RFC 792, RFC 4443): they belong to the flow of the packet that they quote, and are translated with it.
 
-use sluice_abi::{FlowKey, Hook, Reason, Rewrites, Scope};
+use sluice_abi::{FlowKey, Reason, Rewrites, Scope};
 
 use crate::desk::Desk;
 use crate::flows::{self, Action};
-use crate::judge;
 use crate::packet::{Checksum, Packet};
 use crate::parse::{self, Headers, Parse};
 use crate::rewrite::{self, End};
-use crate::tables::{FamilyTables, Tables};
 
 /// Where in an ICMP error the quoted packet starts.
 const QUOTE: usize = 8;
 
-/// Says what is to be done with an error that came in from `scope`, and translates it. `false`: no such flow.
+/// Finds the packet that an error quotes, and leaves the key of its flow in the case: of the answers to it where the
+/// error came in from `scope`, and of itself where the node's own stack complains to the pod behind `complains_to`.
 ///
 /// # Errors
 /// Why it must be dropped.
 #[inline(always)]
-pub fn follow<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
-    hook: Hook,
-    scope: Scope,
-    packet: &mut P,
-    desk: &mut Desk<A>,
-    tables: &T,
-) -> Result<bool, Reason> {
-    let Desk { headers, quoted, case, .. } = desk;
-    quote(packet, headers, quoted)?;
-    // It travels with the packets that answer the quoted one.
-    case.key = FlowKey {
-        scope,
-        source: quoted.destination,
-        destination: quoted.source,
-        source_port: quoted.destination_port,
-        destination_port: quoted.source_port,
-        protocol: quoted.protocol,
-    };
-    if !judge::related(hook, case, tables)? {
-        return Ok(false);
-    }
-    if case.action.rewrites != Rewrites::NONE {
-        translate(packet, headers, quoted, &case.action)?;
-    }
-    // That is done; and an error is never answered with an error (RFC 1122 section 3.2.2).
-    case.action.rewrites = Rewrites::NONE;
-    case.action.mtu = 0;
-    Ok(true)
-}
-
-/// Whether an error that the node's own stack sends to the pod behind `interface` is about a packet of that pod.
-///
-/// # Errors
-/// Why it must be dropped.
-#[inline(always)]
-pub fn concerns<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
-    hook: Hook,
-    interface: u32,
-    packet: &P,
-    desk: &mut Desk<A>,
-    tables: &T,
-) -> Result<bool, Reason> {
-    let Desk { headers, quoted, case, .. } = desk;
-    quote(packet, headers, quoted)?;
-    case.key = flows::key(Scope::pod(interface), quoted);
-    judge::related(hook, case, tables)
-}
-
-/// Finds the quoted packet.
-#[inline(always)]
-fn quote<A: Parse, P: Packet>(packet: &P, headers: &Headers<A>, quoted: &mut Headers<A>) -> Result<(), Reason> {
+pub fn relate<A: Parse, P: Packet>(packet: &P, desk: &mut Desk<A>, complains_to: Option<u32>) -> Result<(), Reason> {
+    let Desk { headers, quoted, case, scope, .. } = desk;
     parse::quoted::<A, P>(packet, headers.transport + QUOTE, quoted)?;
     // An error goes to the sender of the packet that caused it.
     if quoted.source != headers.destination {
         return Err(Reason::UnrelatedIcmp);
     }
+    case.key = match complains_to {
+        Some(interface) => flows::key(Scope::pod(interface), quoted),
+        None => FlowKey {
+            scope: *scope,
+            source: quoted.destination,
+            destination: quoted.source,
+            source_port: quoted.destination_port,
+            destination_port: quoted.source_port,
+            protocol: quoted.protocol,
+        },
+    };
     Ok(())
 }
 
 /// Translates an error: its own addresses as those of the flow's packets, the quoted packet the other way round.
 ///
 /// The quoted packet's transport checksum stays: most of what it covers is not quoted, and nobody can check it.
+///
+/// # Errors
+/// Where the packet cannot be changed.
 #[inline(always)]
-fn translate<A: Parse, P: Packet>(
+pub fn translate<A: Parse, P: Packet>(
     packet: &mut P,
     headers: &Headers<A>,
     quoted: &Headers<A>,

@@ -176,8 +176,8 @@ fn renew<A: Parse, T: Tables + FamilyTables<A>>(
     same == Some(true)
 }
 
-/// Says what is to be done with a packet of the case's flow, known or, with `may_open`, opened by it. `false`: there is
-/// no such flow.
+/// Says what is to be done with a packet of the case's flow, known or, with `may_open`, opened by it. One that is only
+/// `about` the flow opens none, and is not accounted for. `false`: there is no such flow.
 ///
 /// # Errors
 /// Why it must be dropped.
@@ -185,13 +185,19 @@ fn renew<A: Parse, T: Tables + FamilyTables<A>>(
 pub fn judge<A: Parse, T: Tables + FamilyTables<A>>(
     hook: Hook,
     headers: &Headers<A>,
+    about: bool,
     may_open: bool,
     case: &mut Case<A>,
     tables: &T,
 ) -> Result<bool, Reason> {
-    let standing = standing(case, flows::opens(headers), tables);
+    let may_open = may_open && !about;
+    let standing = standing(case, !about && flows::opens(headers), tables);
     let standing = judged(hook, standing, may_open, case, tables)?;
     let Case { key, peer, action, .. } = case;
+    if about {
+        let Some(Standing { own, .. }) = standing else { return Ok(false) };
+        return Ok(tables.flow(own.table, key, |flow| *action = Action::of(flow)).is_some());
+    }
     if let Some(Standing { own, other }) = standing {
         let both_seen = match own.direction {
             // Of a connection, the opener's packet after the answer: not an answer alone, which a forged source
@@ -219,23 +225,6 @@ pub fn judge<A: Parse, T: Tables + FamilyTables<A>>(
         tables.flow(Table::Openings, key, &mut act).ok_or(Reason::FlowTableFull)?;
     }
     Ok(true)
-}
-
-/// Says what is done with packets of the case's flow, for one that only quotes a packet of it: it is not accounted for.
-/// `false`: there is no such flow.
-///
-/// # Errors
-/// Why it must be dropped.
-#[inline(always)]
-pub fn related<A: Parse, T: Tables + FamilyTables<A>>(
-    hook: Hook,
-    case: &mut Case<A>,
-    tables: &T,
-) -> Result<bool, Reason> {
-    let standing = standing(case, false, tables);
-    let Some(Standing { own, .. }) = judged(hook, standing, false, case, tables)? else { return Ok(false) };
-    let Case { key, action, .. } = case;
-    Ok(tables.flow(own.table, key, |flow| *action = Action::of(flow)).is_some())
 }
 
 /// Opens the flow that was judged: writes the entries of both directions.

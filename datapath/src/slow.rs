@@ -65,7 +65,7 @@ pub fn admit<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(hook: Hook, packe
             }
         }
         let stage = if desk.headers.message == Message::IcmpError { Stage::Relate } else { Stage::Judge };
-        Ok(Outcome::Slow(stage, if A::BITS == 32 { Family::V4 } else { Family::V6 }))
+        Ok(Outcome::Slow(stage, family::<A>()))
     })
 }
 
@@ -227,47 +227,57 @@ fn destination<A: Parse, P: Packet>(packet: &P) -> Option<A> {
     }
 }
 
-/// Finds or opens the flow of the packet on the desk, and does to the packet what the flow says.
+/// Finds the packet that the ICMP error on the desk is about; [`Stage::Judge`] follows.
+#[inline(always)]
+pub fn relate<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(hook: Hook, packet: &mut P, tables: &T) -> Outcome {
+    at_desk(tables, |desk: &mut Desk<A>| {
+        let complains_to = if hook == Hook::ToPod { Some(packet.interface()) } else { None };
+        match icmp::relate(packet, desk, complains_to) {
+            Ok(()) => Ok(Outcome::Slow(Stage::Judge, family::<A>())),
+            Err(reason) => unknown(hook, desk.may_open, reason),
+        }
+    })
+}
+
+/// Finds or opens the flow that the packet on the desk is of, or, as an ICMP error, is about; and does to the packet what
+/// the flow says.
 #[inline(always)]
 pub fn judge<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(hook: Hook, packet: &mut P, tables: &T) -> Outcome {
     at_desk(tables, |desk: &mut Desk<A>| {
-        let Desk { headers, case, scope, may_open, .. } = desk;
-        let known = fragment::follow(*scope, headers, tables).and_then(|()| {
+        let Desk { headers, quoted, case, scope, may_open } = desk;
+        let is_error = headers.message == Message::IcmpError;
+        if !is_error {
+            if let Err(reason) = fragment::follow(*scope, headers, tables) {
+                return unknown(hook, *may_open, reason);
+            }
             case.key = flows::key(*scope, headers);
-            judge::judge(hook, headers, *may_open, case, tables)
-        });
-        match known {
+        }
+        match judge::judge(hook, headers, is_error, *may_open, case, tables) {
             Ok(true) => {}
+            Ok(false) if is_error => return unknown(hook, *may_open, Reason::UnrelatedIcmp),
             Ok(false) => return unknown(hook, *may_open, Reason::NoFlow),
             Err(reason) => return unknown(hook, *may_open, reason),
         }
         let action = &case.action;
-        // What is on its way out is cut up behind this hook, where it is too large.
-        if hook != Hook::ToNet && flows::is_too_large(packet, headers, action) {
+        // What is on its way out is cut up behind this hook, where it is too large; and an error is never answered with an
+        // error (RFC 1122 section 3.2.2).
+        if hook != Hook::ToNet && !is_error && flows::is_too_large(packet, headers, action) {
             return Ok(Outcome::Pass);
         }
         if hook != Hook::ToPod && action.rewrites != Rewrites::NONE {
-            rewrite::translate(packet, headers, action)?;
+            if is_error {
+                icmp::translate(packet, headers, quoted, action)?;
+            } else {
+                rewrite::translate(packet, headers, action)?;
+            }
         }
         Ok(deliver(hook, desk, tables))
     })
 }
 
-/// Finds the flow that the ICMP error on the desk is about, and translates the error with it.
 #[inline(always)]
-pub fn relate<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(hook: Hook, packet: &mut P, tables: &T) -> Outcome {
-    at_desk(tables, |desk: &mut Desk<A>| {
-        let related = if hook == Hook::ToPod {
-            icmp::concerns(hook, packet.interface(), packet, desk, tables)
-        } else {
-            icmp::follow(hook, desk.scope, packet, desk, tables)
-        };
-        match related {
-            Ok(true) => Ok(deliver(hook, desk, tables)),
-            Ok(false) => unknown(hook, desk.may_open, Reason::UnrelatedIcmp),
-            Err(reason) => unknown(hook, desk.may_open, reason),
-        }
-    })
+fn family<A: Parse>() -> Family {
+    if A::BITS == 32 { Family::V4 } else { Family::V6 }
 }
 
 /// Where a packet goes that its flow lets pass.
