@@ -8,7 +8,7 @@ use aya::programs::links::{FdLink, LinkOrder, PinnedLink};
 use aya::programs::tc::{
     NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact, qdisc_detach_program,
 };
-use aya::programs::{SchedClassifier, TcAttachType};
+use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
 use aya::util::KernelVersion;
 use aya::{Btf, EbpfLoader};
 use sluice_abi::{Hook, Stage, maps};
@@ -70,7 +70,7 @@ impl Programs {
         for (name, program) in ebpf.programs_mut() {
             let program: &mut SchedClassifier =
                 program.try_into().doing(|| format!("taking {name} for a program of traffic control"))?;
-            program.load().doing(|| format!("loading the kernel program {name} (the verifier's words follow)"))?;
+            load(program).doing(|| format!("loading the kernel program {name} (the verifier's words follow)"))?;
             let path = fresh.join(name);
             program.pin(&path).doing(|| format!("pinning {}", path.display()))?;
         }
@@ -201,6 +201,18 @@ fn encode(device: &str) -> String {
 
 fn decode(name: &str) -> String {
     name.replace("%2e", ".").replace("%25", "%")
+}
+
+/// Loads a program. The verifier gives up with EAGAIN where a signal or other work for this thread comes in meanwhile
+/// (`bpf_check`, kernel/bpf/verifier.c, all kernels up to 6.18): it is asked again, as libbpf does.
+fn load(program: &mut SchedClassifier) -> Result<(), ProgramError> {
+    for _ in 0..9 {
+        match program.load() {
+            Err(ProgramError::LoadError { io_error, .. }) if io_error.kind() == std::io::ErrorKind::WouldBlock => {}
+            other => return other,
+        }
+    }
+    program.load()
 }
 
 fn open(path: &Path) -> Result<SchedClassifier, KernelError> {
