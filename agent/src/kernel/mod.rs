@@ -4,6 +4,7 @@ mod error;
 mod expedite;
 mod flows;
 mod layout;
+pub mod loading;
 mod object;
 mod programs;
 

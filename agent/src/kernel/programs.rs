@@ -3,19 +3,19 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use aya::maps::{MapData, ProgramArray};
+use aya::maps::MapData;
 use aya::programs::links::{FdLink, LinkOrder, PinnedLink};
 use aya::programs::tc::{
     NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact, qdisc_detach_program,
 };
-use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
+use aya::programs::{SchedClassifier, TcAttachType};
 use aya::util::KernelVersion;
 use aya::{Btf, EbpfLoader};
-use sluice_abi::{Hook, Stage, maps};
+use sluice_abi::{Hook, maps};
 
 use super::error::{Doing, KernelError};
 use super::layout::{Expected, Pins};
-use super::object;
+use super::{loading, object};
 
 /// Priority and handle of our filters: what they are known by, and replaced under.
 const PRIORITY: u16 = 0x51;
@@ -67,26 +67,13 @@ impl Programs {
             loader.map_max_entries(name, *entries).map_pin_path(name, path);
         }
         let mut ebpf = loader.load(object::bytes()?).doing(|| "loading the kernel programs' tables".into())?;
+        let slow_paths = loading::load(&mut ebpf)?;
         for (name, program) in ebpf.programs_mut() {
-            let program: &mut SchedClassifier =
-                program.try_into().doing(|| format!("taking {name} for a program of traffic control"))?;
-            load(program).doing(|| format!("loading the kernel program {name} (the verifier's words follow)"))?;
             let path = fresh.join(name);
             program.pin(&path).doing(|| format!("pinning {}", path.display()))?;
         }
-        let array = ebpf.take_map(maps::SLOW_PATHS).ok_or_else(|| KernelError::Failed {
-            action: "filling the array of slow paths".into(),
-            source: "the object has none".into(),
-        })?;
-        let mut array = ProgramArray::try_from(array).doing(|| "filling the array of slow paths".into())?;
-        for (index, name) in (0..).zip(Stage::PROGRAMS) {
-            let program = open(&fresh.join(name))?;
-            let fd = program.fd().doing(|| format!("taking {name} into the array of slow paths"))?;
-            array.set(index, fd, 0).doing(|| format!("taking {name} into the array of slow paths"))?;
-        }
-        // It lives as long as its programs: emptied when the last descriptor or pin goes, however many programs use it.
         let path = fresh.join(maps::SLOW_PATHS);
-        array.pin(&path).doing(|| format!("pinning {}", path.display()))?;
+        slow_paths.pin(&path).doing(|| format!("pinning {}", path.display()))?;
         fs::rename(&fresh, &directory).doing(|| format!("renaming {}", fresh.display()))?;
         Ok(this)
     }
@@ -201,18 +188,6 @@ fn encode(device: &str) -> String {
 
 fn decode(name: &str) -> String {
     name.replace("%2e", ".").replace("%25", "%")
-}
-
-/// Loads a program. The verifier gives up with EAGAIN where a signal or other work for this thread comes in meanwhile
-/// (`bpf_check`, kernel/bpf/verifier.c, all kernels up to 6.18): it is asked again, as libbpf does.
-fn load(program: &mut SchedClassifier) -> Result<(), ProgramError> {
-    for _ in 0..9 {
-        match program.load() {
-            Err(ProgramError::LoadError { io_error, .. }) if io_error.kind() == std::io::ErrorKind::WouldBlock => {}
-            other => return other,
-        }
-    }
-    program.load()
 }
 
 fn open(path: &Path) -> Result<SchedClassifier, KernelError> {

@@ -6,9 +6,10 @@ use std::{env, fs};
 use anyhow::{Context, Result};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, ProgramArray};
-use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions};
+use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
 use aya::{Btf, Ebpf, EbpfLoader, Pod};
-use sluice_abi::{AddressEntry, COUNTERS, Config, Endpoint, Flow, FlowKey, Ipv4, Ipv6, Node, Stage, Uplink, maps};
+use sluice_abi::{AddressEntry, COUNTERS, Config, Endpoint, Flow, FlowKey, Ipv4, Ipv6, Node, Uplink, maps};
+use sluice_agent::kernel::loading;
 
 use super::native::Bytes;
 
@@ -64,16 +65,8 @@ impl Kernel {
             loader.map_max_entries(name, 16_384);
         }
         let mut ebpf = loader.load(&bytes).context("loading the kernel programs")?;
-        let names: Vec<String> = ebpf.programs().map(|(name, _)| name.to_owned()).collect();
-        for name in &names {
-            load(program(&mut ebpf, name)?).with_context(|| format!("loading the program {name}"))?;
-        }
-        let mut slow = ProgramArray::try_from(ebpf.take_map(maps::SLOW_PATHS).context("no slow_paths")?)?;
-        for (index, name) in (0..).zip(Stage::PROGRAMS) {
-            let fd = program(&mut ebpf, name)?.fd()?.try_clone()?;
-            slow.set(index, &fd, 0)?;
-        }
-        Ok(Self { ebpf, _slow_paths: slow })
+        let slow_paths = loading::load(&mut ebpf)?;
+        Ok(Self { ebpf, _slow_paths: slow_paths })
     }
 
     /// Writes an element of an array.
@@ -242,18 +235,6 @@ impl Kernel {
         options.data_in = Some(&data);
         Ok(program(&mut self.ebpf, "clock")?.test_run(options)?.return_value)
     }
-}
-
-/// Loads a program. The verifier gives up with EAGAIN where a signal or other work for this thread comes in meanwhile
-/// (`bpf_check`, kernel/bpf/verifier.c, all kernels up to 6.18): it is asked again, as libbpf does.
-fn load(program: &mut SchedClassifier) -> Result<(), ProgramError> {
-    for _ in 0..9 {
-        match program.load() {
-            Err(ProgramError::LoadError { io_error, .. }) if io_error.kind() == std::io::ErrorKind::WouldBlock => {}
-            other => return other,
-        }
-    }
-    program.load()
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {

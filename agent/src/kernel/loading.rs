@@ -1,0 +1,51 @@
+//! The programs of an object, from the verifier to the array that they call one another through.
+
+use std::io::ErrorKind;
+
+use aya::Ebpf;
+use aya::maps::{MapData, ProgramArray};
+use aya::programs::{ProgramError, SchedClassifier};
+use sluice_abi::{Stage, maps};
+
+use super::error::{Doing, KernelError};
+
+/// How often the verifier is asked before its refusal counts.
+const ATTEMPTS: usize = 10;
+
+/// Loads all programs of an object and fills the array of slow paths, which must live as long as they do: it is emptied
+/// when its last descriptor or pin goes, however many programs use it.
+///
+/// # Errors
+/// Where the kernel refuses one.
+pub fn load(ebpf: &mut Ebpf) -> Result<ProgramArray<MapData>, KernelError> {
+    for (name, program) in ebpf.programs_mut() {
+        let program: &mut SchedClassifier =
+            program.try_into().doing(|| format!("taking {name} for a program of traffic control"))?;
+        verify(program).doing(|| format!("loading the kernel program {name} (the verifier's words follow)"))?;
+    }
+    let array = ebpf.take_map(maps::SLOW_PATHS).ok_or("the object has none");
+    let array = array.doing(|| "filling the array of slow paths".into())?;
+    let mut array = ProgramArray::try_from(array).doing(|| "filling the array of slow paths".into())?;
+    for (index, name) in (0..).zip(Stage::PROGRAMS) {
+        let action = || format!("taking {name} into the array of slow paths");
+        let program = ebpf.program(name).ok_or("the object has no such program").doing(action)?;
+        array.set(index, program.fd().doing(action)?, 0).doing(action)?;
+    }
+    Ok(array)
+}
+
+/// Loads a program. The verifier gives up with EAGAIN where a signal or other work for this thread comes in meanwhile
+/// (`bpf_check`, kernel/bpf/verifier.c, all kernels up to 6.18): it is asked again, as libbpf does.
+fn verify(program: &mut SchedClassifier) -> Result<(), ProgramError> {
+    let mut attempt = 1;
+    loop {
+        match program.load() {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.kind() == ErrorKind::WouldBlock && attempt < ATTEMPTS =>
+            {
+                attempt += 1;
+            }
+            result => return result,
+        }
+    }
+}
