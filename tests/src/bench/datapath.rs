@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use sluice_abi::{Hook, Reason};
 
 use super::report::{Row, Target};
-use crate::packet::addresses::{NATIVE_POD, OVERLAY_POD, POD_A, POD_B, Pair};
+use crate::packet::addresses::{NATIVE_POD, NODE, OUTSIDE, OVERLAY_POD, POD_A, POD_B, Pair};
 use crate::packet::{Both, Bytes, Ip, Recipe, Transport, Verdict, mac, reversed};
 
 /// Packets of a run, and runs: the best of them counts.
@@ -30,51 +30,45 @@ struct Case {
     answers: Option<Answers>,
 }
 
+/// A pod sends to another of its node, which answers.
+const LOCAL: Case = Case {
+    name: "from_pod.same_node",
+    hook: Hook::FromPod,
+    from: POD_A,
+    to: POD_B,
+    sender: mac(0xa),
+    interface: |both| both.scene.pod_a,
+    answers: Some((Hook::FromPod, |both| both.scene.pod_b, mac(0xb))),
+};
+
+/// What a pod is sent from elsewhere, and answers.
+const TO_POD: Case = Case {
+    name: "from_net.native",
+    hook: Hook::FromNet,
+    from: NATIVE_POD,
+    to: POD_A,
+    sender: mac(1),
+    interface: |both| both.scene.uplink,
+    answers: Some((Hook::FromPod, |both| both.scene.pod_a, mac(0xa))),
+};
+
 const CASES: [Case; 5] = [
-    Case {
-        name: "from_pod.same_node",
-        hook: Hook::FromPod,
-        from: POD_A,
-        to: POD_B,
-        sender: mac(0xa),
-        interface: |both| both.scene.pod_a,
-        answers: Some((Hook::FromPod, |both| both.scene.pod_b, mac(0xb))),
-    },
+    LOCAL,
     Case {
         name: "from_pod.native",
-        hook: Hook::FromPod,
-        from: POD_A,
         to: NATIVE_POD,
-        sender: mac(0xa),
-        interface: |both| both.scene.pod_a,
         answers: Some((Hook::FromNet, |both| both.scene.uplink, mac(1))),
+        ..LOCAL
     },
-    Case {
-        name: "from_pod.overlay",
-        hook: Hook::FromPod,
-        from: POD_A,
-        to: OVERLAY_POD,
-        sender: mac(0xa),
-        interface: |both| both.scene.pod_a,
-        answers: None,
-    },
-    Case {
-        name: "from_net.native",
-        hook: Hook::FromNet,
-        from: NATIVE_POD,
-        to: POD_A,
-        sender: mac(1),
-        interface: |both| both.scene.uplink,
-        answers: Some((Hook::FromPod, |both| both.scene.pod_a, mac(0xa))),
-    },
+    Case { name: "from_pod.overlay", to: OVERLAY_POD, answers: None, ..LOCAL },
+    TO_POD,
     Case {
         name: "to_pod.host",
         hook: Hook::ToPod,
-        from: crate::packet::addresses::NODE,
-        to: POD_A,
+        from: NODE,
         sender: mac(2),
         interface: |both| both.scene.pod_a,
-        answers: Some((Hook::FromPod, |both| both.scene.pod_a, mac(0xa))),
+        ..TO_POD
     },
 ];
 
@@ -127,12 +121,7 @@ pub fn run() -> Result<Vec<Row>> {
             rows.push(Row { id: id.into(), ..row });
         }
     }
-    let host = Recipe {
-        mac: mac(2),
-        ip: Ip::v4(crate::packet::addresses::NODE.0, crate::packet::addresses::OUTSIDE.0),
-        transport: Transport::Udp(4000, 53),
-        payload: 64,
-    };
+    let host = Recipe { mac: mac(2), ip: Ip::v4(NODE.0, OUTSIDE.0), transport: Transport::Udp(4000, 53), payload: 64 };
     let bytes = Bytes { data: host.build(), interface: both.scene.uplink, segmented: false, mark: 0 };
     let own = best(&mut both, Hook::ToNet.name(), &bytes)? - empty;
     rows.push(Row::new("ns_established.to_net.host.v4", own, "ns", Target::None));
