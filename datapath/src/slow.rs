@@ -8,6 +8,7 @@ use crate::desk::Desk;
 use crate::outcome::{Family, Outcome};
 use crate::packet::{Packet, View};
 use crate::parse::{self, ETHERNET, Headers, Message, Parse};
+use crate::rewrite::End;
 use crate::tables::{FamilyTables, Tables, endpoint_behind};
 use crate::{flows, fragment, icmp, judge, neighbour, rewrite};
 
@@ -44,7 +45,7 @@ pub fn admit<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(hook: Hook, packe
     at_desk(tables, |desk: &mut Desk<A>| {
         // Most of what the host itself sends is nobody's business, parsable or not.
         if hook == Hook::ToNet {
-            match leaving(source::<A, P>(packet), tables)? {
+            match leaving(address::<A, P>(packet, End::Source), tables)? {
                 Some(scope) => desk.scope = scope,
                 None => return Ok(Outcome::Pass),
             }
@@ -86,8 +87,8 @@ fn from_pod<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
 ) -> Result<Admission, Reason> {
     let mac = packet.view::<ETHERNET>(0).ok_or(Reason::Truncated)?.mac::<6, 10>();
     let endpoint = endpoint_behind(packet.interface(), headers.source, tables);
-    if let Message::Neighbour(kind) = headers.message {
-        neighbour::from_pod(packet, headers, kind, endpoint, mac)?;
+    if headers.message == Message::Neighbour {
+        neighbour::from_pod(packet, headers, endpoint, mac)?;
         return Ok(Admission::Pass);
     }
     genuine(headers, endpoint, mac)?;
@@ -116,7 +117,7 @@ fn to_pod<A: Parse, T: Tables + FamilyTables<A>>(
     headers: &Headers<A>,
     tables: &T,
 ) -> Result<Admission, Reason> {
-    if let Message::Neighbour(_) = headers.message {
+    if headers.message == Message::Neighbour {
         return Ok(Admission::Pass);
     }
     if headers.destination.is_multicast() {
@@ -134,7 +135,7 @@ fn from_net<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
     headers: &Headers<A>,
     tables: &T,
 ) -> Result<Admission, Reason> {
-    let destination = if parsed.is_ok() { Some(headers.destination) } else { destination::<A, P>(packet) };
+    let destination = if parsed.is_ok() { Some(headers.destination) } else { address(packet, End::Destination) };
     let Some(destination) = destination else { return Ok(Admission::Pass) };
     let open = match tables.address(destination).kind {
         AddressKind::Endpoint => true,
@@ -203,27 +204,15 @@ fn from_overlay<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
     }
 }
 
-/// The source of a packet that need not be parsed further.
+/// An address of a packet that need not, or could not, be parsed further.
 #[inline(always)]
-fn source<A: Parse, P: Packet>(packet: &P) -> Option<A> {
+fn address<A: Parse, P: Packet>(packet: &P, end: End) -> Option<A> {
+    let at = rewrite::address_offset(A::BITS, ETHERNET, end);
     if A::BITS == 32 {
-        let ip = packet.view::<20>(ETHERNET)?;
-        Some(A::from_words([ip.word::<12>(), 0, 0, 0]))
+        Some(A::from_words([packet.view::<4>(at)?.word::<0>(), 0, 0, 0]))
     } else {
-        let ip = packet.view::<40>(ETHERNET)?;
-        Some(A::from_words([ip.word::<8>(), ip.word::<12>(), ip.word::<16>(), ip.word::<20>()]))
-    }
-}
-
-/// The destination of a packet that could not be parsed further.
-#[inline(always)]
-fn destination<A: Parse, P: Packet>(packet: &P) -> Option<A> {
-    if A::BITS == 32 {
-        let ip = packet.view::<20>(ETHERNET)?;
-        Some(A::from_words([ip.word::<16>(), 0, 0, 0]))
-    } else {
-        let ip = packet.view::<40>(ETHERNET)?;
-        Some(A::from_words([ip.word::<24>(), ip.word::<28>(), ip.word::<32>(), ip.word::<36>()]))
+        let address = packet.view::<16>(at)?;
+        Some(A::from_words([address.word::<0>(), address.word::<4>(), address.word::<8>(), address.word::<12>()]))
     }
 }
 
