@@ -88,8 +88,10 @@ impl<A: Parse> Default for Desk<A> {
             network: 0,
             transport: 0,
             length: 0,
+            id: 0,
             piece: Piece::Whole,
             message: Message::Plain,
+            icmp_type: 0,
             flags: 0,
         };
         Self {

@@ -6,12 +6,12 @@ use crate::parse::{Headers, Parse, Piece};
 use crate::tables::FamilyTables;
 
 #[inline(always)]
-fn key<A: Parse>(scope: Scope, headers: &Headers<A>, id: u32) -> FragmentKey<A> {
+fn key<A: Parse>(scope: Scope, headers: &Headers<A>) -> FragmentKey<A> {
     FragmentKey {
         scope,
         source: headers.source,
         destination: headers.destination,
-        id,
+        id: headers.id,
         // RFC 8200 section 4.5 names a datagram without its protocol, RFC 791 section 3.2 with it.
         protocol: if A::BITS == 32 { headers.protocol } else { Protocol(0) },
     }
@@ -25,16 +25,16 @@ fn key<A: Parse>(scope: Scope, headers: &Headers<A>, id: u32) -> FragmentKey<A> 
 pub fn follow<A: Parse, T: FamilyTables<A>>(scope: Scope, headers: &mut Headers<A>, tables: &T) -> Result<(), Reason> {
     match headers.piece {
         Piece::Whole => {}
-        Piece::First(id) => {
+        Piece::First => {
             let first = Fragment {
                 source_port: headers.source_port,
                 destination_port: headers.destination_port,
                 protocol: headers.protocol,
             };
-            tables.remember_fragment(&key(scope, headers, id), &first);
+            tables.remember_fragment(&key(scope, headers), &first);
         }
-        Piece::Later(id) => {
-            let first = tables.fragment(&key(scope, headers, id)).ok_or(Reason::OrphanFragment)?;
+        Piece::Later => {
+            let first = tables.fragment(&key(scope, headers)).ok_or(Reason::OrphanFragment)?;
             headers.source_port = first.source_port;
             headers.destination_port = first.destination_port;
             headers.protocol = first.protocol;

@@ -16,14 +16,13 @@ const ROUTER_SOLICITATION: u8 = 133;
 pub fn from_pod<A: Parse, P: Packet>(
     packet: &P,
     headers: &Headers<A>,
-    kind: u8,
     endpoint: Option<&Endpoint>,
     mac: Mac,
 ) -> Result<(), Reason> {
     if A::BITS == 32 {
         return Err(Reason::ForgedNeighbour);
     }
-    match (kind, endpoint) {
+    match (headers.icmp_type, endpoint) {
         (SOLICITATION, Some(endpoint)) if endpoint.mac == mac => Ok(()),
         (ADVERTISEMENT, Some(endpoint)) if endpoint.mac == mac && advertises(packet, headers, endpoint) => Ok(()),
         // What a starting interface says to everybody.

@@ -31,10 +31,10 @@ pub mod tcp {
 pub enum Piece {
     /// All of it.
     Whole,
-    /// The first fragment, with the transport header. The identification is in network byte order.
-    First(u32),
+    /// The first fragment, with the transport header.
+    First,
     /// Another fragment, without.
-    Later(u32),
+    Later,
 }
 
 /// What kind of message the transport header announces.
@@ -44,12 +44,14 @@ pub enum Message {
     Plain,
     /// An ICMP error about a packet that it quotes.
     IcmpError,
-    /// A message between neighbours, of this ICMP type: IPv6 neighbour discovery (RFC 4861), IPv4 redirects and
-    /// router discovery (RFC 1256).
-    Neighbour(u8),
+    /// A message between neighbours: IPv6 neighbour discovery (RFC 4861), IPv4 redirects and router discovery (RFC 1256).
+    Neighbour,
 }
 
 /// The headers of an IP packet, as far as the datapath cares.
+///
+/// Every field is always written: before Linux 6.3 the verifier lets no copy read what nothing wrote, such as the payload of
+/// another variant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Headers<A> {
     /// Source address.
@@ -68,10 +70,14 @@ pub struct Headers<A> {
     pub transport: usize,
     /// Bytes from the network header on.
     pub length: u32,
+    /// Of a fragment, the identification of its datagram, network byte order; else 0.
+    pub id: u32,
     /// Whether and how it is a fragment.
     pub piece: Piece,
     /// Whose flow it belongs to.
     pub message: Message,
+    /// ICMP type; of other protocols 0.
+    pub icmp_type: u8,
     /// TCP flags; of SCTP, the flags that say the same. Else 0.
     pub flags: u8,
 }
@@ -165,7 +171,7 @@ pub fn plain<A: Parse, P: Packet>(packet: &P) -> Option<Headers<A>> {
 /// Adds what the transport header says.
 #[inline(always)]
 fn transport<A: Parse, P: Packet>(packet: &P, headers: &mut Headers<A>) -> Result<(), Reason> {
-    if let Piece::Later(_) = headers.piece {
+    if headers.piece == Piece::Later {
         return Ok(());
     }
     let at = headers.transport;
@@ -185,12 +191,12 @@ fn transport<A: Parse, P: Packet>(packet: &P, headers: &mut Headers<A>) -> Resul
         headers.flags = sctp_flags(sctp.byte::<12>());
     } else if headers.protocol == A::ICMP {
         let icmp = packet.view::<8>(at).ok_or(Reason::Truncated)?;
-        let kind = icmp.byte::<0>();
-        match A::icmp(kind) {
+        headers.icmp_type = icmp.byte::<0>();
+        match A::icmp(headers.icmp_type) {
             Icmp::Request => headers.source_port = Port(icmp.half::<4>()),
             Icmp::Reply => headers.destination_port = Port(icmp.half::<4>()),
             Icmp::Error => headers.message = Message::IcmpError,
-            Icmp::Neighbour => headers.message = Message::Neighbour(kind),
+            Icmp::Neighbour => headers.message = Message::Neighbour,
             Icmp::Other => {}
         }
     }
@@ -216,7 +222,7 @@ fn sctp_flags(chunk: u8) -> u8 {
 pub fn quoted<A: Parse, P: Packet>(packet: &P, network: usize, headers: &mut Headers<A>) -> Result<(), Reason> {
     let (parsed, _) = A::network(packet, network)?;
     *headers = parsed;
-    if let Piece::Later(_) = headers.piece {
+    if headers.piece == Piece::Later {
         return Err(Reason::UnrelatedIcmp);
     }
     // Eight bytes of transport header are all that an error must quote (RFC 792, RFC 1812 section 4.3.2.3).
@@ -298,8 +304,8 @@ fn ipv4_header<P: Packet>(packet: &P, network: usize) -> Result<(Headers<Ipv4>, 
     let fragment = u16::from_be(ip.half::<6>());
     let piece = match (fragment & 0x1fff, fragment & 0x2000 != 0) {
         (0, false) => Piece::Whole,
-        (0, true) => Piece::First(id),
-        _ => Piece::Later(id),
+        (0, true) => Piece::First,
+        _ => Piece::Later,
     };
     let headers = Headers {
         source: Ipv4(ip.word::<12>()),
@@ -310,8 +316,10 @@ fn ipv4_header<P: Packet>(packet: &P, network: usize) -> Result<(Headers<Ipv4>, 
         network,
         transport: network + header,
         length,
+        id,
         piece,
         message: Message::Plain,
+        icmp_type: 0,
         flags: 0,
     };
     Ok((headers, length))
@@ -403,8 +411,10 @@ fn ipv6_header<P: Packet>(packet: &P, network: usize) -> Result<(Headers<Ipv6>, 
         network,
         transport: network + 40,
         length,
+        id: 0,
         piece: Piece::Whole,
         message: Message::Plain,
+        icmp_type: 0,
         flags: 0,
     };
     Ok((headers, length))
@@ -430,15 +440,15 @@ fn extensions<P: Packet>(packet: &P, headers: &mut Headers<Ipv6>) -> Result<(), 
         headers.protocol = Protocol(u32::from(extension.byte::<0>()));
         if kind == FRAGMENT {
             let place = u16::from_be(extension.half::<2>());
-            let id = extension.word::<4>();
+            headers.id = extension.word::<4>();
             headers.transport += 8;
             if place & !0x7 != 0 {
-                headers.piece = Piece::Later(id);
+                headers.piece = Piece::Later;
                 return Ok(());
             }
             // A fragment of one piece is whole (RFC 6946).
             if place & 0x1 != 0 {
-                headers.piece = Piece::First(id);
+                headers.piece = Piece::First;
             }
         } else {
             // Whatever its type: a packet that still has somewhere else to go (RFC 5095).

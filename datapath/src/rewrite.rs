@@ -44,7 +44,7 @@ pub fn port_offset(protocol: Protocol, transport: usize, end: End) -> usize {
 
 #[inline(always)]
 fn sum<A: Parse>(headers: &Headers<A>) -> Option<Sum> {
-    if let Piece::Later(_) = headers.piece {
+    if headers.piece == Piece::Later {
         return None;
     }
     let at = headers.transport;
