@@ -1,14 +1,14 @@
 //! How much iperf3 carries between pods, beside paths without any plugin and the reference bridge plugin, in turns.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::reference::Bridge;
 use super::report::{Row, Target, median};
-use crate::lab::{Families, Lab, Place, Plan, ip};
+use crate::lab::{Families, Lab, Place, Plan, ip, until};
 
 /// Seconds of a run, and runs.
 const SECONDS: &str = "3";
@@ -119,18 +119,8 @@ impl Server {
             .context("starting iperf3")?;
         let server = Self(child);
         // It says nothing when it listens: asked until it does.
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        loop {
-            let listens = place.inside(|| {
-                let to = std::net::SocketAddr::new(address, 5201);
-                Ok(std::net::TcpStream::connect_timeout(&to, std::time::Duration::from_secs(1)).is_ok())
-            })?;
-            if listens {
-                return Ok(server);
-            }
-            ensure!(std::time::Instant::now() < deadline, "iperf3 does not listen on {address}");
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
+        until("iperf3 listens", || place.inside(|| Ok(TcpStream::connect((address, 5201))?)))?;
+        Ok(server)
     }
 }
 

@@ -5,6 +5,7 @@ mod place;
 mod pod;
 mod runtime;
 pub mod traffic;
+mod wait;
 
 use std::fs;
 use std::net::IpAddr;
@@ -18,6 +19,7 @@ pub use node::Node;
 pub use place::{Place, ip, spawn_in};
 pub use pod::{Call, Pod};
 pub use runtime::{Containerd, IMAGE, Podman};
+pub use wait::{until, until_so};
 
 /// Where labs keep their files, one directory each.
 const ROOT: &str = "/run/sluice-lab";

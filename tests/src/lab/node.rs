@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{env, fs};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use sluice_api::{Answer, Call, Client, Counter, SOCKET, Status};
 
-use super::{Families, Place, Plan};
+use super::{Families, Place, Plan, until};
 
 /// How long anything may take before it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -143,21 +143,21 @@ impl Node {
     /// # Errors
     /// Where it ends, or takes too long; with its log.
     pub fn wait_until_ready(&mut self) -> Result<Status> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let status = self.status();
-            if let Ok(status) = &status
-                && status.ready
-            {
-                return Ok(status.clone());
+        let mut child = self.agent.take().context("no agent was started")?;
+        let status = until("the agent is ready", || {
+            // One that ended never will be.
+            if child.try_wait()?.is_some() {
+                return Ok(None);
             }
-            let ended = self.agent.as_mut().is_none_or(|child| !matches!(child.try_wait(), Ok(None)));
-            if ended || Instant::now() > deadline {
-                let log = fs::read_to_string(self.directory.join("agent.log")).unwrap_or_default();
-                bail!("the agent of {} does not get ready ({status:?}); its log:\n{log}", self.name);
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
+            let status = self.status()?;
+            ensure!(status.ready, "{status:?}");
+            Ok(Some(status))
+        });
+        self.agent = Some(child);
+        status.and_then(|status| status.context("it ended")).with_context(|| {
+            let log = fs::read_to_string(self.directory.join("agent.log")).unwrap_or_default();
+            format!("the agent of {} does not get ready; its log:\n{log}", self.name)
+        })
     }
 
     /// Asks the agent.

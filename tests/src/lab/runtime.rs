@@ -4,19 +4,17 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::node::{Node, binary};
+use super::wait::until;
 
 /// Where Debian's package puts the reference plugins.
 const PLUGINS: &str = "/usr/lib/cni";
 /// The image of all containers.
 pub const IMAGE: &str = "localhost/busybox:1";
-/// How long a runtime may take to start.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs a command; gives what it prints.
 fn output(command: &mut Command) -> Result<String> {
@@ -164,12 +162,10 @@ impl Containerd {
             .spawn()
             .context("starting containerd")?;
         let containerd = Self { child, directory };
-        let deadline = Instant::now() + PATIENCE;
-        while let Err(error) = containerd.run(&["version"]) {
-            let log = || fs::read_to_string(containerd.directory.join("log")).unwrap_or_default();
-            ensure!(Instant::now() < deadline, "containerd does not answer ({error}); its log:\n{}", log());
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        until("containerd answers", || containerd.run(&["version"])).with_context(|| {
+            let log = fs::read_to_string(containerd.directory.join("log")).unwrap_or_default();
+            format!("starting containerd; its log:\n{log}")
+        })?;
         let socket = containerd.directory.join("sock");
         output(Command::new("ctr").arg("-a").arg(&socket).args(["-n", "k8s.io", "images", "import"]).arg(image))?;
         Ok(containerd)

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::Place;
+use super::{Place, until, until_so};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -103,20 +103,15 @@ pub fn ping(from: &Place, address: IpAddr) -> Result<()> {
 /// # Errors
 /// Where nobody answers.
 pub fn read_all(from: &Place, address: IpAddr, port: u16) -> Result<String> {
-    let deadline = std::time::Instant::now() + PATIENCE;
-    loop {
-        let answer = from.inside(|| {
+    until("somebody answers", || {
+        from.inside(|| {
             let mut stream = TcpStream::connect_timeout(&SocketAddr::new(address, port), PATIENCE)?;
             stream.set_read_timeout(Some(PATIENCE))?;
             let mut text = String::new();
             stream.read_to_string(&mut text)?;
             Ok(text)
-        });
-        if answer.is_ok() || std::time::Instant::now() > deadline {
-            return answer;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+        })
+    })
 }
 
 /// What happens to a datagram to a port that nobody listens on: an error that the sender is told of.
@@ -182,6 +177,7 @@ impl Steady {
                         break;
                     }
                 }
+                // The pace of the flow, not a wait for anything.
                 next += Duration::from_millis(1);
                 thread::sleep(next.saturating_duration_since(Instant::now()));
             }
@@ -196,12 +192,7 @@ impl Steady {
     /// Where that takes too long.
     pub fn goes_on(&self, more: u64) -> Result<()> {
         let goal = self.answered.load(Ordering::Relaxed) + more;
-        let deadline = Instant::now() + 4 * PATIENCE;
-        while self.answered.load(Ordering::Relaxed) < goal {
-            ensure!(Instant::now() < deadline, "the steady flow has dried up");
-            thread::sleep(Duration::from_millis(1));
-        }
-        Ok(())
+        until_so("the steady flow goes on", || Ok(self.answered.load(Ordering::Relaxed) >= goal))
     }
 
     /// Ends it; gives how many datagrams were sent, and how many answered.

@@ -2,21 +2,11 @@
 
 use std::fs;
 use std::net::UdpSocket;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use sluice_tests::lab::traffic::{Steady, ping, tcp};
-use sluice_tests::lab::{Lab, Plan};
-
-/// Waits until something is so.
-fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !is_so()? {
-        ensure!(Instant::now() < deadline, "it never came to pass that {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    Ok(())
-}
+use sluice_tests::lab::{Lab, Plan, until_so};
 
 #[test]
 fn an_agent_that_dies_and_returns_loses_no_packet() -> Result<()> {
@@ -85,14 +75,14 @@ fn nodes_join_change_and_leave() -> Result<()> {
          status: {addresses: [{type: InternalIP, address: 192.0.2.3}]}\n---\nkind: Node\nmetadata: [\n",
     )?;
     let problems = || Ok::<_, anyhow::Error>(lab.nodes[0].status()?.problems);
-    until("both problems are reported", || Ok(problems()?.len() == 2))?;
+    until_so("both problems are reported", || Ok(problems()?.len() == 2))?;
     let text = problems()?.join("\n");
     assert!(text.contains("10.1.2.128/25") && text.contains("n3.yaml:9"), "{text}");
     tcp(&a.place, &b.place, b.addresses[0], 100).context("the older node keeps its pods")?;
     fs::remove_file(&manifest)?;
-    until("the problems are gone", || Ok(problems()?.is_empty()))?;
+    until_so("the problems are gone", || Ok(problems()?.is_empty()))?;
     fs::remove_file(lab.manifests().join("n2.json"))?;
-    until("the node is forgotten", || match lab.nodes[0].ask(sluice_api::Call::Nodes {})? {
+    until_so("the node is forgotten", || match lab.nodes[0].ask(sluice_api::Call::Nodes {})? {
         sluice_api::Answer::Nodes(nodes) => Ok(nodes.len() == 1),
         other => anyhow::bail!("{other:?}"),
     })

@@ -187,6 +187,7 @@ fn a_plugin_that_is_killed_leaves_nothing_that_del_does_not_find() -> Result<()>
     for milliseconds in 0..12 {
         let place = Place::make(&format!("{}-k{milliseconds}", node.place.name))?;
         let mut child = Call::new(node, "ADD", &place.name, &place.path())?.spawn()?;
+        // The instant of the kill: any will do, and each another.
         std::thread::sleep(Duration::from_millis(milliseconds * 3));
         child.kill()?;
         child.wait()?;
