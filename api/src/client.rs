@@ -64,20 +64,45 @@ impl Client {
     /// # Errors
     /// Where the connection fails or the agent refuses.
     pub fn call(&mut self, request: Call) -> Result<Answer, ClientError> {
-        let broken = |source| ClientError::Broken { socket: self.socket.clone(), source };
-        let unintelligible = |what: String| ClientError::Unintelligible { socket: self.socket.clone(), what };
+        self.send(request)?;
+        self.answer()
+    }
+
+    /// Asks. The [`answer`](Self::answer) can be had later: answers come in the order of requests.
+    ///
+    /// # Errors
+    /// Where the connection fails.
+    pub fn send(&mut self, request: Call) -> Result<(), ClientError> {
         let mut line = serde_json::to_vec(&Request { version: VERSION, request })
-            .map_err(|error| unintelligible(error.to_string()))?;
+            .map_err(|error| self.unintelligible(error.to_string()))?;
         line.push(b'\n');
-        self.stream.get_mut().write_all(&line).map_err(broken)?;
+        let sent = self.stream.get_mut().write_all(&line);
+        sent.map_err(|source| self.broken(source))
+    }
+
+    /// Waits for the answer to the oldest request that has none yet.
+    ///
+    /// # Errors
+    /// Where the connection fails or the agent refuses.
+    pub fn answer(&mut self) -> Result<Answer, ClientError> {
         let mut answer = String::new();
-        if self.stream.read_line(&mut answer).map_err(broken)? == 0 {
-            return Err(broken(io::ErrorKind::UnexpectedEof.into()));
+        let read = self.stream.read_line(&mut answer);
+        if read.map_err(|source| self.broken(source))? == 0 {
+            return Err(self.broken(io::ErrorKind::UnexpectedEof.into()));
         }
-        let response: Response = serde_json::from_str(&answer).map_err(|error| unintelligible(error.to_string()))?;
+        let response: Response =
+            serde_json::from_str(&answer).map_err(|error| self.unintelligible(error.to_string()))?;
         match response.outcome {
             Outcome::Ok(answer) => Ok(answer),
             Outcome::Error(failure) => Err(ClientError::Refused(failure)),
         }
+    }
+
+    fn broken(&self, source: io::Error) -> ClientError {
+        ClientError::Broken { socket: self.socket.clone(), source }
+    }
+
+    fn unintelligible(&self, what: String) -> ClientError {
+        ClientError::Unintelligible { socket: self.socket.clone(), what }
     }
 }

@@ -1,6 +1,5 @@
 //! Endpoint records: what the plugin leaves on disk about each endpoint, for the agent to find after a restart.
 
-use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -89,9 +88,8 @@ impl Records {
             fs::create_dir_all(&self.directory)?;
             let mut bytes = serde_json::to_vec(record)?;
             bytes.push(b'\n');
-            let mut file = fs::File::create(&temporary)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
+            // No disk is asked to keep it: a record is for as long as the kernel's state, which ends with the boot.
+            fs::write(&temporary, bytes)?;
             fs::rename(&temporary, &path)
         };
         write().map_err(|source| {

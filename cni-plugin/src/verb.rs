@@ -90,14 +90,16 @@ impl PluginCall<'_> {
         // Asked first: without it nothing is to be left behind.
         let agent = self.agent(PATIENCE)?;
         let host = self.host();
-        if sluice_netlink::Netlink::open()?.link(&host)?.is_some() {
+        if nix::net::if_::if_nametoindex(host.as_str()).is_ok() {
             let (id, name) = (&self.arguments.container_id, &self.arguments.interface);
             let message =
                 format!("{name} of {id} is wired already (its host side is {host}); DEL comes before another ADD");
             return Err(CniError::new(Code::InvalidEnvironment, message));
         }
-        // What an ADD that was killed has left is in the way of none but this one.
-        self.clear()?;
+        // What an ADD that was killed has left.
+        if self.records().read(&host).map_or(true, |record| record.is_some()) {
+            self.clear()?;
+        }
         self.wire(agent, &host, &netns, &namespace).inspect_err(|error| {
             if let Err(more) = self.clear() {
                 log::line(self.config.log_file.as_deref(), &format!("undoing after {error}: {more}"));
@@ -112,7 +114,7 @@ impl PluginCall<'_> {
         netns: &std::path::Path,
         namespace: &std::fs::File,
     ) -> Result<AddResult, CniError> {
-        let addresses = self.ipam()?.take(self.arguments)?;
+        let (addresses, settling) = self.ipam()?.take(self.arguments)?;
         let container = self.arguments.interface.as_str();
         let mac = container_mac(&self.arguments.container_id, container);
         let record = EndpointRecord {
@@ -128,9 +130,15 @@ impl PluginCall<'_> {
         self.records().write(&record)?;
         let mtu = if self.config.mtu == 0 { 1500 } else { self.config.mtu };
         let pair = Pair { host, container, mac, addresses: &addresses, mtu };
-        pair.wire(namespace, netns)?;
-        agent.call(Call::Enforce(record))?;
-        pair.open()?;
+        let mut wired = pair.wire(namespace, netns)?;
+        // While the agent works, the container's side is set up and the disk keeps the addresses.
+        agent.send(Call::Enforce(record))?;
+        wired.set_up_container()?;
+        agent.answer()?;
+        if let Some(settling) = settling {
+            settling.wait()?;
+        }
+        wired.open()?;
         Ok(AddResult {
             host: (host.into(), mac_text(GATEWAY_MAC)),
             container: (container.into(), mac_text(mac)),

@@ -12,6 +12,9 @@ use crate::error::{CniError, Code};
 /// Link-layer address of every host side (ARCHITECTURE.md, "An endpoint's life").
 pub const GATEWAY_MAC: [u8; 6] = [0x02, 0x53, 0x4c, 0x55, 0x43, 0x45];
 
+/// Index of the loopback device of every namespace (include/net/net_namespace.h).
+const LOOPBACK: u32 = 1;
+
 /// Protocol number of the routes that the plugin makes: `boot`, as by hand.
 const PROTOCOL: u8 = 3;
 
@@ -86,21 +89,16 @@ impl Pair<'_> {
         self.addresses.iter().any(IpAddr::is_ipv6)
     }
 
-    /// Makes the pair, with the container's side ready and the host side down: nothing passes yet.
+    /// Makes the pair, both sides down: nothing passes yet.
     ///
     /// # Errors
     /// Where the kernel refuses. What was made by then is left for [`unwire`].
-    pub fn wire(&self, namespace: &File, path: &Path) -> Result<(), CniError> {
+    pub fn wire<'b>(&'b self, namespace: &'b File, path: &'b Path) -> Result<Wired<'b>, CniError> {
         // Before the pair: a wrong namespace is to leave nothing behind.
-        inside(namespace, path, || {
-            let mut netlink = Netlink::open()?;
-            if let Some(loopback) = netlink.links()?.iter().find(|link| link.is_loopback) {
-                netlink.set_up(loopback.index, true)?;
-            }
-            Ok(())
-        })?;
-        let mut netlink = Netlink::open()?;
-        netlink.create_veth(&Veth {
+        let mut container = inside(namespace, path, || Ok(Netlink::open()?))?;
+        container.set_up(LOOPBACK, true)?;
+        let mut host = Netlink::open()?;
+        host.create_veth(&Veth {
             host: self.host,
             host_mac: GATEWAY_MAC,
             peer: self.container,
@@ -108,56 +106,7 @@ impl Pair<'_> {
             namespace: std::os::fd::AsFd::as_fd(namespace),
             mtu: self.mtu,
         })?;
-        inside(namespace, path, || self.wire_container())?;
-        // Nobody but the pod is at the other end: no addresses of its own, no advertisements believed.
-        set(&format!("ipv6/conf/{}/addr_gen_mode", self.host), "1")?;
-        set(&format!("ipv6/conf/{}/accept_ra", self.host), "0")?;
-        if self.has_ipv6() {
-            set(&format!("ipv6/conf/{}/disable_ipv6", self.host), "0")?;
-        }
-        Ok(())
-    }
-
-    fn wire_container(&self) -> Result<(), CniError> {
-        let mut netlink = Netlink::open()?;
-        let link = netlink.link(self.container)?.ok_or_else(|| {
-            CniError::new(Code::Kernel, format!("{} vanished while it was being set up", self.container))
-        })?;
-        if self.has_ipv6() {
-            let conf = format!("ipv6/conf/{}", self.container);
-            set(&format!("{conf}/disable_ipv6"), "0")?;
-            set(&format!("{conf}/accept_dad"), "0")?;
-            set(&format!("{conf}/accept_ra"), "0")?;
-            set(&format!("{conf}/addr_gen_mode"), "1")?;
-        }
-        for address in self.addresses {
-            netlink.add_address(link.index, IpNet::from(*address))?;
-        }
-        netlink.set_up(link.index, true)?;
-        for address in self.addresses {
-            let gateway = gateway(*address);
-            netlink.set_neighbour(link.index, gateway, GATEWAY_MAC)?;
-            netlink.set_route(&route(IpNet::from(gateway), RouteKind::Device(link.index)))?;
-            netlink.set_route(&route(everywhere(*address), RouteKind::Gateway(link.index, gateway)))?;
-        }
-        Ok(())
-    }
-
-    /// Opens the host side: from here on packets pass.
-    ///
-    /// # Errors
-    /// Where the kernel refuses.
-    pub fn open(&self) -> Result<(), CniError> {
-        let mut netlink = Netlink::open()?;
-        let link = netlink
-            .link(self.host)?
-            .ok_or_else(|| CniError::new(Code::Kernel, format!("{} vanished while it was being set up", self.host)))?;
-        netlink.set_up(link.index, true)?;
-        for address in self.addresses {
-            netlink.set_route(&route(IpNet::from(*address), RouteKind::Device(link.index)))?;
-            netlink.set_neighbour(link.index, *address, self.mac)?;
-        }
-        Ok(())
+        Ok(Wired { pair: self, host, container, namespace, path })
     }
 
     /// Looks whether everything is as it was made.
@@ -201,6 +150,76 @@ impl Pair<'_> {
             }
             Ok(())
         })
+    }
+}
+
+/// A pair that was made, both sides down.
+pub struct Wired<'a> {
+    pair: &'a Pair<'a>,
+    host: Netlink,
+    container: Netlink,
+    namespace: &'a File,
+    path: &'a Path,
+}
+
+impl Wired<'_> {
+    /// Sets the container's side up.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn set_up_container(&mut self) -> Result<(), CniError> {
+        let Self { pair, container, .. } = self;
+        let name = pair.container;
+        let link = container
+            .link(name)?
+            .ok_or_else(|| CniError::new(Code::Kernel, format!("{name} vanished while it was being set up")))?;
+        if pair.has_ipv6() {
+            inside(self.namespace, self.path, || {
+                let conf = format!("ipv6/conf/{name}");
+                set(&format!("{conf}/disable_ipv6"), "0")?;
+                set(&format!("{conf}/accept_dad"), "0")?;
+                set(&format!("{conf}/accept_ra"), "0")?;
+                set(&format!("{conf}/addr_gen_mode"), "1")
+            })?;
+        }
+        Ok(container.together(|container| {
+            for address in pair.addresses {
+                container.add_address(link.index, IpNet::from(*address))?;
+            }
+            container.set_up(link.index, true)?;
+            for address in pair.addresses {
+                let gateway = gateway(*address);
+                container.set_neighbour(link.index, gateway, GATEWAY_MAC)?;
+                container.set_route(&route(IpNet::from(gateway), RouteKind::Device(link.index)))?;
+                container.set_route(&route(everywhere(*address), RouteKind::Gateway(link.index, gateway)))?;
+            }
+            Ok(())
+        })?)
+    }
+
+    /// Opens the host side: from here on packets pass.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn open(mut self) -> Result<(), CniError> {
+        let pair = self.pair;
+        // Nobody but the pod is at the other end: no addresses of its own, no advertisements believed.
+        set(&format!("ipv6/conf/{}/addr_gen_mode", pair.host), "1")?;
+        set(&format!("ipv6/conf/{}/accept_ra", pair.host), "0")?;
+        if pair.has_ipv6() {
+            set(&format!("ipv6/conf/{}/disable_ipv6", pair.host), "0")?;
+        }
+        let index = nix::net::if_::if_nametoindex(pair.host).map_err(|error| {
+            CniError::new(Code::Kernel, format!("finding {}, which was just made: {error}", pair.host))
+        })?;
+        Ok(self.host.together(|host| {
+            host.set_up(index, true)?;
+            for address in pair.addresses {
+                host.set_route(&route(IpNet::from(*address), RouteKind::Device(index)))?;
+                host.set_neighbour(index, *address, pair.mac)?;
+            }
+            Ok(())
+        })?)
     }
 }
 

@@ -5,14 +5,29 @@ use std::io;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::libc::MSG_TRUNC;
 
 use crate::NetlinkError;
+
+/// Room for one answer: the kernel's dumps come in pieces of at most 32 KiB (net/netlink/af_netlink.c, up to 6.18).
+const ROOM: usize = 64 * 1024;
 
 /// A netlink socket in the network namespace of the thread that opened it.
 #[derive(Debug)]
 pub struct Netlink {
     socket: Socket,
     sequence: u32,
+    buffer: Vec<u8>,
+    /// Requests to be sent together.
+    queue: Option<Queue>,
+}
+
+/// Requests that wait to be sent.
+#[derive(Debug, Default)]
+struct Queue {
+    bytes: Vec<u8>,
+    /// What each is about, in the order of their sequence numbers.
+    objects: Vec<(&'static str, String)>,
 }
 
 impl Netlink {
@@ -27,43 +42,98 @@ impl Netlink {
             socket.connect(&SocketAddr::new(0, 0))?;
             // Kernels before 4.20 do not know it, and answer dumps less strictly.
             socket.set_netlink_get_strict_chk(true).ok();
-            Ok(Self { socket, sequence: 0 })
+            Ok(Self { socket, sequence: 0, buffer: Vec::with_capacity(ROOM), queue: None })
         };
         open().map_err(|source| NetlinkError { action: "opening", object: "a netlink socket".into(), source })
     }
 
+    /// Has everything that `requests` asks to be done sent as one, and waits until all of it is. A request in it gives no
+    /// answer of its own, and one that fails does not keep the kernel from those behind it.
+    ///
+    /// # Errors
+    /// That of the first request that failed.
+    pub fn together(
+        &mut self,
+        requests: impl FnOnce(&mut Self) -> Result<(), NetlinkError>,
+    ) -> Result<(), NetlinkError> {
+        self.queue = Some(Queue::default());
+        let asked = requests(self);
+        let Queue { bytes, objects } = self.queue.take().unwrap_or_default();
+        asked?;
+        let Some((action, object)) = objects.first().cloned() else { return Ok(()) };
+        let first = self.sequence.wrapping_sub(objects.len() as u32).wrapping_add(1);
+        let mut failed = None;
+        let mut left = objects.len();
+        self.socket
+            .send(&bytes, 0)
+            .and_then(|_| {
+                self.receive(|sequence, payload| {
+                    let Some((action, object)) = objects.get(sequence.wrapping_sub(first) as usize) else {
+                        return Ok(false);
+                    };
+                    let NetlinkPayload::Error(answer) = payload else { return Ok(false) };
+                    if answer.code.is_some() && failed.is_none() {
+                        failed = Some(NetlinkError { action, object: object.clone(), source: answer.to_io() });
+                    }
+                    left -= 1;
+                    Ok(left == 0)
+                })
+            })
+            .map_err(|source| NetlinkError { action, object, source })?;
+        failed.map_or(Ok(()), Err)
+    }
+
     fn send(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        let packet = self.packet(message, flags);
+        self.socket.send(&packet, 0)?;
+        Ok(())
+    }
+
+    /// A request with the next sequence number, as it is sent.
+    fn packet(&mut self, message: RouteNetlinkMessage, flags: u16) -> Vec<u8> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut packet = NetlinkMessage::from(message);
         packet.header.flags = NLM_F_REQUEST | flags;
         packet.header.sequence_number = self.sequence;
         packet.finalize();
-        let mut buffer = vec![0; packet.buffer_len()];
-        packet.serialize(&mut buffer);
-        self.socket.send(&buffer, 0)?;
-        Ok(())
+        // Messages are padded to four bytes.
+        let mut bytes = vec![0; packet.buffer_len().next_multiple_of(4)];
+        packet.serialize(&mut bytes);
+        bytes
     }
 
     /// Receives until `take` says that it was the last.
     fn receive(
         &mut self,
-        mut take: impl FnMut(NetlinkPayload<RouteNetlinkMessage>) -> io::Result<bool>,
+        mut take: impl FnMut(u32, NetlinkPayload<RouteNetlinkMessage>) -> io::Result<bool>,
     ) -> io::Result<()> {
         loop {
-            let (bytes, _) = self.socket.recv_from_full()?;
-            let mut rest = &bytes[..];
+            self.buffer.clear();
+            let length = self.socket.recv(&mut self.buffer, MSG_TRUNC)?;
+            if length > self.buffer.len() {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "an answer too large for this socket's buffer"));
+            }
+            let mut rest = &self.buffer[..length];
             while !rest.is_empty() {
                 let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
                     .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
-                // Messages are padded to four bytes.
                 let length = (message.header.length as usize).next_multiple_of(4).min(rest.len());
                 rest = &rest[length.max(16).min(rest.len())..];
-                // What is left of an earlier request that failed half-way.
-                if message.header.sequence_number == self.sequence && take(message.payload)? {
+                if take(message.header.sequence_number, message.payload)? {
                     return Ok(());
                 }
             }
         }
+    }
+
+    /// Receives the answer to the last request until `take` says that it was all of it.
+    fn answer(
+        &mut self,
+        mut take: impl FnMut(NetlinkPayload<RouteNetlinkMessage>) -> io::Result<bool>,
+    ) -> io::Result<()> {
+        let own = self.sequence;
+        // Others are what is left of an earlier request that failed half-way.
+        self.receive(|sequence, payload| if sequence == own { take(payload) } else { Ok(false) })
     }
 
     /// Asks for something to be done; waits until it is.
@@ -74,9 +144,15 @@ impl Netlink {
         message: RouteNetlinkMessage,
         flags: u16,
     ) -> Result<(), NetlinkError> {
+        if let Some(mut queue) = self.queue.take() {
+            queue.bytes.extend(self.packet(message, NLM_F_ACK | flags));
+            queue.objects.push((action, object.to_string()));
+            self.queue = Some(queue);
+            return Ok(());
+        }
         self.send(message, NLM_F_ACK | flags)
             .and_then(|()| {
-                self.receive(|payload| match payload {
+                self.answer(|payload| match payload {
                     NetlinkPayload::Error(error) => error.code.map_or(Ok(true), |_| Err(error.to_io())),
                     _ => Ok(false),
                 })
@@ -94,7 +170,7 @@ impl Netlink {
         let mut answer = None;
         self.send(message, NLM_F_ACK)
             .and_then(|()| {
-                self.receive(|payload| match payload {
+                self.answer(|payload| match payload {
                     NetlinkPayload::Error(error) => error.code.map_or(Ok(true), |_| Err(error.to_io())),
                     NetlinkPayload::InnerMessage(message) => {
                         answer = Some(message);
@@ -116,7 +192,7 @@ impl Netlink {
         let mut answers = Vec::new();
         self.send(message, NLM_F_DUMP)
             .and_then(|()| {
-                self.receive(|payload| match payload {
+                self.answer(|payload| match payload {
                     NetlinkPayload::Done(_) => Ok(true),
                     NetlinkPayload::Error(error) => error.code.map_or(Ok(true), |_| Err(error.to_io())),
                     NetlinkPayload::InnerMessage(message) => {

@@ -10,6 +10,7 @@ use crate::arguments::{Arguments, Verb};
 use crate::config::NetworkConfig;
 use crate::error::{CniError, Code};
 use pool::Pool;
+pub use store::Settling;
 use store::{Owner, Store};
 
 /// Where addresses come from.
@@ -35,14 +36,15 @@ impl<'a> Ipam<'a> {
         })
     }
 
-    /// Takes an address of each pool for a container.
+    /// Takes an address of each pool for a container. They are for good once the disk has them.
     ///
     /// # Errors
-    /// Where none is free, or one that is asked for is not. Nothing is taken then.
-    pub fn take(&self, arguments: &Arguments) -> Result<Vec<IpAddr>, CniError> {
+    /// Where none is free, or one that is asked for is not. What was taken by then is left for
+    /// [`give_back`](Self::give_back).
+    pub fn take(&self, arguments: &Arguments) -> Result<(Vec<IpAddr>, Option<Settling>), CniError> {
         let config = match self {
             Self::Own(config) => config,
-            Self::Delegated(plugin, input) => return delegate::add(plugin, input, arguments),
+            Self::Delegated(plugin, input) => return Ok((delegate::add(plugin, input, arguments)?, None)),
         };
         let pools = pools(config)?;
         let mut requested = config.requested(arguments.extra("IP"))?;
@@ -50,26 +52,17 @@ impl<'a> Ipam<'a> {
             let message = format!("the requested address {stray} is of none of this node's pools");
             return Err(CniError::new(Code::AddressUnavailable, message));
         }
-        let store = Store::open(&config.state_dir)?;
+        let mut store = Store::open(&config.state_dir)?;
         let owner = Owner::new(&config.name, &arguments.container_id, &arguments.interface);
         let mut taken = Vec::new();
         for pool in &pools {
             let wanted = requested.iter().position(|address| pool.has(*address)).map(|at| requested.swap_remove(at));
-            let result = match wanted {
-                Some(address) => store.take(address, &owner).map(|()| address),
-                None => store.take_next(pool, &owner),
-            };
-            let settled = result
-                .map(|address| taken.push(address))
-                .and_then(|()| if taken.len() == pools.len() { store.settle() } else { Ok(()) });
-            if let Err(error) = settled {
-                for address in taken {
-                    store.give_back(address, &owner)?;
-                }
-                return Err(error);
-            }
+            taken.push(match wanted {
+                Some(address) => store.take(address, &owner)?,
+                None => store.take_next(pool, &owner)?,
+            });
         }
-        Ok(taken)
+        Ok((taken, Some(store.settle())))
     }
 
     /// Gives back all that a container has; nothing is no error.

@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
 
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
@@ -39,7 +40,24 @@ impl Owner {
 /// The directory of addresses, while nobody else takes or gives back any.
 pub struct Store {
     directory: PathBuf,
+    /// Files of addresses that were taken, and that the disk has yet to keep.
+    fresh: Vec<File>,
     _lock: Flock<File>,
+}
+
+/// Addresses that the disk is about to keep.
+#[derive(Debug)]
+#[must_use = "an address is for good once the disk has it"]
+pub struct Settling(JoinHandle<Result<(), CniError>>);
+
+impl Settling {
+    /// Waits until the disk has them.
+    ///
+    /// # Errors
+    /// Where it refuses.
+    pub fn wait(self) -> Result<(), CniError> {
+        self.0.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
 }
 
 fn failed(doing: &str, path: &Path) -> impl Fn(io::Error) -> CniError {
@@ -59,7 +77,7 @@ impl Store {
         let file = OpenOptions::new().create(true).append(true).open(&path).map_err(failed("opening", &path))?;
         let lock = Flock::lock(file, FlockArg::LockExclusive)
             .map_err(|(_, errno)| CniError::io(&format!("locking {}", path.display()), errno))?;
-        Ok(Self { directory, _lock: lock })
+        Ok(Self { directory, fresh: Vec::new(), _lock: lock })
     }
 
     fn path(&self, address: IpAddr) -> PathBuf {
@@ -80,7 +98,7 @@ impl Store {
     }
 
     /// Takes an address; `false` where somebody has it.
-    fn claim(&self, address: IpAddr, owner: &Owner) -> Result<bool, CniError> {
+    fn claim(&mut self, address: IpAddr, owner: &Owner) -> Result<bool, CniError> {
         let path = self.path(address);
         if let Ok(bytes) = fs::read(&path) {
             match serde_json::from_slice::<Owner>(&bytes) {
@@ -91,15 +109,18 @@ impl Store {
         }
         // Written aside and linked to its name: the name exists exclusively, and never without its content.
         let aside = self.directory.join(format!(".{}", std::process::id()));
-        let write = || -> io::Result<()> {
+        let write = || -> io::Result<File> {
             let mut file = File::create(&aside)?;
             file.write_all(&serde_json::to_vec(owner)?)?;
-            file.sync_all()?;
             fs::hard_link(&aside, &path)?;
-            fs::remove_file(&aside)
+            fs::remove_file(&aside)?;
+            Ok(file)
         };
         match write() {
-            Ok(()) => Ok(true),
+            Ok(file) => {
+                self.fresh.push(file);
+                Ok(true)
+            }
             Err(error) => {
                 let _ = fs::remove_file(&aside);
                 if error.kind() == ErrorKind::AlreadyExists {
@@ -111,32 +132,35 @@ impl Store {
         }
     }
 
-    /// Has the disk keep the names of what was taken. Their contents are kept already.
-    ///
-    /// # Errors
-    /// Where the disk refuses.
-    pub fn settle(&self) -> Result<(), CniError> {
-        let directory = File::open(&self.directory).and_then(|directory| directory.sync_all());
-        directory.map_err(failed("settling", &self.directory))
+    /// Has the disk keep what was taken, contents and names, on a thread of its own: it takes as long as all the rest of ADD.
+    pub fn settle(self) -> Settling {
+        let Self { directory, fresh, .. } = self;
+        Settling(thread::spawn(move || {
+            let keep = || {
+                fresh.iter().try_for_each(File::sync_all)?;
+                File::open(&directory)?.sync_all()
+            };
+            keep().map_err(failed("writing addresses to", &directory))
+        }))
     }
 
-    /// Takes this address. It is for good once the store is [settled](Store::settle).
+    /// Takes this address, and gives it.
     ///
     /// # Errors
     /// [`Code::AddressUnavailable`] where somebody has it.
-    pub fn take(&self, address: IpAddr, owner: &Owner) -> Result<(), CniError> {
+    pub fn take(&mut self, address: IpAddr, owner: &Owner) -> Result<IpAddr, CniError> {
         if self.claim(address, owner)? {
-            return Ok(());
+            return Ok(address);
         }
         let other = self.owner(address)?.map_or_else(|| "somebody".into(), |other| other.container_id);
         Err(CniError::new(Code::AddressUnavailable, format!("the requested address {address} is in use by {other}")))
     }
 
-    /// Takes the next address of a pool. It is for good once the store is [settled](Store::settle).
+    /// Takes the next address of a pool.
     ///
     /// # Errors
     /// [`Code::Exhausted`] where all are in use.
-    pub fn take_next(&self, pool: &Pool, owner: &Owner) -> Result<IpAddr, CniError> {
+    pub fn take_next(&mut self, pool: &Pool, owner: &Owner) -> Result<IpAddr, CniError> {
         let cursor = self.directory.join(format!(".last-{}", pool.to_string().replace(['/', ' '], "_")));
         let last = fs::read_to_string(&cursor).ok().and_then(|text| text.trim().parse().ok());
         let mut tried = 0;
@@ -153,18 +177,6 @@ impl Store {
              (leaked ones are given back by GC)"
         );
         Err(CniError::new(Code::Exhausted, message))
-    }
-
-    /// Gives an address back, if it is this one's.
-    ///
-    /// # Errors
-    /// Where the disk refuses.
-    pub fn give_back(&self, address: IpAddr, owner: &Owner) -> Result<(), CniError> {
-        if self.owner(address)?.as_ref() == Some(owner) {
-            let path = self.path(address);
-            fs::remove_file(&path).map_err(failed("removing", &path))?;
-        }
-        Ok(())
     }
 
     /// Gives back all addresses of those who are gone, and what dead plugins left aside.
@@ -205,7 +217,7 @@ mod tests {
     #[test]
     fn addresses_are_taken_once_and_rotate() {
         let directory = tempfile::tempdir().expect("a directory");
-        let store = Store::open(directory.path()).expect("opens");
+        let mut store = Store::open(directory.path()).expect("opens");
         let pool = pool("10.0.0.0/29");
         let (a, b) = (Owner::new("n", "a", "eth0"), Owner::new("n", "b", "eth0"));
         let first = store.take_next(&pool, &a).expect("free");
@@ -220,7 +232,7 @@ mod tests {
     #[test]
     fn a_full_pool_says_so_and_a_reboot_empties_it() {
         let directory = tempfile::tempdir().expect("a directory");
-        let store = Store::open(directory.path()).expect("opens");
+        let mut store = Store::open(directory.path()).expect("opens");
         let pool = pool("10.0.0.0/30");
         let mut before = Owner::new("n", "a", "eth0");
         before.boot = "earlier".into();
@@ -233,7 +245,7 @@ mod tests {
     #[test]
     fn a_requested_address_that_is_taken_is_refused() {
         let directory = tempfile::tempdir().expect("a directory");
-        let store = Store::open(directory.path()).expect("opens");
+        let mut store = Store::open(directory.path()).expect("opens");
         let address = "10.0.0.9".parse().expect("an address");
         store.take(address, &Owner::new("n", "a", "eth0")).expect("free");
         let error = store.take(address, &Owner::new("n", "b", "eth0")).expect_err("taken");
