@@ -132,7 +132,9 @@ impl Packet for Skb {
 
     #[inline(always)]
     fn view<const N: usize>(&self, offset: usize) -> Option<Bytes<N>> {
-        let start = opaque(self.start() + (offset & OFFSET_MASK));
+        // Masked where it is used: the compiler would keep a masked offset on the stack for the next view, where the
+        // verifier of Linux 5.10 forgets the bounds of all that is no pointer (check_stack_write, kernel/bpf/verifier.c).
+        let start = opaque(self.start() + (opaque(offset) & OFFSET_MASK));
         // The compiler would make `start >= end` of it for a single byte, which the verifier takes for no check.
         let limit = if N == 1 { opaque(start + N) } else { start + N };
         if limit > self.end() { None } else { Some(Bytes(start as *const u8)) }
