@@ -305,8 +305,9 @@ impl Kernel {
         let slot = self.slot(name, &endpoint)?;
         let action = || format!("writing the endpoint {name}");
         if self.endpoints.get(&slot.0, 0).doing(action)? != endpoint {
-            self.bump(RevisionSlot::of_endpoint(slot))?;
+            // Before its revision: a packet in between that is judged by either is judged again.
             self.endpoints.set(slot.0, endpoint, 0).doing(action)?;
+            self.bump(RevisionSlot::of_endpoint(slot))?;
         }
         self.enforced.insert(name.to_owned(), Enforced { slot, record: record.clone() });
         self.unclaimed.remove(&slot.0);
@@ -393,8 +394,8 @@ impl Kernel {
         for net in nets {
             self.take_address(net)?;
         }
-        self.bump(RevisionSlot::of_endpoint(slot))?;
-        self.endpoints.set(slot.0, Endpoint::default(), 0).doing(|| format!("clearing endpoint {}", slot.0))
+        self.endpoints.set(slot.0, Endpoint::default(), 0).doing(|| format!("clearing endpoint {}", slot.0))?;
+        self.bump(RevisionSlot::of_endpoint(slot))
     }
 
     fn revision(&self, slot: Slot) -> Result<u32, KernelError> {
