@@ -1,5 +1,6 @@
 //! Endpoints (the pods of this node) and the revisions that flows are judged under.
 
+use crate::MAX_ENDPOINTS;
 use crate::ip::{Ipv4, Ipv6};
 
 /// Index into `endpoints` or `nodes`; 0 is nobody.
@@ -87,6 +88,14 @@ impl RevisionSlot {
     pub const fn of_endpoint(slot: Slot) -> Self {
         Self(8 + slot.0)
     }
+
+    /// The endpoint whose revision this is, where it is one's.
+    pub const fn endpoint(self) -> Option<Slot> {
+        match self.0.checked_sub(8) {
+            Some(slot) if slot < MAX_ENDPOINTS => Some(Slot(slot)),
+            _ => None,
+        }
+    }
 }
 
 /// The revision that a judgement was made under.
@@ -103,7 +112,14 @@ const _: () = assert!(size_of::<Mac>() == 8 && size_of::<Endpoint>() == 32 && si
 
 #[cfg(test)]
 mod tests {
-    use super::Mac;
+    use super::{Mac, RevisionSlot, Slot};
+
+    #[test]
+    fn an_endpoint_is_found_by_its_revision() {
+        assert_eq!(RevisionSlot::of_endpoint(Slot(7)).endpoint(), Some(Slot(7)));
+        assert_eq!(RevisionSlot::ROUTES.endpoint(), None);
+        assert_eq!(RevisionSlot(60_000).endpoint(), None);
+    }
 
     #[test]
     fn a_mac_keeps_its_octets_and_the_gateway_is_local_unicast() {

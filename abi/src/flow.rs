@@ -102,9 +102,9 @@ impl Rewrites {
 pub struct Seen(pub u8);
 
 impl Seen {
-    /// TCP FIN, or SCTP SHUTDOWN.
+    /// TCP FIN, or SCTP SHUTDOWN and the answers to it.
     pub const FIN: Self = Self(1);
-    /// TCP RST, or SCTP ABORT.
+    /// The last packet was a TCP RST, or an SCTP ABORT. Whoever sends on has sent none: it was forged.
     pub const RESET: Self = Self(2);
     /// Any packet at all.
     pub const PACKET: Self = Self(4);
@@ -119,6 +119,18 @@ impl Seen {
     #[inline(always)]
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// This set without the members of `other`.
+    #[inline(always)]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Whether a connection that has seen this in one direction and `other` in the opposite one is over.
+    #[inline(always)]
+    pub const fn ends(self, other: Self) -> bool {
+        self.with(other).has(Self::RESET) || (self.has(Self::FIN) && other.has(Self::FIN))
     }
 }
 

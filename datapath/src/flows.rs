@@ -103,7 +103,7 @@ pub fn touch<A: IpAddress>(flow: &mut Flow<A>, headers: &Headers<A>, now: u32) {
     flow.packets += 1;
     flow.bytes += u64::from(headers.length);
     flow.last_seen = now;
-    let mut seen = flow.seen.with(Seen::PACKET);
+    let mut seen = flow.seen.with(Seen::PACKET).without(Seen::RESET);
     if headers.flags & tcp::FIN != 0 {
         seen = seen.with(Seen::FIN);
     }

@@ -100,10 +100,7 @@ fn standing<A: Parse, T: Tables + FamilyTables<A>>(case: &mut Case<A>, opens: bo
         flows::forget(key, peer, tables);
         return None;
     };
-    let ended = own.seen.has(Seen::RESET)
-        || other.seen.has(Seen::RESET)
-        || (own.seen.has(Seen::FIN) && other.seen.has(Seen::FIN));
-    if (own.idle && other.idle) || (opens && ended) {
+    if (own.idle && other.idle) || (opens && own.seen.ends(other.seen)) {
         flows::forget(key, peer, tables);
         return None;
     }

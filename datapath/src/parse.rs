@@ -209,7 +209,8 @@ fn sctp_flags(chunk: u8) -> u8 {
     match chunk {
         1 => tcp::SYN,
         6 => tcp::RST,
-        7 | 14 => tcp::FIN,
+        // SHUTDOWN, its acknowledgement from the other side, and SHUTDOWN COMPLETE.
+        7 | 8 | 14 => tcp::FIN,
         _ => tcp::ACK,
     }
 }

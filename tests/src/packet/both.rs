@@ -231,6 +231,31 @@ impl Both {
         Ok(())
     }
 
+    /// Has all flows be idle for so many jiffies more.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn age(&mut self, jiffies: u32) -> Result<()> {
+        for name in [maps::OPENINGS4, maps::FLOWS4] {
+            self.kernel.change::<FlowKey<Ipv4>, Flow<Ipv4>>(name, |flow| older(flow, jiffies))?;
+        }
+        for name in [maps::OPENINGS6, maps::FLOWS6] {
+            self.kernel.change::<FlowKey<Ipv6>, Flow<Ipv6>>(name, |flow| older(flow, jiffies))?;
+        }
+        for table in [&self.native.v4.openings, &self.native.v4.flows] {
+            table.borrow_mut().values_mut().for_each(|flow| older(flow, jiffies));
+        }
+        for table in [&self.native.v6.openings, &self.native.v6.flows] {
+            table.borrow_mut().values_mut().for_each(|flow| older(flow, jiffies));
+        }
+        Ok(())
+    }
+
+    /// How often something has happened at a hook.
+    pub fn count(&self, hook: Hook, reason: Reason) -> u64 {
+        self.native.counters.borrow()[reason.index(hook) as usize]
+    }
+
     /// Forgets all flows and fragments.
     ///
     /// # Errors
@@ -267,6 +292,10 @@ fn both_config(scene: Scene) -> Config {
         port_last: 20_000,
         timeouts: Timeouts::new([u32::MAX / 2; 5]),
     }
+}
+
+fn older<A: IpAddress>(flow: &mut Flow<A>, jiffies: u32) {
+    flow.last_seen = flow.last_seen.wrapping_sub(jiffies);
 }
 
 fn compare<A: IpAddress>(

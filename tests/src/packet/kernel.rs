@@ -131,6 +131,20 @@ impl Kernel {
         Ok(map.iter().collect::<Result<_, _>>()?)
     }
 
+    /// Changes all entries of a flow table.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn change<K: Pod, V: Pod>(&mut self, name: &str, mut change: impl FnMut(&mut V)) -> Result<()> {
+        let mut map: HashMap<&mut MapData, K, V> = HashMap::try_from(self.ebpf.map_mut(name).context("no such map")?)?;
+        let entries: Vec<(K, V)> = map.iter().collect::<Result<_, _>>()?;
+        for (key, mut value) in entries {
+            change(&mut value);
+            map.insert(key, value, 0)?;
+        }
+        Ok(())
+    }
+
     /// Removes all entries of a flow or fragment table.
     ///
     /// # Errors

@@ -86,6 +86,46 @@ fn a_connection_that_was_reset_makes_room_for_the_next() -> Result<()> {
 }
 
 #[test]
+fn an_association_that_was_shut_down_makes_room_for_the_next() -> Result<()> {
+    const INIT: u8 = 1;
+    const SHUTDOWN: u8 = 7;
+    const SHUTDOWN_ACK: u8 = 8;
+    let mut both = Both::set()?;
+    let (a, b) = (both.scene.pod_a, both.scene.pod_b);
+    let chunk =
+        |from, to, mac, ports: (u16, u16), kind| between(from, to, mac, &Transport::Sctp(ports.0, ports.1, kind));
+    let there = |kind| chunk(POD_A, POD_B, mac(0xa), (4000, 9), kind);
+    let back = |kind| chunk(POD_B, POD_A, mac(0xb), (9, 4000), kind);
+    for (opened, packets) in [(2, there(INIT)), (2, there(SHUTDOWN)), (2, there(INIT)), (2, there(SHUTDOWN))] {
+        for packet in packets {
+            both.run(Hook::FromPod, a, &packet)?;
+        }
+        assert_eq!(both.count(Hook::FromPod, Reason::Opened), opened, "half closed, it goes on");
+    }
+    for packet in back(SHUTDOWN_ACK) {
+        both.run(Hook::FromPod, b, &packet)?;
+    }
+    for packet in there(INIT) {
+        both.run(Hook::FromPod, a, &packet)?;
+    }
+    assert_eq!(both.count(Hook::FromPod, Reason::Opened), 4);
+    both.compare_flows()
+}
+
+#[test]
+fn a_reset_that_is_followed_by_more_was_none() -> Result<()> {
+    let mut both = Both::set()?;
+    let a = both.scene.pod_a;
+    for flags in [SYN, RST | ACK, ACK, SYN] {
+        for packet in from_a(POD_B, &Transport::Tcp(4000, 80, flags)) {
+            both.run(Hook::FromPod, a, &packet)?;
+        }
+    }
+    assert_eq!(both.count(Hook::FromPod, Reason::Opened), 2, "one of each family");
+    both.compare_flows()
+}
+
+#[test]
 fn other_nodes_are_reached_natively_or_through_the_overlay() -> Result<()> {
     let mut both = Both::set()?;
     let a = both.scene.pod_a;
