@@ -5,9 +5,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use aya::Pod;
-use aya::maps::{Array, HashMap, MapData};
+use aya::maps::{Array, HashMap, MapData, MapInfo};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
-use sluice_abi::{Config, Deliver, Direction, Flow, FlowKey, IpAddress, Ipv4, Ipv6, Rewrites, Scope, maps};
+use sluice_abi::{
+    Config, Deliver, Direction, Endpoint, Flow, FlowKey, IpAddress, Ipv4, Ipv6, Rewrites, Scope, Seen, Slot,
+    TimeoutClass, maps,
+};
 use sluice_api::{EndpointRecord, FlowStatus};
 
 use super::error::{Doing, KernelError};
@@ -182,12 +185,27 @@ fn scope(scope: Scope, pod: Option<&EndpointRecord>) -> String {
     }
 }
 
-/// Removes flows whose time is over from the table that never evicts.
+/// Removes flows whose time is over: from the table that never evicts, because nothing else does, and from the other,
+/// because what lies there keeps a port for masquerading taken.
 pub struct Reaper {
     clock: Clock,
     config: Array<MapData, Config>,
-    flows4: FlowMap<Ipv4>,
-    flows6: FlowMap<Ipv6>,
+    endpoints: Array<MapData, Endpoint>,
+    v4: FlowTables<Ipv4>,
+    v6: FlowTables<Ipv6>,
+}
+
+/// The flow tables of one address family.
+struct FlowTables<A: IpAddress> {
+    flows: FlowTable<A>,
+    openings: FlowTable<A>,
+}
+
+/// A flow table, opened twice: what is removed through the one handle can be listed through the other meanwhile.
+struct FlowTable<A: IpAddress> {
+    list: FlowMap<A>,
+    table: FlowMap<A>,
+    size: usize,
 }
 
 /// Entries that are looked at in one go.
@@ -204,38 +222,185 @@ impl Reaper {
         Ok(Self {
             clock,
             config: open(pins, maps::CONFIG)?,
-            flows4: open(pins, maps::FLOWS4)?,
-            flows6: open(pins, maps::FLOWS6)?,
+            endpoints: open(pins, maps::ENDPOINTS)?,
+            v4: FlowTables::open(pins)?,
+            v6: FlowTables::open(pins)?,
         })
     }
 
-    /// Looks at every flow once, with rests in between; says how many ended.
+    /// Looks at every flow once, with rests in between; says how many entries were removed.
     ///
     /// # Errors
     /// Where the kernel refuses.
     pub fn round(&mut self) -> Result<usize, KernelError> {
-        let now = self.clock.now()?;
-        let config = self.config.get(&0, 0).doing(|| "reading the node's settings".into())?;
-        Ok(sweep(&mut self.flows4, now, &config) + sweep(&mut self.flows6, now, &config))
+        let Self { clock, config, endpoints, v4, v6 } = self;
+        let config = config.get(&0, 0).doing(|| "reading the node's settings".into())?;
+        let interface = |slot: Slot| endpoints.get(&slot.0, 0).map_or(0, |endpoint| endpoint.interface);
+        Ok(v4.sweep(clock, &config, interface)? + v6.sweep(clock, &config, interface)?)
     }
 }
 
-fn sweep<A: IpAddress>(map: &mut FlowMap<A>, now: u32, config: &Config) -> usize
+impl<A: Family> FlowTables<A>
 where
     FlowKey<A>: Pod,
     Flow<A>: Pod,
 {
-    let is_over = |flow: &Flow<A>| now.wrapping_sub(flow.last_seen) as i32 > config.timeouts.of(flow.class) as i32;
-    let mut over = Vec::new();
-    for (number, entry) in map.iter().enumerate() {
-        // The entry went while it was looked at: the rest waits for the next round.
-        let Ok((key, flow)) = entry else { break };
-        if is_over(&flow) && map.get(&peer_key(&key, &flow), 0).map_or(true, |peer| is_over(&peer)) {
-            over.push(key);
-        }
-        if number % BATCH == BATCH - 1 {
+    fn open(pins: &Pins) -> Result<Self, KernelError> {
+        let table = |name| -> Result<FlowTable<A>, KernelError> {
+            let info = MapInfo::from_pin(pins.map(name)).doing(|| format!("reading the size of {name}"))?;
+            Ok(FlowTable { list: open(pins, name)?, table: open(pins, name)?, size: info.max_entries() as usize })
+        };
+        Ok(Self { flows: table(A::FLOWS)?, openings: table(A::OPENINGS)? })
+    }
+
+    fn sweep(&mut self, clock: &Clock, config: &Config, interface: impl Fn(Slot) -> u32) -> Result<usize, KernelError> {
+        let Self { flows, openings } = self;
+        Ok(flows.sweep(&openings.list, clock, config, &interface)?
+            + openings.sweep(&flows.list, clock, config, &interface)?)
+    }
+}
+
+impl<A: Family> FlowTable<A>
+where
+    FlowKey<A>: Pod,
+    Flow<A>: Pod,
+{
+    /// Removes what is over; the other direction of a flow may be in the `other` table.
+    fn sweep(
+        &mut self,
+        other: &FlowMap<A>,
+        clock: &Clock,
+        config: &Config,
+        interface: &impl Fn(Slot) -> u32,
+    ) -> Result<usize, KernelError> {
+        let mut removed = 0;
+        // A key that goes while it is the last one listed has the kernel begin again from the start: none is removed
+        // before the next is known, and one round lists no more than there can be.
+        let mut keys = self.list.keys().map_while(Result::ok).take(self.size);
+        let mut last = None;
+        loop {
+            let batch: Vec<_> = keys.by_ref().take(BATCH).collect();
+            let is_end = batch.is_empty();
+            let mut due: Vec<_> = last.into_iter().chain(batch).collect();
+            last = if is_end { None } else { due.pop() };
+            let now = clock.now()?;
+            for key in due {
+                // Looked at only now that it may go: packets since it was listed count.
+                let Ok(flow) = self.table.get(&key, 0) else { continue };
+                let peer = peer_key(&key, &flow);
+                let peer = self.table.get(&peer, 0).or_else(|_| other.get(&peer, 0)).ok();
+                let over = is_over(&flow, peer.as_ref(), now, config) || is_orphan(&key, &flow, interface);
+                removed += usize::from(over && self.table.remove(&key).is_ok());
+            }
+            if is_end {
+                return Ok(removed);
+            }
             std::thread::sleep(REST);
         }
     }
-    over.iter().filter(|key| map.remove(key).is_ok()).count()
+}
+
+/// Whether both directions of a flow have been idle for longer than they may be; of a connection that has ended, that is
+/// not long.
+fn is_over<A: IpAddress>(flow: &Flow<A>, peer: Option<&Flow<A>>, now: u32, config: &Config) -> bool {
+    let ended = flow.seen.ends(peer.map_or(Seen::default(), |peer| peer.seen));
+    let is_idle = |flow: &Flow<A>| {
+        let class = if ended { TimeoutClass::Transient } else { flow.class };
+        now.wrapping_sub(flow.last_seen) as i32 > config.timeouts.of(class) as i32
+    };
+    is_idle(flow) && peer.is_none_or(is_idle)
+}
+
+/// Whether an endpoint that a flow was judged for is there no longer: its slot is free or another's.
+fn is_orphan<A: IpAddress>(key: &FlowKey<A>, flow: &Flow<A>, interface: &impl Fn(Slot) -> u32) -> bool {
+    flow.stamps.iter().filter_map(|stamp| stamp.slot.endpoint()).any(|slot| {
+        let now = Scope::pod(interface(slot));
+        now != key.scope && now != flow.peer_scope
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sluice_abi::{Mac, Port, Protocol, RevisionSlot, Stamp, Timeouts, Verdict};
+
+    const SETTINGS: Timeouts = Timeouts::new([60, 20_000, 30, 120, 10]);
+
+    fn flow(last_seen: u32, class: TimeoutClass, seen: Seen) -> Flow<Ipv4> {
+        Flow {
+            packets: 0,
+            bytes: 0,
+            stamps: [Stamp::default(); 3],
+            source: Ipv4::default(),
+            destination: Ipv4::default(),
+            next_hop: Ipv4::default(),
+            source_port: Port(0),
+            destination_port: Port(0),
+            interface: 0,
+            peer_scope: Scope::NET,
+            node: Slot::NONE,
+            policy: 0,
+            last_seen,
+            source_mac: Mac::default(),
+            mtu: 0,
+            deliver: Deliver::Stack,
+            direction: Direction::Forward,
+            verdict: Verdict::Allow,
+            rewrites: Rewrites::NONE,
+            seen,
+            class,
+            tail: [0],
+        }
+    }
+
+    fn over(ours: (u32, Seen), theirs: Option<(u32, Seen)>, now: u32) -> bool {
+        let config = Config { timeouts: SETTINGS, ..Config::default() };
+        let connected = |(last_seen, seen)| flow(last_seen, TimeoutClass::Connected, seen);
+        is_over(&connected(ours), theirs.map(connected).as_ref(), now, &config)
+    }
+
+    #[test]
+    fn connections_that_have_ended_go_soon_and_others_late() {
+        let none = Seen::PACKET;
+        let (fin, reset) = (none.with(Seen::FIN), none.with(Seen::RESET));
+        assert!(!over((0, none), Some((0, none)), 61));
+        assert!(over((0, none), Some((0, none)), 20_001));
+        assert!(!over((0, fin), Some((0, none)), 61), "half closed: the other side may go on for long");
+        for ended in [(fin, fin), (reset, none), (none, reset)] {
+            assert!(!over((0, ended.0), Some((0, ended.1)), 60));
+            assert!(over((0, ended.0), Some((0, ended.1)), 61));
+            assert!(!over((0, ended.0), Some((2, ended.1)), 61), "the other direction counts too");
+        }
+        assert!(over((0, reset), None, 61));
+    }
+
+    #[test]
+    fn time_wraps_and_clocks_of_cpus_differ() {
+        assert!(!over((u32::MAX - 5, Seen::PACKET), None, 100));
+        assert!(over((u32::MAX - 5, Seen::PACKET), None, 20_000));
+        assert!(!over((11, Seen::PACKET), None, 10), "seen by a CPU that is ahead");
+    }
+
+    #[test]
+    fn flows_of_endpoints_that_are_gone_are_orphans() {
+        let key = FlowKey {
+            scope: Scope::pod(11),
+            source: Ipv4::default(),
+            destination: Ipv4::default(),
+            source_port: Port(0),
+            destination_port: Port(0),
+            protocol: Protocol::UDP,
+        };
+        let stamp = |slot| Stamp { slot, revision: 1 };
+        let of = |n| stamp(RevisionSlot::of_endpoint(Slot(n)));
+        let mut flow = flow(0, TimeoutClass::Datagram, Seen::PACKET);
+        flow.stamps = [of(1), stamp(RevisionSlot::ROUTES), Stamp::default()];
+        assert!(!is_orphan(&key, &flow, &|_| 11));
+        assert!(is_orphan(&key, &flow, &|_| 0), "its slot is free");
+        assert!(is_orphan(&key, &flow, &|_| 12), "its slot is another's");
+        flow.peer_scope = Scope::pod(12);
+        flow.stamps[1] = of(2);
+        assert!(!is_orphan(&key, &flow, &|Slot(n)| 10 + n));
+        assert!(is_orphan(&key, &flow, &|Slot(n)| if n == 2 { 0 } else { 11 }), "the other pod");
+    }
 }
