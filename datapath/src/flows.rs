@@ -115,7 +115,8 @@ pub fn touch<A: IpAddress>(flow: &mut Flow<A>, headers: &Headers<A>, now: u32) {
 
 /// What a valid entry says of a packet, which is then accounted for. `None`: the slow path must see it.
 ///
-/// One lookup where the flow is established.
+/// One lookup. Openings are not looked at: an entry there is as good as its peer, which others may have pushed out, and
+/// the slow path looks at both.
 #[inline(always)]
 pub fn known<A: Parse, T: Tables + FamilyTables<A>>(
     key: &FlowKey<A>,
@@ -127,27 +128,18 @@ pub fn known<A: Parse, T: Tables + FamilyTables<A>>(
         return None;
     }
     let now = tables.now();
-    let act = |flow: &mut Flow<A>| {
-        let good = holds(&flow.stamps, tables)
-            && !is_idle(flow, now, tables)
-            && mac.is_none_or(|mac| mac.high == flow.source_mac.high && mac.low == flow.source_mac.low);
-        if !good {
-            return None;
-        }
-        touch(flow, headers, now);
-        Some(Action::of(flow))
-    };
-    match tables.flow(Table::Flows, key, act) {
-        Some(known) => known,
-        None => tables
-            .flow(Table::Openings, key, |flow| {
-                // The packet that shows that both sides take part moves the flow to the other table: of a connection,
-                // the opener's next; of anything else, the first answer.
-                let settles = (flow.direction == Direction::Forward) == connects(headers.protocol);
-                if settles { None } else { act(flow) }
-            })
-            .flatten(),
-    }
+    tables
+        .flow(Table::Flows, key, |flow| {
+            let good = holds(&flow.stamps, tables)
+                && !is_idle(flow, now, tables)
+                && mac.is_none_or(|mac| mac.high == flow.source_mac.high && mac.low == flow.source_mac.low);
+            if !good {
+                return None;
+            }
+            touch(flow, headers, now);
+            Some(Action::of(flow))
+        })
+        .flatten()
 }
 
 /// Whether a packet is too large for its way: the stack fragments it or answers with an ICMP error, as the packet wants.
@@ -235,9 +227,24 @@ pub fn forget<A: Parse, T: FamilyTables<A>>(key: &FlowKey<A>, peer: &FlowKey<A>,
     }
 }
 
-/// Moves one direction of a flow to the table that does not evict; `false` where that is full.
+/// Moves both directions of a flow to the table that does not evict; `false` where that is full: then neither moves.
 #[inline(always)]
-pub fn establish<A: Parse, T: FamilyTables<A>>(key: &FlowKey<A>, tables: &T) -> bool {
+pub fn establish<A: Parse, T: FamilyTables<A>>(key: &FlowKey<A>, peer: &FlowKey<A>, tables: &T) -> bool {
+    if !copy(key, tables) {
+        return false;
+    }
+    if !copy(peer, tables) {
+        tables.remove(Table::Flows, key);
+        return false;
+    }
+    tables.remove(Table::Openings, key);
+    tables.remove(Table::Openings, peer);
+    true
+}
+
+/// Copies one direction of a flow to the table that does not evict; `false` where that is full.
+#[inline(always)]
+fn copy<A: Parse, T: FamilyTables<A>>(key: &FlowKey<A>, tables: &T) -> bool {
     let class = if connects(key.protocol) {
         TimeoutClass::Connected
     } else if key.protocol.is_icmp() {
@@ -245,17 +252,10 @@ pub fn establish<A: Parse, T: FamilyTables<A>>(key: &FlowKey<A>, tables: &T) -> 
     } else {
         TimeoutClass::Datagram
     };
-    let moved = tables.flow(Table::Openings, key, |flow| {
+    let copied = tables.flow(Table::Openings, key, |flow| {
         flow.class = class;
         tables.insert(Table::Flows, key, flow, Insert::Any)
     });
-    match moved {
-        Some(true) => {
-            tables.remove(Table::Openings, key);
-            true
-        }
-        Some(false) => false,
-        // Another CPU was quicker.
-        None => true,
-    }
+    // Where there is none, another CPU was quicker.
+    copied.unwrap_or(true)
 }

@@ -90,11 +90,13 @@ struct Standing {
     other: Known,
 }
 
-/// Finds the live flow that the packet of the case belongs to, and leaves the key of its other direction there.
+/// Finds the live flow that the packet of the case belongs to, and leaves the key of its other direction there. Of a flow
+/// that has lost its other direction, the port that it was translated to is left, so that it can have it again.
 #[inline(always)]
 fn standing<A: Parse, T: Tables + FamilyTables<A>>(case: &mut Case<A>, opens: bool, tables: &T) -> Option<Standing> {
     let now = tables.now();
     let Case { key, peer, .. } = case;
+    peer.destination_port = Port(0);
     let own = flows::look(key, now, tables, |flow| *peer = flows::peer_key(flow, key.protocol))?;
     let Some(other) = flows::look(peer, now, tables, |_| ()) else {
         flows::forget(key, peer, tables);
@@ -102,6 +104,7 @@ fn standing<A: Parse, T: Tables + FamilyTables<A>>(case: &mut Case<A>, opens: bo
     };
     if (own.idle && other.idle) || (opens && own.seen.ends(other.seen)) {
         flows::forget(key, peer, tables);
+        peer.destination_port = Port(0);
         return None;
     }
     Some(Standing { own, other })
@@ -196,17 +199,12 @@ pub fn judge<A: Parse, T: Tables + FamilyTables<A>>(
         return Ok(tables.flow(own.table, key, |flow| *action = Action::of(flow)).is_some());
     }
     if let Some(Standing { own, other }) = standing {
-        let both_seen = match own.direction {
-            // Of a connection, the opener's packet after the answer: not an answer alone, which a forged source
-            // could call forth.
-            Direction::Forward => {
-                flows::connects(key.protocol) && other.seen.has(Seen::PACKET) && !flows::opens(headers)
-            }
-            Direction::Reply => !flows::connects(key.protocol),
-        };
+        // The opener's packet after an answer: not an answer alone, which a forged source could call forth, and which is
+        // all that most questions need.
+        let both_seen = own.direction == Direction::Forward && other.seen.has(Seen::PACKET) && !flows::opens(headers);
         if both_seen
             && (own.table == Table::Openings || other.table == Table::Openings)
-            && !(flows::establish(key, tables) && flows::establish(peer, tables))
+            && !flows::establish(key, peer, tables)
         {
             tables.count(hook, Reason::NotEstablished);
         }
@@ -243,6 +241,7 @@ fn open<A: Parse, T: Tables + FamilyTables<A>>(case: &mut Case<A>, tables: &T) -
     } else {
         TimeoutClass::DatagramOpening
     };
+    let wanted = peer.destination_port;
     *peer = FlowKey {
         scope: plan.forward.scope(),
         source: key.destination,
@@ -261,7 +260,7 @@ fn open<A: Parse, T: Tables + FamilyTables<A>>(case: &mut Case<A>, tables: &T) -
     flow.destination = key.source;
     flow.destination_port = key.source_port;
     if plan.masquerade {
-        claim(peer, flow, tables)?;
+        claim(peer, wanted, flow, tables)?;
     } else if !tables.insert(Table::Openings, peer, flow, Insert::Any) {
         return Err(Reason::FlowTableFull);
     }
@@ -284,11 +283,12 @@ fn open<A: Parse, T: Tables + FamilyTables<A>>(case: &mut Case<A>, tables: &T) -
     Ok(())
 }
 
-/// Finds a source port for a masqueraded flow that no other flow to the same destination has, and takes it by writing
-/// the entry of the answers.
+/// Finds a source port for a masqueraded flow that no other flow to the same destination has, the `wanted` one if
+/// possible, and takes it by writing the entry of the answers.
 #[inline(always)]
 fn claim<A: Parse, T: Tables + FamilyTables<A>>(
     reply_key: &mut FlowKey<A>,
+    wanted: Port,
     flow: &Flow<A>,
     tables: &T,
 ) -> Result<(), Reason> {
@@ -301,14 +301,17 @@ fn claim<A: Parse, T: Tables + FamilyTables<A>>(
     }
     let config = tables.config().ok_or(Reason::PortsExhausted)?;
     let count = u32::from(config.port_last.saturating_sub(config.port_first)) + 1;
-    let mut candidate = tables.random();
+    let mut candidate = match wanted.get().checked_sub(config.port_first) {
+        Some(port) if u32::from(port) < count => u32::from(port),
+        _ => tables.random(),
+    };
     for _ in 0..PORT_ATTEMPTS {
-        // An odd step visits all ports of an even range, and leaves clusters of taken ones behind at once.
-        candidate = candidate.wrapping_add(7919);
         reply_key.destination_port = Port::new(config.port_first.wrapping_add((candidate % count) as u16));
         if take(reply_key, flow, tables) {
             return Ok(());
         }
+        // An odd step visits all ports of an even range, and leaves clusters of taken ones behind at once.
+        candidate = candidate.wrapping_add(7919);
     }
     Err(Reason::PortsExhausted)
 }

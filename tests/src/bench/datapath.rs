@@ -87,7 +87,7 @@ pub fn run() -> Result<Vec<Row>> {
             both.clear()?;
             let recipe = |transport| Recipe { mac: case.sender, ip: ip.clone(), transport, payload: 64 }.build();
             let interface = (case.interface)(&both);
-            // Opened, answered, and so established.
+            // Opened, answered, and established by what follows.
             let packet = recipe(Transport::Udp(4000, 53));
             let ran = both.run(case.hook, interface, &packet)?;
             ensure!(!matches!(ran.verdict, Verdict::Drop(_)), "{}: {:?}", case.name, ran.verdict);
@@ -95,6 +95,7 @@ pub fn run() -> Result<Vec<Row>> {
                 let mut answer = reversed(&packet, 0);
                 answer[6..12].copy_from_slice(mac);
                 both.run(*hook, answering(&both), &answer)?;
+                both.run(case.hook, interface, &packet)?;
             }
             let lookups = lookups(&both, case.hook, interface, &packet);
             let bytes = |data| Bytes { data, interface, segmented: false, mark: 0 };
@@ -106,10 +107,14 @@ pub fn run() -> Result<Vec<Row>> {
             let slow_lookups = self::lookups(&both, case.hook, interface, &first);
             let slow = best(&mut both, case.hook.name(), &bytes(first))?;
             let id = |what: &str| format!("{what}.{}.{family}", case.name);
+            let (state, at_most) = if case.answers.is_some() {
+                ("established", Target::AtMost(1.0))
+            } else {
+                ("unanswered", Target::None)
+            };
             let target = if case.name == "from_pod.same_node" { Target::AtMost(60.0) } else { Target::None };
-            rows.push(Row::new(&id("ns_established"), fast - empty, "ns", target));
-            let target = if case.answers.is_some() { Target::AtMost(1.0) } else { Target::None };
-            rows.push(Row::new(&id("lookups_established"), lookups, "hash", target));
+            rows.push(Row::new(&id(&format!("ns_{state}")), fast - empty, "ns", target));
+            rows.push(Row::new(&id(&format!("lookups_{state}")), lookups, "hash", at_most));
             rows.push(Row::new(&id("ns_first_and_end"), slow - empty, "ns", Target::None));
             rows.push(Row::new(&id("lookups_first_and_end"), slow_lookups, "hash", Target::None));
         }

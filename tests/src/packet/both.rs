@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use anyhow::{Result, ensure};
 use sluice_abi::{
-    AddressEntry, AddressKind, Config, Endpoint, Features, Flow, FlowKey, Fragment, FragmentKey, Hook, IpAddress, Ipv4,
-    Ipv6, Mac, Node, Reason, RevisionSlot, Routing, Slot, Timeouts, Uplink, maps,
+    AddressEntry, AddressKind, Config, Direction, Endpoint, Features, Flow, FlowKey, Fragment, FragmentKey, Hook,
+    IpAddress, Ipv4, Ipv6, Mac, Node, Reason, RevisionSlot, Routing, Slot, Timeouts, Uplink, maps,
 };
 use sluice_datapath::{MARK, MARK_MASK, Outcome};
 
@@ -251,6 +251,23 @@ impl Both {
         Ok(())
     }
 
+    /// Pushes one direction of all openings out, as others do where there are many.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn evict(&mut self, direction: Direction) -> Result<()> {
+        self.kernel.retain::<FlowKey<Ipv4>, Flow<Ipv4>>(maps::OPENINGS4, |flow| flow.direction != direction)?;
+        self.kernel.retain::<FlowKey<Ipv6>, Flow<Ipv6>>(maps::OPENINGS6, |flow| flow.direction != direction)?;
+        self.native.v4.openings.borrow_mut().retain(|_, flow| flow.direction != direction);
+        self.native.v6.openings.borrow_mut().retain(|_, flow| flow.direction != direction);
+        Ok(())
+    }
+
+    /// How many entries there are of established flows, of both families.
+    pub fn established(&self) -> usize {
+        self.native.v4.flows.borrow().len() + self.native.v6.flows.borrow().len()
+    }
+
     /// How often something has happened at a hook.
     pub fn count(&self, hook: Hook, reason: Reason) -> u64 {
         self.native.counters.borrow()[reason.index(hook) as usize]
@@ -262,13 +279,13 @@ impl Both {
     /// Where the kernel refuses.
     pub fn clear(&mut self) -> Result<()> {
         for name in [maps::OPENINGS4, maps::FLOWS4] {
-            self.kernel.clear::<FlowKey<Ipv4>, Flow<Ipv4>>(name)?;
+            self.kernel.retain::<FlowKey<Ipv4>, Flow<Ipv4>>(name, |_| false)?;
         }
         for name in [maps::OPENINGS6, maps::FLOWS6] {
-            self.kernel.clear::<FlowKey<Ipv6>, Flow<Ipv6>>(name)?;
+            self.kernel.retain::<FlowKey<Ipv6>, Flow<Ipv6>>(name, |_| false)?;
         }
-        self.kernel.clear::<FragmentKey<Ipv4>, Fragment>(maps::FRAGMENTS4)?;
-        self.kernel.clear::<FragmentKey<Ipv6>, Fragment>(maps::FRAGMENTS6)?;
+        self.kernel.retain::<FragmentKey<Ipv4>, Fragment>(maps::FRAGMENTS4, |_| false)?;
+        self.kernel.retain::<FragmentKey<Ipv6>, Fragment>(maps::FRAGMENTS6, |_| false)?;
         self.native.v4.openings.borrow_mut().clear();
         self.native.v4.flows.borrow_mut().clear();
         self.native.v4.fragments.borrow_mut().clear();

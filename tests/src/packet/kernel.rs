@@ -145,15 +145,15 @@ impl Kernel {
         Ok(())
     }
 
-    /// Removes all entries of a flow or fragment table.
+    /// Removes the entries of a table that are not to be kept.
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub fn clear<K: Pod, V: Pod>(&mut self, name: &str) -> Result<()> {
+    pub fn retain<K: Pod, V: Pod>(&mut self, name: &str, keep: impl Fn(&V) -> bool) -> Result<()> {
         let mut map: HashMap<&mut MapData, K, V> = HashMap::try_from(self.ebpf.map_mut(name).context("no such map")?)?;
-        let keys: Vec<K> = map.keys().collect::<Result<_, _>>()?;
-        for key in keys {
-            map.remove(&key)?;
+        let entries: Vec<(K, V)> = map.iter().collect::<Result<_, _>>()?;
+        for (key, _) in entries.iter().filter(|(_, value)| !keep(value)) {
+            map.remove(key)?;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
 mod generated;
+mod lifetimes;
 mod local;
 mod outside;
 mod sources;
