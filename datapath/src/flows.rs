@@ -82,7 +82,8 @@ pub fn holds<T: Tables>(stamps: &[Stamp; 3], tables: &T) -> bool {
 #[inline(always)]
 pub fn is_idle<A: IpAddress, T: Tables>(flow: &Flow<A>, now: u32, tables: &T) -> bool {
     let Some(config) = tables.config() else { return true };
-    now.wrapping_sub(flow.last_seen) > config.timeouts.of(flow.class)
+    // Signed: the clock of another CPU may be ahead of this one's.
+    now.wrapping_sub(flow.last_seen) as i32 > config.timeouts.of(flow.class) as i32
 }
 
 /// Whether a packet asks for a connection.

@@ -91,18 +91,23 @@ struct Standing {
 }
 
 /// Finds the live flow that the packet of the case belongs to, and leaves the key of its other direction there. Of a flow
-/// that has lost its other direction, the port that it was translated to is left, so that it can have it again.
+/// that has lost its other direction, the port that it was translated to is left, so that it can have it again. With
+/// `opens`, the packet asks for a new connection.
 #[inline(always)]
 fn standing<A: Parse, T: Tables + FamilyTables<A>>(case: &mut Case<A>, opens: bool, tables: &T) -> Option<Standing> {
     let now = tables.now();
     let Case { key, peer, .. } = case;
     peer.destination_port = Port(0);
     let own = flows::look(key, now, tables, |flow| *peer = flows::peer_key(flow, key.protocol))?;
-    let Some(other) = flows::look(peer, now, tables, |_| ()) else {
-        flows::forget(key, peer, tables);
+    let mut is_its = false;
+    let other = flows::look(peer, now, tables, |flow| is_its = flows::peer_key(flow, key.protocol) == *key);
+    let Some(other) = other.filter(|_| is_its) else {
+        tables.remove(own.table, key);
         return None;
     };
-    if (own.idle && other.idle) || (opens && own.seen.ends(other.seen)) {
+    // Only the opener may open again: others could forge both a reset and a wish for a new connection.
+    let renewed = opens && own.direction == Direction::Forward && own.seen.ends(other.seen);
+    if (own.idle && other.idle) || renewed {
         flows::forget(key, peer, tables);
         peer.destination_port = Port(0);
         return None;
@@ -129,9 +134,18 @@ fn judged<A: Parse, T: Tables + FamilyTables<A>>(
         _ => {}
     }
     let Case { key, peer, plan, .. } = &mut *case;
-    match standing {
-        Some(Standing { own, .. }) if own.direction == Direction::Reply => judge_flow(peer, plan, tables)?,
-        _ => judge_flow(key, plan, tables)?,
+    let opener = match standing {
+        Some(Standing { own, .. }) if own.direction == Direction::Reply => &*peer,
+        _ => &*key,
+    };
+    match judge_flow(opener, plan, tables) {
+        Ok(()) => {}
+        Err(Reason::ForgedSource) if standing.is_some() => {
+            // The pod that opened it is gone, and another may have its address: what comes next opens another.
+            flows::forget(key, peer, tables);
+            return Err(Reason::NoFlow);
+        }
+        Err(reason) => return Err(reason),
     }
     let Some(Standing { own, other }) = standing else {
         open(case, tables)?;
@@ -218,6 +232,7 @@ pub fn judge<A: Parse, T: Tables + FamilyTables<A>>(
     };
     if tables.flow(Table::Flows, key, &mut act).is_none() {
         tables.flow(Table::Openings, key, &mut act).ok_or(Reason::FlowTableFull)?;
+        tables.flow(Table::Openings, peer, |flow| flow.last_seen = now);
     }
     Ok(true)
 }
@@ -261,8 +276,20 @@ fn open<A: Parse, T: Tables + FamilyTables<A>>(case: &mut Case<A>, tables: &T) -
     flow.destination_port = key.source_port;
     if plan.masquerade {
         claim(peer, wanted, flow, tables)?;
-    } else if !tables.insert(Table::Openings, peer, flow, Insert::Any) {
-        return Err(Reason::FlowTableFull);
+    } else {
+        let mut is_its = false;
+        let left =
+            flows::look(peer, flow.last_seen, tables, |left| is_its = flows::peer_key(left, key.protocol) == *key);
+        // What an older flow has left, such as one of a pod that had the same address, would hide what is written.
+        if let Some(left) = left
+            && !is_its
+        {
+            tables.remove(left.table, peer);
+        }
+        // Where another CPU is quicker, its entry is as good.
+        if !is_its {
+            tables.insert(Table::Openings, peer, flow, Insert::New);
+        }
     }
 
     direct(flow, &plan.forward, &plan.back, plan.stamps());
@@ -276,9 +303,12 @@ fn open<A: Parse, T: Tables + FamilyTables<A>>(case: &mut Case<A>, tables: &T) -
     if tables.insert(Table::Openings, key, flow, Insert::New) {
         return Ok(());
     }
-    // Another CPU has opened the same flow: its entries are as good, but only one port may be kept.
+    // Another CPU has opened the same flow: its entries are as good, but only one port may be kept. Or both ends have
+    // opened it at once, and each direction is an opener's.
     if plan.masquerade {
         tables.remove(Table::Openings, peer);
+    } else {
+        tables.flow(Table::Openings, key, |flow| flow.direction = Direction::Forward);
     }
     Ok(())
 }
@@ -317,9 +347,20 @@ fn claim<A: Parse, T: Tables + FamilyTables<A>>(
 }
 
 #[inline(always)]
-fn take<A: Parse, T: FamilyTables<A>>(reply_key: &FlowKey<A>, flow: &Flow<A>, tables: &T) -> bool {
+fn take<A: Parse, T: Tables + FamilyTables<A>>(reply_key: &FlowKey<A>, flow: &Flow<A>, tables: &T) -> bool {
     let is_established = || tables.flow(Table::Flows, reply_key, |_| ()).is_some();
-    if is_established() || !tables.insert(Table::Openings, reply_key, flow, Insert::New) {
+    if is_established() {
+        return false;
+    }
+    // The opener's packets keep both entries of an opening young; and one whose answers are another's by now has lost
+    // them (see `standing`).
+    let is_idle = |flow: &mut Flow<A>| flows::is_idle(flow, tables.now(), tables);
+    let how = match tables.flow(Table::Openings, reply_key, is_idle) {
+        Some(true) => Insert::Any,
+        Some(false) => return false,
+        None => Insert::New,
+    };
+    if !tables.insert(Table::Openings, reply_key, flow, how) {
         return false;
     }
     // The owner of the same port may have moved to the other table in between.

@@ -189,7 +189,12 @@ pub struct Native {
     pub now: Cell<u32>,
     /// Lookups and writes so far in hashes and tries; reads of arrays are not counted.
     pub lookups: Cell<u32>,
+    /// What another CPU does right before the next entry is written.
+    pub meanwhile: RefCell<Option<Meanwhile>>,
 }
+
+/// Something that happens while a packet is at work.
+type Meanwhile = Box<dyn FnOnce(&Native)>;
 
 impl Native {
     /// Empty tables; the routes are functions from a destination to its next hop through the uplink.
@@ -205,6 +210,7 @@ impl Native {
             counters: RefCell::new(vec![0; COUNTERS as usize]),
             now: Cell::new(0),
             lookups: Cell::new(0),
+            meanwhile: RefCell::new(None),
         }
     }
 
@@ -253,6 +259,10 @@ macro_rules! family {
 
             fn insert(&self, table: Table, key: &FlowKey<$address>, flow: &Flow<$address>, how: Insert) -> bool {
                 self.looked_up();
+                let meanwhile = self.meanwhile.take();
+                if let Some(meanwhile) = meanwhile {
+                    meanwhile(self);
+                }
                 let mut table = self.$maps.table(table).borrow_mut();
                 if how == Insert::New && table.contains_key(key) {
                     return false;
@@ -280,7 +290,11 @@ macro_rules! family {
             }
 
             fn desk<R>(&self, use_it: impl FnOnce(&mut Desk<$address>) -> R) -> Option<R> {
-                Some(use_it(&mut self.$maps.desk.borrow_mut()))
+                // Away from its place meanwhile: what another CPU does has a desk of its own.
+                let mut desk = self.$maps.desk.take();
+                let result = use_it(&mut desk);
+                self.$maps.desk.replace(desk);
+                Some(result)
             }
 
             fn route(&self, _: u32, _: $address, destination: $address) -> Route<$address> {

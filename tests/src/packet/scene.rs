@@ -57,6 +57,8 @@ pub struct Scene {
     pub uplink: u32,
     /// The VXLAN device.
     pub overlay: u32,
+    /// The other end of the uplink.
+    pub far: u32,
 }
 
 impl Scene {
@@ -93,6 +95,12 @@ impl Scene {
             fs::write(format!("/proc/sys/{path}"), "1").with_context(|| format!("switching on {path}"))?;
         }
         let index = |name: &str| nix::net::if_::if_nametoindex(name).with_context(|| format!("finding {name}"));
-        Ok(Self { pod_a: index("sla")?, pod_b: index("slb")?, uplink: index("eth0")?, overlay: index("sluice_vxlan")? })
+        Ok(Self {
+            pod_a: index("sla")?,
+            pod_b: index("slb")?,
+            uplink: index("eth0")?,
+            overlay: index("sluice_vxlan")?,
+            far: index("far")?,
+        })
     }
 }
