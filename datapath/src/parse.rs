@@ -171,10 +171,22 @@ pub fn plain<A: Parse, P: Packet>(packet: &P) -> Option<Headers<A>> {
 /// Adds what the transport header says.
 #[inline(always)]
 fn transport<A: Parse, P: Packet>(packet: &P, headers: &mut Headers<A>) -> Result<(), Reason> {
+    let at = headers.transport;
+    let needed = match headers.protocol {
+        _ if headers.piece == Piece::Later => 0,
+        Protocol::TCP => 20,
+        Protocol::UDP => 8,
+        Protocol::SCTP => 13,
+        protocol if protocol == A::ICMP => 8,
+        _ => 0,
+    };
+    // What follows the packet in its frame is no part of it.
+    if at + needed > headers.network + headers.length as usize {
+        return Err(Reason::Truncated);
+    }
     if headers.piece == Piece::Later {
         return Ok(());
     }
-    let at = headers.transport;
     if headers.protocol == Protocol::TCP {
         let tcp = packet.view::<20>(at).ok_or(Reason::Truncated)?;
         headers.source_port = Port(tcp.half::<0>());

@@ -129,6 +129,10 @@ fn headers_that_lie_are_dropped_with_the_reason() -> Result<()> {
     assert_eq!(broken(0, &|p| p[14] = 0x55)?, Reason::Malformed, "version 5");
     assert_eq!(broken(0, &|p| p[14] = 0x44)?, Reason::Malformed, "a header of 16 bytes");
     assert_eq!(broken(0, &|p| p[17] = 10)?, Reason::Malformed, "shorter than its header");
+    assert_eq!(broken(0, &|p| p[17] = 27)?, Reason::Truncated, "the UDP header ends behind it");
+    assert_eq!(broken(0, &|p| p[17] = 0)?, Reason::Truncated, "only large segments may claim nothing");
+    assert_eq!(broken(1, &|p| p[19] = 7)?, Reason::Truncated);
+    assert_eq!(broken(1, &|p| p[19] = 0)?, Reason::Truncated);
     assert_eq!(broken(0, &|p| p.truncate(40))?, Reason::Truncated);
     assert_eq!(broken(1, &|p| p.truncate(60))?, Reason::Truncated);
     assert_eq!(broken(1, &|p| p[14] = 0x50)?, Reason::Malformed, "version 5");
