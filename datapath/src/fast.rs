@@ -2,11 +2,11 @@
 
 use sluice_abi::{Config, IpAddress, Ipv4, Ipv6, Port, Reason, Scope, Stage};
 
-use crate::flows;
+use crate::flows::{self, Glance};
 use crate::outcome::{Family, Outcome};
 use crate::packet::{Packet, View};
 use crate::parse::{self, ARP, ETHERNET, Headers, Message, Parse, Piece};
-use crate::tables::{FamilyTables, Tables};
+use crate::tables::{FamilyTables, Table, Tables};
 use crate::{MARK, MARK_MASK, arp};
 
 /// What a pod sends: ingress of the host side of its veth pair.
@@ -33,8 +33,8 @@ fn pod_flow<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(packet: &mut P, ta
     };
     let key = flows::key(Scope::pod(packet.interface()), &headers);
     match flows::known(&key, &headers, Some(mac), tables) {
-        Some(action) => flows::apply(packet, &headers, &action, tables),
-        None => Outcome::Slow(Stage::Admit, family),
+        Glance::Known(action) => flows::apply(packet, &headers, &action, tables),
+        Glance::Unsure | Glance::Absent => Outcome::Slow(Stage::Admit, family),
     }
 }
 
@@ -57,8 +57,8 @@ fn stack_flow<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(packet: &mut P, 
             let key = flows::key(Scope::HOST, &headers);
             match flows::known(&key, &headers, None, tables) {
                 // It is on its way into the pod already.
-                Some(_) => Outcome::Pass,
-                None => Outcome::Slow(Stage::Admit, family),
+                Glance::Known(_) => Outcome::Pass,
+                Glance::Unsure | Glance::Absent => Outcome::Slow(Stage::Admit, family),
             }
         }
         Simple::No => Outcome::Slow(Stage::Admit, family),
@@ -82,13 +82,16 @@ fn net_flow<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(packet: &mut P, ta
         Simple::No => return Outcome::Slow(Stage::Admit, family),
     };
     let Some(config) = tables.config() else { return Outcome::Pass };
-    if is_own(headers.destination, config) && !may_be_masqueraded(headers.destination_port, config) {
+    let own = is_own(headers.destination, config);
+    if own && !may_be_masqueraded(headers.destination_port, config) {
         return Outcome::Pass;
     }
     let key = flows::key(Scope::NET, &headers);
     match flows::known(&key, &headers, None, tables) {
-        Some(action) => flows::apply(packet, &headers, &action, tables),
-        None => Outcome::Slow(Stage::Admit, family),
+        Glance::Known(action) => flows::apply(packet, &headers, &action, tables),
+        // The node's own traffic uses ports of that range too: tunnels, the Kubernetes API.
+        Glance::Absent if own && tables.flow(Table::Openings, &key, |_| ()).is_none() => Outcome::Pass,
+        Glance::Unsure | Glance::Absent => Outcome::Slow(Stage::Admit, family),
     }
 }
 
@@ -138,8 +141,8 @@ fn overlay_flow<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
     };
     let key = flows::key(Scope::OVERLAY, &headers);
     match flows::known(&key, &headers, None, tables) {
-        Some(action) => flows::apply(packet, &headers, &action, tables),
-        None => Outcome::Slow(Stage::Admit, family),
+        Glance::Known(action) => flows::apply(packet, &headers, &action, tables),
+        Glance::Unsure | Glance::Absent => Outcome::Slow(Stage::Admit, family),
     }
 }
 

@@ -114,7 +114,17 @@ pub fn touch<A: IpAddress>(flow: &mut Flow<A>, headers: &Headers<A>, now: u32) {
     flow.seen = seen;
 }
 
-/// What a valid entry says of a packet, which is then accounted for. `None`: the slow path must see it.
+/// What a look at the table of established flows gives.
+pub enum Glance<A> {
+    /// The packet's flow, which says what is to be done with it.
+    Known(Action<A>),
+    /// A packet that the slow path must see.
+    Unsure,
+    /// There is no such flow in the table.
+    Absent,
+}
+
+/// What a valid entry says of a packet, which is then accounted for.
 ///
 /// One lookup. Openings are not looked at: an entry there is as good as its peer, which others may have pushed out, and
 /// the slow path looks at both.
@@ -124,23 +134,22 @@ pub fn known<A: Parse, T: Tables + FamilyTables<A>>(
     headers: &Headers<A>,
     mac: Option<Mac>,
     tables: &T,
-) -> Option<Action<A>> {
+) -> Glance<A> {
     if opens(headers) {
-        return None;
+        return Glance::Unsure;
     }
     let now = tables.now();
-    tables
-        .flow(Table::Flows, key, |flow| {
-            let good = holds(&flow.stamps, tables)
-                && !is_idle(flow, now, tables)
-                && mac.is_none_or(|mac| mac.high == flow.source_mac.high && mac.low == flow.source_mac.low);
-            if !good {
-                return None;
-            }
-            touch(flow, headers, now);
-            Some(Action::of(flow))
-        })
-        .flatten()
+    let glance = tables.flow(Table::Flows, key, |flow| {
+        let good = holds(&flow.stamps, tables)
+            && !is_idle(flow, now, tables)
+            && mac.is_none_or(|mac| mac.high == flow.source_mac.high && mac.low == flow.source_mac.low);
+        if !good {
+            return Glance::Unsure;
+        }
+        touch(flow, headers, now);
+        Glance::Known(Action::of(flow))
+    });
+    glance.unwrap_or(Glance::Absent)
 }
 
 /// Whether a packet is too large for its way: the stack fragments it or answers with an ICMP error, as the packet wants.

@@ -90,6 +90,18 @@ fn a_protocol_without_ports_is_masqueraded_once() -> Result<()> {
 }
 
 #[test]
+fn the_nodes_own_traffic_passes_with_two_lookups_whatever_its_port() -> Result<()> {
+    let mut both = Both::set()?;
+    let uplink = both.scene.uplink;
+    for packet in packets(ROUTER, NODE, &Transport::Udp(4000, 20_000)) {
+        let before = both.native.lookups.get();
+        assert_eq!(both.run(Hook::FromNet, uplink, &packet)?.verdict, Verdict::Pass);
+        assert_eq!(both.native.lookups.get() - before, 2);
+    }
+    both.compare_flows()
+}
+
+#[test]
 fn the_exempt_keep_their_address() -> Result<()> {
     let mut both = Both::set()?;
     let a = both.scene.pod_a;
