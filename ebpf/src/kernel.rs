@@ -17,6 +17,8 @@ const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const FIB_SUCCESS: i64 = 0;
 const FIB_NO_NEIGHBOUR: i64 = 7;
+/// The route is found; only this packet is too large for its device (bpf_skb_fib_lookup in net/core/filter.c).
+const FIB_FRAGMENTATION_NEEDED: i64 = 8;
 
 /// Jiffies, low 32 bits. The verifier makes a single load of it.
 #[inline(always)]
@@ -40,7 +42,7 @@ impl Kernel {
     fn fib(&self, parameters: &mut bpf_fib_lookup) -> bool {
         // SAFETY: the parameters are as large as is said.
         let result = unsafe { bpf_fib_lookup(self.context, parameters, size_of::<bpf_fib_lookup>() as i32, 0) };
-        result == FIB_SUCCESS || result == FIB_NO_NEIGHBOUR
+        result == FIB_SUCCESS || result == FIB_NO_NEIGHBOUR || result == FIB_FRAGMENTATION_NEEDED
     }
 }
 

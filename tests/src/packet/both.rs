@@ -29,7 +29,7 @@ pub enum Verdict {
 }
 
 /// A packet that was run.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Ran {
     /// What became of it.
     pub verdict: Verdict,

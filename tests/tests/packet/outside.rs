@@ -3,7 +3,7 @@
 use anyhow::Result;
 use sluice_abi::{Features, Hook, IpAddress, Ipv4, Ipv6, Reason};
 use sluice_tests::packet::addresses::{EXEMPT, NODE, OUTSIDE, POD_A, POD_B, Pair, ROUTER};
-use sluice_tests::packet::{Both, Ip, Recipe, Transport, Verdict, checksums_hold, mac, reversed};
+use sluice_tests::packet::{Both, Ip, Ran, Recipe, Transport, Verdict, checksums_hold, mac, reversed};
 
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
@@ -87,6 +87,23 @@ fn a_protocol_without_ports_is_masqueraded_once() -> Result<()> {
         assert_eq!(both.run(Hook::FromPod, b, &packet)?.verdict, Verdict::Drop(Reason::Untranslatable));
     }
     both.compare_flows()
+}
+
+#[test]
+fn a_flow_that_begins_with_too_large_a_packet_is_masqueraded_too() -> Result<()> {
+    let mut both = Both::set()?;
+    let (a, uplink) = (both.scene.pod_a, both.scene.uplink);
+    for (family, ip) in [Ip::v4(POD_A.0, OUTSIDE.0), Ip::v6(POD_A.1, OUTSIDE.1)].into_iter().enumerate() {
+        let packet = |payload| Recipe { mac: mac(0xa), ip: ip.clone(), transport: Transport::Udp(4000, 53), payload };
+        let large = packet(1600).build();
+        assert_eq!(both.run(Hook::FromPod, a, &large)?, Ran { verdict: Verdict::Pass, data: large.clone() });
+        let left = both.run(Hook::ToNet, uplink, &large)?;
+        assert_eq!((left.verdict, ends(&left.data).0), (Verdict::Pass, octets(family, NODE)));
+        let small = both.run(Hook::FromPod, a, &packet(16).build())?;
+        assert_eq!((small.verdict, ends(&small.data).0), (Verdict::Neighbour(router()[family]), octets(family, NODE)));
+    }
+    both.compare_flows()?;
+    both.compare_counters()
 }
 
 #[test]
