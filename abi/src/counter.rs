@@ -74,9 +74,10 @@ reasons! {
     NoRoute = 17, "no_route";
     /// Came through the overlay from somebody who is not a node.
     UnknownTunnel = 18, "unknown_tunnel";
-    /// Comes from outside, but claims to come from this node, one of its pods or nobody.
+    /// Comes from outside, but claims to come from this node, one of its pods, one that the overlay reaches, or nobody.
     MartianSource = 19, "martian_source";
-    /// Cannot be translated: a protocol with neither ports nor an echo identifier that already has a flow.
+    /// Cannot be translated: a protocol with neither ports nor an echo identifier that already has a flow, or one whose
+    /// checksum cannot be corrected.
     Untranslatable = 20, "untranslatable";
     /// Denied by policy.
     Policy = 21, "policy";

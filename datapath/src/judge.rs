@@ -326,6 +326,10 @@ fn claim<A: Parse, T: Tables + FamilyTables<A>>(
         && (reply_key.protocol == Protocol::TCP
             || reply_key.protocol == Protocol::UDP
             || reply_key.protocol == A::ICMP);
+    if reply_key.protocol == Protocol::DCCP || reply_key.protocol == Protocol::UDP_LITE {
+        // Their checksums cover the addresses (RFC 4340 section 9.1, RFC 3828 section 3.1).
+        return Err(Reason::Untranslatable);
+    }
     if !has_port {
         return if take(reply_key, flow, tables) { Ok(()) } else { Err(Reason::Untranslatable) };
     }

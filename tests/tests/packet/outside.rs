@@ -90,6 +90,24 @@ fn a_protocol_without_ports_is_masqueraded_once() -> Result<()> {
 }
 
 #[test]
+fn protocols_whose_checksums_cover_addresses_are_not_masqueraded() -> Result<()> {
+    const DCCP: u8 = 33;
+    const UDP_LITE: u8 = 136;
+    let mut both = Both::set()?;
+    let a = both.scene.pod_a;
+    for protocol in [DCCP, UDP_LITE] {
+        for packet in packets(POD_A, OUTSIDE, &Transport::Other(protocol, vec![0; 16])) {
+            assert_eq!(both.run(Hook::FromPod, a, &packet)?.verdict, Verdict::Drop(Reason::Untranslatable));
+        }
+        for packet in packets(POD_A, EXEMPT, &Transport::Other(protocol, vec![0; 16])) {
+            assert!(matches!(both.run(Hook::FromPod, a, &packet)?.verdict, Verdict::Neighbour(_)));
+        }
+    }
+    both.compare_flows()?;
+    both.compare_counters()
+}
+
+#[test]
 fn a_flow_that_begins_with_too_large_a_packet_is_masqueraded_too() -> Result<()> {
     let mut both = Both::set()?;
     let (a, uplink) = (both.scene.pod_a, both.scene.uplink);
