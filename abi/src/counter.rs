@@ -70,7 +70,7 @@ reasons! {
     PortsExhausted = 15, "ports_exhausted";
     /// The flow could not be written.
     FlowTableFull = 16, "flow_table_full";
-    /// No route to the destination.
+    /// No way to the destination: its node is not known, or it is a loopback address.
     NoRoute = 17, "no_route";
     /// Came through the overlay from somebody who is not a node.
     UnknownTunnel = 18, "unknown_tunnel";

@@ -18,6 +18,8 @@ pub trait IpAddress: Copy + Eq + core::hash::Hash + core::fmt::Debug + Default +
     fn is_multicast(self) -> bool;
     /// `169.254.0.0/16` or `fe80::/10`.
     fn is_link_local(self) -> bool;
+    /// `127.0.0.0/8` or `::1`.
+    fn is_loopback(self) -> bool;
 }
 
 /// An IPv4 address in network byte order.
@@ -103,6 +105,11 @@ impl IpAddress for Ipv4 {
     fn is_link_local(self) -> bool {
         self.0 & 0xffff_0000_u32.to_be() == 0xa9fe_0000_u32.to_be()
     }
+
+    #[inline(always)]
+    fn is_loopback(self) -> bool {
+        self.0 & 0xff00_0000_u32.to_be() == 0x7f00_0000_u32.to_be()
+    }
 }
 
 impl IpAddress for Ipv6 {
@@ -133,6 +140,11 @@ impl IpAddress for Ipv6 {
     #[inline(always)]
     fn is_link_local(self) -> bool {
         self.0[0] & 0xffc0_0000_u32.to_be() == 0xfe80_0000_u32.to_be()
+    }
+
+    #[inline(always)]
+    fn is_loopback(self) -> bool {
+        self.0[0] | self.0[1] | self.0[2] == 0 && self.0[3] == 1_u32.to_be()
     }
 }
 
@@ -189,5 +201,7 @@ mod tests {
         assert!(v6("ff02::1").is_multicast() && !v6("fe80::1").is_multicast());
         assert!(v6("fe80::1").is_link_local() && v6("febf::1").is_link_local() && !v6("fec0::1").is_link_local());
         assert!(v6("::").is_unspecified() && v4("0.0.0.0").is_unspecified());
+        assert!(v4("127.255.0.1").is_loopback() && !v4("128.0.0.1").is_loopback());
+        assert!(v6("::1").is_loopback() && !v6("::").is_loopback() && !v6("1::1").is_loopback());
     }
 }

@@ -44,6 +44,10 @@ fn judge_flow<A: Parse, T: Tables + FamilyTables<A>>(
         if key.destination.is_multicast() {
             return Err(Reason::Multicast);
         }
+        // The stack would take it for the node's own where route_localnet is set (CVE-2020-8558).
+        if key.destination.is_loopback() {
+            return Err(Reason::NoRoute);
+        }
         way::to_endpoint(from, &mut plan.back, tables)?;
         if plan.back.interface != key.scope.0 {
             return Err(Reason::ForgedSource);

@@ -125,6 +125,17 @@ fn a_flow_that_begins_with_too_large_a_packet_is_masqueraded_too() -> Result<()>
 }
 
 #[test]
+fn nothing_of_a_pod_reaches_a_loopback_address() -> Result<()> {
+    let mut both = Both::set()?;
+    let a = both.scene.pod_a;
+    let loopback = (std::net::Ipv4Addr::LOCALHOST, std::net::Ipv6Addr::LOCALHOST);
+    for packet in packets(POD_A, loopback, &Transport::Udp(4000, 53)) {
+        assert_eq!(both.run(Hook::FromPod, a, &packet)?.verdict, Verdict::Drop(Reason::NoRoute));
+    }
+    Ok(())
+}
+
+#[test]
 fn the_nodes_own_traffic_passes_with_two_lookups_whatever_its_port() -> Result<()> {
     let mut both = Both::set()?;
     let uplink = both.scene.uplink;
