@@ -38,6 +38,10 @@ fn judge_flow<A: Parse, T: Tables + FamilyTables<A>>(
             }
             let pod = plan.forward.interface;
             way::to(pod, key.destination, key.source, from, &mut plan.back, tables)?;
+            // Whoever is reached through the overlay comes from there, where the sender is checked.
+            if key.scope == Scope::NET && plan.back.deliver == Deliver::Overlay {
+                return Err(Reason::MartianSource);
+            }
         }
     } else {
         let from = from.endpoint().ok_or(Reason::ForgedSource)?;

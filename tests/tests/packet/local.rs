@@ -188,6 +188,10 @@ fn the_network_reaches_pods_but_not_addresses_without_one() -> Result<()> {
     for packet in between(POD_B, POD_A, mac(0), &udp) {
         assert_eq!(both.run(Hook::FromNet, uplink, &packet)?.verdict, Verdict::Drop(Reason::MartianSource));
     }
+    for packet in between(OVERLAY_POD, POD_A, mac(0), &udp) {
+        let forged = both.run(Hook::FromNet, uplink, &packet)?.verdict;
+        assert_eq!(forged, Verdict::Drop(Reason::MartianSource), "its node sends through the overlay");
+    }
     for packet in between(ROUTER, NODE, mac(0), &Transport::Tcp(1, 22, SYN)) {
         assert_eq!(both.run(Hook::FromNet, uplink, &packet)?.verdict, Verdict::Pass, "the node's own");
     }
