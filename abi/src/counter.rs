@@ -54,7 +54,7 @@ reasons! {
     ForgedMac = 7, "forged_mac";
     /// A pod sent ARP for an address that is not its own.
     ForgedArp = 8, "forged_arp";
-    /// A pod sent a neighbour advertisement for another, a router advertisement or a redirect.
+    /// A neighbour or router advertisement, a redirect or the like from or to whom it does not belong.
     ForgedNeighbour = 9, "forged_neighbour";
     /// Multicast and broadcast are not carried.
     Multicast = 10, "multicast";

@@ -89,7 +89,11 @@ fn from_pod<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
     let endpoint = endpoint_behind(packet.interface(), headers.source, tables);
     if headers.message == Message::Neighbour {
         neighbour::from_pod(packet, headers, endpoint, mac)?;
-        return Ok(Admission::Pass);
+        // To neighbours: not to whom the stack would carry it further.
+        let stays = headers.destination.is_link_local()
+            || headers.destination.is_multicast()
+            || tables.address(headers.destination).kind == AddressKind::Host;
+        return if stays { Ok(Admission::Pass) } else { Err(Reason::ForgedNeighbour) };
     }
     genuine(headers, endpoint, mac)?;
     Ok(Admission::May { open: true, scope: Scope::pod(packet.interface()) })
@@ -118,7 +122,11 @@ fn to_pod<A: Parse, T: Tables + FamilyTables<A>>(
     tables: &T,
 ) -> Result<Admission, Reason> {
     if headers.message == Message::Neighbour {
-        return Ok(Admission::Pass);
+        // Nobody but the node is the pod's neighbour.
+        let own = headers.source.is_link_local()
+            || headers.source.is_unspecified()
+            || tables.address(headers.source).kind == AddressKind::Host;
+        return if own { Ok(Admission::Pass) } else { Err(Reason::ForgedNeighbour) };
     }
     if headers.destination.is_multicast() {
         return Err(Reason::Multicast);
@@ -147,6 +155,13 @@ fn from_net<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
         }
     };
     match parsed {
+        Ok(()) if headers.message == Message::Neighbour => {
+            if open {
+                Err(Reason::ForgedNeighbour)
+            } else {
+                Ok(Admission::Pass)
+            }
+        }
         Ok(()) => Ok(Admission::May { open, scope: Scope::NET }),
         // The stack knows better what is wrong with a packet that is its own.
         Err(_) if !open => Ok(Admission::Pass),
@@ -195,6 +210,7 @@ fn from_overlay<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
         return Err(Reason::UnknownTunnel);
     }
     match tables.address(headers.destination).kind {
+        AddressKind::Endpoint if headers.message == Message::Neighbour => Err(Reason::ForgedNeighbour),
         AddressKind::Endpoint => Ok(Admission::May { open: true, scope: Scope::OVERLAY }),
         AddressKind::Host => Ok(Admission::Pass),
         AddressKind::LocalPods => Err(Reason::NoEndpoint),
@@ -223,7 +239,9 @@ pub fn relate<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(hook: Hook, pack
         let complains_to = if hook == Hook::ToPod { Some(packet.interface()) } else { None };
         match icmp::relate(packet, desk, complains_to) {
             Ok(()) => Ok(Outcome::Slow(Stage::Judge, family::<A>())),
-            Err(reason) => unknown(hook, desk.may_open, reason),
+            // What the node's own packets may look like is the stack's to say, and so of those that are quoted to it.
+            Err(_) if hook == Hook::FromNet && !desk.may_open => Ok(Outcome::Pass),
+            Err(reason) => Err(reason),
         }
     })
 }
@@ -284,9 +302,7 @@ fn deliver<A: Parse, T: Tables>(hook: Hook, desk: &Desk<A>, tables: &T) -> Outco
 fn unknown(hook: Hook, may_open: bool, reason: Reason) -> Result<Outcome, Reason> {
     match reason {
         // The node's own errors quote no flow, and the stack collects its own fragments.
-        Reason::NoFlow | Reason::UnrelatedIcmp | Reason::Truncated | Reason::Malformed | Reason::OrphanFragment
-            if hook == Hook::FromNet && !may_open =>
-        {
+        Reason::NoFlow | Reason::UnrelatedIcmp | Reason::OrphanFragment if hook == Hook::FromNet && !may_open => {
             Ok(Outcome::Pass)
         }
         _ => Err(reason),

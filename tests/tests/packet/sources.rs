@@ -1,8 +1,10 @@
 //! What a pod may claim to be, and what packets may look like.
 
+use std::net::Ipv6Addr;
+
 use anyhow::Result;
 use sluice_abi::{Hook, Reason};
-use sluice_tests::packet::addresses::{GROUP, NODE, OUTSIDE, POD_A, POD_B, Pair};
+use sluice_tests::packet::addresses::{GROUP, NATIVE_POD, NODE, OUTSIDE, POD_A, POD_B, Pair, ROUTER};
 use sluice_tests::packet::{Both, Ip, Recipe, Transport, Verdict, mac};
 
 fn packets(from: Pair, to: Pair, mac: [u8; 6]) -> [Vec<u8>; 2] {
@@ -77,14 +79,21 @@ fn a_pod_speaks_arp_only_of_itself() -> Result<()> {
     Ok(())
 }
 
-fn neighbour(kind: u8, from: std::net::Ipv6Addr, target: std::net::Ipv6Addr, link: Option<[u8; 6]>) -> Vec<u8> {
+/// The address that all pods know as their gateway's.
+const GATEWAY: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+fn neighbour(kind: u8, from: Ipv6Addr, target: Ipv6Addr, link: Option<[u8; 6]>) -> Vec<u8> {
+    neighbour_to(GATEWAY, kind, from, target, link)
+}
+
+fn neighbour_to(to: Ipv6Addr, kind: u8, from: Ipv6Addr, target: Ipv6Addr, link: Option<[u8; 6]>) -> Vec<u8> {
     let mut rest = vec![0x60, 0, 0, 0];
     rest.extend(target.octets());
     if let Some(link) = link {
         rest.extend([2, 1]);
         rest.extend(link);
     }
-    Recipe { mac: mac(0xa), ip: Ip::v6(from, POD_B.1), transport: Transport::Icmp(kind, 0, rest), payload: 0 }.build()
+    Recipe { mac: mac(0xa), ip: Ip::v6(from, to), transport: Transport::Icmp(kind, 0, rest), payload: 0 }.build()
 }
 
 #[test]
@@ -106,14 +115,45 @@ fn a_pod_advertises_only_itself_and_no_router() -> Result<()> {
     ] {
         assert_eq!(dropped(&mut both, a, &bad)?, Reason::ForgedNeighbour);
     }
-    let redirect = Recipe {
-        mac: mac(0xa),
-        ip: Ip::v4(POD_A.0, POD_B.0),
-        transport: Transport::Icmp(5, 1, vec![0; 32]),
-        payload: 0,
-    };
-    assert_eq!(dropped(&mut both, a, &redirect.build())?, Reason::ForgedNeighbour);
+    assert_eq!(dropped(&mut both, a, &redirect(POD_A, POD_B))?, Reason::ForgedNeighbour);
     Ok(())
+}
+
+/// An IPv4 redirect.
+fn redirect(from: Pair, to: Pair) -> Vec<u8> {
+    let transport = Transport::Icmp(5, 1, vec![0; 32]);
+    Recipe { mac: mac(0xa), ip: Ip::v4(from.0, to.0), transport, payload: 0 }.build()
+}
+
+#[test]
+fn neighbours_talk_to_neighbours_only() -> Result<()> {
+    let mut both = Both::set()?;
+    let (a, own) = (both.scene.pod_a, POD_A.1);
+    let solicited = "ff02::1:ff00:3".parse()?;
+    for near in [GATEWAY, solicited, NODE.1] {
+        for packet in [neighbour_to(near, 135, own, near, None), neighbour_to(near, 136, own, own, None)] {
+            assert_eq!(both.run(Hook::FromPod, a, &packet)?.verdict, Verdict::Pass);
+        }
+    }
+    for far in [POD_B.1, OUTSIDE.1, NATIVE_POD.1] {
+        for packet in [neighbour_to(far, 135, own, far, None), neighbour_to(far, 136, own, own, None)] {
+            assert_eq!(dropped(&mut both, a, &packet)?, Reason::ForgedNeighbour);
+        }
+    }
+    let to_a = |kind, from| neighbour_to(own, kind, from, from, None);
+    for packet in [to_a(135, NODE.1), to_a(136, GATEWAY)] {
+        assert_eq!(both.run(Hook::ToPod, a, &packet)?.verdict, Verdict::Pass);
+    }
+    let forged = [to_a(134, OUTSIDE.1), to_a(136, NATIVE_POD.1), to_a(137, POD_B.1), redirect(OUTSIDE, POD_A)];
+    for packet in &forged {
+        for (hook, interface) in [(Hook::ToPod, a), (Hook::FromNet, both.scene.uplink)] {
+            assert_eq!(both.run(hook, interface, packet)?.verdict, Verdict::Drop(Reason::ForgedNeighbour));
+        }
+    }
+    let router = neighbour_to(NODE.1, 134, ROUTER.1, ROUTER.1, None);
+    assert_eq!(both.run(Hook::FromNet, both.scene.uplink, &router)?.verdict, Verdict::Pass, "the node's own");
+    both.compare_flows()?;
+    both.compare_counters()
 }
 
 #[test]
