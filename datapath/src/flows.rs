@@ -5,7 +5,7 @@ use sluice_abi::{
 };
 
 use crate::outcome::{Family, Outcome};
-use crate::packet::Packet;
+use crate::packet::{Packet, View};
 use crate::parse::{Headers, Parse, tcp};
 use crate::rewrite;
 use crate::tables::{FamilyTables, Insert, Table, Tables};
@@ -155,7 +155,28 @@ pub fn known<A: Parse, T: Tables + FamilyTables<A>>(
 /// Whether a packet is too large for its way: the stack fragments it or answers with an ICMP error, as the packet wants.
 #[inline(always)]
 pub fn is_too_large<A: Parse, P: Packet>(packet: &P, headers: &Headers<A>, action: &Action<A>) -> bool {
-    action.mtu != 0 && headers.length > u32::from(action.mtu) && !packet.is_segmented()
+    action.mtu != 0 && on_the_wire(packet, headers) > u32::from(action.mtu)
+}
+
+/// Length of the largest packet that a packet becomes, from the network header on.
+#[inline(always)]
+fn on_the_wire<A: Parse, P: Packet>(packet: &P, headers: &Headers<A>) -> u32 {
+    /// `GSO_BY_FRAGS` (include/linux/skbuff.h): SCTP, cut as its sender has put it together for the way's MTU.
+    const BY_FRAGMENTS: u32 = 0xffff;
+    let payload = packet.segment();
+    if payload == 0 {
+        return headers.length;
+    }
+    if payload == BY_FRAGMENTS {
+        return 0;
+    }
+    let transport = if headers.protocol == Protocol::TCP {
+        packet.view::<20>(headers.transport).map_or(20, |tcp| u32::from(tcp.byte::<12>() >> 4) * 4)
+    } else {
+        // Of UDP. Inside a tunnel of the sender's own there is more, which is left to the sender.
+        8
+    };
+    headers.length.min((headers.transport - headers.network) as u32 + transport + payload)
 }
 
 /// Does to a packet what its flow says.

@@ -40,10 +40,17 @@ pub trait Packet {
 
     /// Length in bytes, link-layer header included; of a large packet, all its segments.
     fn length(&self) -> u32;
-    /// Whether the kernel or the device will cut it into segments, so that its length says nothing of the wire.
-    fn is_segmented(&self) -> bool;
+    /// Bytes of payload of each of the segments that the kernel or the device will cut it into; 0: it is not cut.
+    fn segment(&self) -> u32;
+    /// The VLAN that its tag names, where it has one beside its bytes; 0 is a tag with a priority alone.
+    fn vlan(&self) -> Option<u16>;
     /// The packet's mark.
     fn mark(&self) -> u32;
+    /// Whether it will be cut into segments, so that its length says nothing of the wire.
+    #[inline(always)]
+    fn is_segmented(&self) -> bool {
+        self.segment() != 0
+    }
     /// Index of the interface that it was seen on.
     fn interface(&self) -> u32;
     /// The node at the other end of the tunnel that it came through, as [`words`](sluice_abi::IpAddress::words):

@@ -95,9 +95,18 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
-    fn is_segmented(&self) -> bool {
+    fn segment(&self) -> u32 {
         // SAFETY: the context is the program's own.
-        unsafe { (*self.skb).gso_size != 0 }
+        unsafe { (*self.skb).gso_size }
+    }
+
+    #[inline(always)]
+    fn vlan(&self) -> Option<u16> {
+        /// The identifier's part of a tag (IEEE 802.1Q).
+        const IDENTIFIER: u32 = 0xfff;
+        // SAFETY: the context is the program's own.
+        let (is_present, tag) = unsafe { ((*self.skb).vlan_present, (*self.skb).vlan_tci) };
+        if is_present != 0 { Some((tag & IDENTIFIER) as u16) } else { None }
     }
 
     #[inline(always)]

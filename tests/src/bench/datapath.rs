@@ -78,7 +78,7 @@ const CASES: [Case; 5] = [
 /// Where the kernel refuses, or a packet goes where it should not.
 pub fn run() -> Result<Vec<Row>> {
     let mut both = Both::set()?;
-    let empty = best(&mut both, "clock", &Bytes { data: vec![0; 64], interface: 0, segmented: false, mark: 0 })?;
+    let empty = best(&mut both, "clock", &Bytes::new(vec![0; 64], 0))?;
     let mut rows = vec![Row::new("empty_program", empty, "ns", Target::None)];
     for case in &CASES {
         for (family, ip) in
@@ -98,7 +98,7 @@ pub fn run() -> Result<Vec<Row>> {
                 both.run(case.hook, interface, &packet)?;
             }
             let lookups = lookups(&both, case.hook, interface, &packet);
-            let bytes = |data| Bytes { data, interface, segmented: false, mark: 0 };
+            let bytes = |data| Bytes::new(data, interface);
             let fast = best(&mut both, case.hook.name(), &bytes(packet))?;
             // A connection that is asked for and ended by the same packet: each finds the last one dead, removes it, is
             // judged and opens another.
@@ -127,7 +127,7 @@ pub fn run() -> Result<Vec<Row>> {
         }
     }
     let host = Recipe { mac: mac(2), ip: Ip::v4(NODE.0, OUTSIDE.0), transport: Transport::Udp(4000, 53), payload: 64 };
-    let bytes = Bytes { data: host.build(), interface: both.scene.uplink, segmented: false, mark: 0 };
+    let bytes = Bytes::new(host.build(), both.scene.uplink);
     let own = best(&mut both, Hook::ToNet.name(), &bytes)? - empty;
     rows.push(Row::new("ns_established.to_net.host.v4", own, "ns", Target::None));
     Ok(rows)
@@ -136,7 +136,7 @@ pub fn run() -> Result<Vec<Row>> {
 /// Lookups in hashes and tries that the native build makes for a packet.
 fn lookups(both: &Both, hook: Hook, interface: u32, packet: &[u8]) -> f64 {
     let before = both.native.lookups.get();
-    let mut bytes = Bytes { data: packet.to_vec(), interface, segmented: false, mark: 0 };
+    let mut bytes = Bytes::new(packet.to_vec(), interface);
     let dropped = both.native.counters.borrow()[Reason::NoSlowPath.index(hook) as usize];
     both.native.run(hook, &mut bytes);
     debug_assert_eq!(dropped, both.native.counters.borrow()[Reason::NoSlowPath.index(hook) as usize]);

@@ -167,7 +167,7 @@ impl Both {
     /// # Errors
     /// Where they do not agree on what becomes of it, on any byte of it, or on the reason.
     pub fn run(&mut self, hook: Hook, interface: u32, data: &[u8]) -> Result<Ran> {
-        self.run_as(hook, Bytes { data: data.to_vec(), interface, segmented: false, mark: 0 })
+        self.run_as(hook, Bytes::new(data.to_vec(), interface))
     }
 
     /// As [`run`](Both::run), for a packet with more to it than its bytes.

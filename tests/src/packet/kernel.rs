@@ -218,8 +218,8 @@ impl Kernel {
         let mut set = |at: usize, value: u32| context[at..at + 4].copy_from_slice(&value.to_ne_bytes());
         set(MARK, packet.mark);
         set(INTERFACE, packet.interface);
-        if packet.segmented {
-            set(GSO_SIZE, 1000);
+        if packet.segment != 0 {
+            set(GSO_SIZE, packet.segment);
             set(GSO_SEGMENTS, 2);
         }
         let mut answer = [0; CONTEXT];

@@ -18,10 +18,19 @@ pub struct Bytes {
     pub data: Vec<u8>,
     /// Index of the interface that it is seen on.
     pub interface: u32,
-    /// Whether it is to be cut into segments.
-    pub segmented: bool,
+    /// Bytes of payload of the segments that it is to be cut into; 0: none.
+    pub segment: u32,
+    /// The VLAN that it is tagged with, beside its bytes. Test runs of the programs know no tags.
+    pub vlan: Option<u16>,
     /// Its mark.
     pub mark: u32,
+}
+
+impl Bytes {
+    /// A packet that is nothing but its bytes.
+    pub const fn new(data: Vec<u8>, interface: u32) -> Self {
+        Self { data, interface, segment: 0, vlan: None, mark: 0 }
+    }
 }
 
 /// `N` bytes of a packet in memory.
@@ -68,8 +77,12 @@ impl Packet for Bytes {
         self.data.len() as u32
     }
 
-    fn is_segmented(&self) -> bool {
-        self.segmented
+    fn segment(&self) -> u32 {
+        self.segment
+    }
+
+    fn vlan(&self) -> Option<u16> {
+        self.vlan
     }
 
     fn mark(&self) -> u32 {

@@ -117,7 +117,8 @@ fn next(rng: &mut Rng, both: &Both, earlier: &[Vec<u8>]) -> (Hook, Bytes) {
         data[6..12].copy_from_slice(&mac(if in_a { 0xa } else { 0xb }));
     }
     damage(rng, &mut data);
-    (hook, Bytes { data, interface, segmented: rng.u8(..) < 20, mark: 0 })
+    let segment = if rng.u8(..) < 20 { *choose(rng, &[1, 1000, 1400, 1448, 0xffff]) } else { 0 };
+    (hook, Bytes { segment, ..Bytes::new(data, interface) })
 }
 
 fn recipe(rng: &mut Rng, from: Pair, to: Pair, earlier: &[Vec<u8>]) -> Recipe {

@@ -170,7 +170,7 @@ fn a_connection_that_both_ends_open_at_once_is_established() -> Result<()> {
     let both = Both::set()?;
     let (a, b) = (both.scene.pod_a, both.scene.pod_b);
     let run = |native: &sluice_tests::packet::Native, interface, data: &[u8]| {
-        let mut packet = Bytes { data: data.to_vec(), interface, segmented: false, mark: 0 };
+        let mut packet = Bytes::new(data.to_vec(), interface);
         native.run(Hook::FromPod, &mut packet)
     };
     for (family, syn) in from_a(POD_B, &Transport::Tcp(4000, 80, SYN)).iter().enumerate() {

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use sluice_abi::{AddressKind, Hook, IpAddress, Ipv4, Ipv6, Reason, RevisionSlot, Slot};
 use sluice_tests::packet::addresses::{NATIVE_NODE, NATIVE_POD, NOBODY, NODE, OVERLAY_POD, POD_A, POD_B, Pair, ROUTER};
-use sluice_tests::packet::{Both, Ip, Recipe, Transport, Verdict, mac, reversed};
+use sluice_tests::packet::{Both, Bytes, Ip, Recipe, Transport, Verdict, mac, reversed};
 
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
@@ -150,10 +150,33 @@ fn what_is_too_large_for_the_overlay_goes_to_the_stack_to_be_answered() -> Resul
     for ip in [Ip::v4(POD_A.0, OVERLAY_POD.0), Ip::v6(POD_A.1, OVERLAY_POD.1)] {
         let large = Recipe { mac: mac(0xa), ip, transport: Transport::Udp(1, 2), payload: 1444 }.build();
         assert_eq!(both.run(Hook::FromPod, a, &large)?.verdict, Verdict::Pass);
-        let segments = sluice_tests::packet::Bytes { data: large, interface: a, segmented: true, mark: 0 };
-        assert_eq!(both.run_as(Hook::FromPod, segments)?.verdict, Verdict::Overlay(2), "it will be cut");
     }
-    Ok(())
+    both.compare_flows()
+}
+
+#[test]
+fn large_segments_are_too_large_where_what_they_are_cut_into_is() -> Result<()> {
+    /// Largest packet of the scene's overlay.
+    const MTU: u32 = 1450;
+    let mut both = Both::set()?;
+    let a = both.scene.pod_a;
+    for (network, ip) in [(20, Ip::v4(POD_A.0, OVERLAY_POD.0)), (40, Ip::v6(POD_A.1, OVERLAY_POD.1))] {
+        for (header, transport) in [(20, Transport::Tcp(1, 2, ACK)), (8, Transport::Udp(1, 2))] {
+            let data = Recipe { mac: mac(0xa), ip: ip.clone(), transport, payload: 3000 }.build();
+            let most = MTU - network - header;
+            for (segment, verdict) in [(most, Verdict::Overlay(2)), (most + 1, Verdict::Pass)] {
+                let segments = Bytes { segment, ..Bytes::new(data.clone(), a) };
+                assert_eq!(both.run_as(Hook::FromPod, segments)?.verdict, verdict, "{segment} bytes of payload");
+            }
+        }
+    }
+    // The sender has put the pieces together for its way's MTU (GSO_BY_FRAGS, include/linux/skbuff.h).
+    for ip in [Ip::v4(POD_A.0, OVERLAY_POD.0), Ip::v6(POD_A.1, OVERLAY_POD.1)] {
+        let data = Recipe { mac: mac(0xa), ip, transport: Transport::Sctp(1, 2, 0), payload: 3000 }.build();
+        let segments = Bytes { segment: 0xffff, ..Bytes::new(data, a) };
+        assert_eq!(both.run_as(Hook::FromPod, segments)?.verdict, Verdict::Overlay(2));
+    }
+    both.compare_flows()
 }
 
 #[test]
