@@ -38,7 +38,7 @@ macro_rules! reasons {
 reasons! {
     /// Shorter than its own headers say.
     Truncated = 0, "truncated";
-    /// Neither IPv4, IPv6 nor ARP.
+    /// Neither IPv4, IPv6 nor ARP, or with a VLAN tag.
     UnknownEtherType = 1, "unknown_ethertype";
     /// A header that contradicts itself.
     Malformed = 2, "malformed";

@@ -12,6 +12,10 @@ use crate::{MARK, MARK_MASK, arp};
 /// What a pod sends: ingress of the host side of its veth pair.
 #[inline(always)]
 pub fn from_pod<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Outcome {
+    // It would keep its tag on the way out, and go to whatever VLAN it names.
+    if packet.vlan().is_some() {
+        return Outcome::Drop(Reason::UnknownEtherType);
+    }
     match parse::ether_type(packet) {
         Ok(Ipv4::ETHERTYPE) => pod_flow::<Ipv4, P, T>(packet, tables, Family::V4),
         Ok(Ipv6::ETHERTYPE) => pod_flow::<Ipv6, P, T>(packet, tables, Family::V6),
@@ -68,6 +72,9 @@ fn stack_flow<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(packet: &mut P, 
 /// What comes in through an uplink.
 #[inline(always)]
 pub fn from_net<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Outcome {
+    if is_of_another_device(packet) {
+        return Outcome::Pass;
+    }
     match parse::ether_type(packet) {
         Ok(Ipv4::ETHERTYPE) => net_flow::<Ipv4, P, T>(packet, tables, Family::V4),
         Ok(Ipv6::ETHERTYPE) => net_flow::<Ipv6, P, T>(packet, tables, Family::V6),
@@ -99,7 +106,7 @@ fn net_flow<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(packet: &mut P, ta
 /// own packets, and those of pods that took the way through the stack.
 #[inline(always)]
 pub fn to_net<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Outcome {
-    if packet.mark() & MARK_MASK == MARK {
+    if packet.mark() & MARK_MASK == MARK || is_of_another_device(packet) {
         return Outcome::Pass;
     }
     let Some(config) = tables.config() else { return Outcome::Pass };
@@ -118,9 +125,18 @@ pub fn to_net<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Outcome {
     }
 }
 
+/// Whether a packet is of a VLAN: it goes to or comes from the VLAN's own device, which may be an uplink by itself.
+#[inline(always)]
+fn is_of_another_device<P: Packet>(packet: &P) -> bool {
+    packet.vlan().is_some_and(|vlan| vlan != 0)
+}
+
 /// What comes in through the overlay.
 #[inline(always)]
 pub fn from_overlay<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Outcome {
+    if packet.vlan().is_some() {
+        return Outcome::Drop(Reason::UnknownEtherType);
+    }
     match parse::ether_type(packet) {
         Ok(Ipv4::ETHERTYPE) => overlay_flow::<Ipv4, P, T>(packet, tables, Family::V4),
         Ok(Ipv6::ETHERTYPE) => overlay_flow::<Ipv6, P, T>(packet, tables, Family::V6),

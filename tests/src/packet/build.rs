@@ -50,6 +50,8 @@ pub enum Transport {
     Tcp(u16, u16, u8),
     /// UDP.
     Udp(u16, u16),
+    /// UDP that carries these bytes.
+    UdpWith(u16, u16, Vec<u8>),
     /// UDP without a checksum.
     UdpUnchecked(u16, u16),
     /// SCTP with a first chunk of this type.
@@ -135,6 +137,10 @@ impl Recipe {
             Transport::Udp(source, destination) | Transport::UdpUnchecked(source, destination) => {
                 let length = (8 + self.payload) as u16;
                 (17, [ports(*source, *destination), length.to_be_bytes().to_vec(), vec![0, 0]].concat())
+            }
+            Transport::UdpWith(source, destination, bytes) => {
+                let length = (8 + bytes.len() + self.payload) as u16;
+                (17, [ports(*source, *destination), length.to_be_bytes().to_vec(), vec![0, 0], bytes.clone()].concat())
             }
             Transport::Sctp(source, destination, chunk) => {
                 (132, [ports(*source, *destination), vec![0, 0, 0, 1, 9, 9, 9, 9, *chunk, 0, 0, 4]].concat())

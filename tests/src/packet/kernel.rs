@@ -6,7 +6,8 @@ use std::{env, fs};
 use anyhow::{Context, Result};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, ProgramArray};
-use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
+use aya::programs::{SchedClassifier, TcAttachType, TestRun, TestRunOptions, tc};
+use aya::util::KernelVersion;
 use aya::{Btf, Ebpf, EbpfLoader, Pod};
 use sluice_abi::{AddressEntry, COUNTERS, Config, Endpoint, Flow, FlowKey, Ipv4, Ipv6, Node, Uplink, maps};
 use sluice_agent::kernel::loading;
@@ -67,6 +68,20 @@ impl Kernel {
         let mut ebpf = loader.load(&bytes).context("loading the kernel programs")?;
         let slow_paths = loading::load(&mut ebpf)?;
         Ok(Self { ebpf, _slow_paths: slow_paths })
+    }
+
+    /// Attaches a program to a device, for what comes in there.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn attach(&mut self, name: &str, device: &str) -> Result<()> {
+        if KernelVersion::current()? < KernelVersion::new(6, 6, 0) {
+            tc::qdisc_add_clsact(device).with_context(|| format!("adding clsact to {device}"))?;
+        }
+        program(&mut self.ebpf, name)?
+            .attach(device, TcAttachType::Ingress)
+            .with_context(|| format!("attaching {name} to {device}"))?;
+        Ok(())
     }
 
     /// Writes an element of an array.

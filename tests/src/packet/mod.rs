@@ -5,9 +5,11 @@ mod build;
 mod kernel;
 mod native;
 mod scene;
+mod wire;
 
 pub use both::{Both, Ran, Verdict, mac};
 pub use build::{Ip, Recipe, Transport, checksums_hold, reversed};
 pub use kernel::{Kernel, Returned, object};
 pub use native::{Bytes, Native};
 pub use scene::{Scene, addresses};
+pub use wire::Wire;

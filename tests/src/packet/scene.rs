@@ -83,6 +83,12 @@ impl Scene {
             link set sluice_vxlan up
             addr add 192.0.2.1/24 dev eth0
             addr add 2001:db8::1/64 dev eth0 nodad
+            neigh add 192.0.2.254 lladdr 02:00:00:00:02:fe dev eth0 nud permanent
+            neigh add 192.0.2.2 lladdr 02:00:00:00:02:02 dev eth0 nud permanent
+            neigh add 192.0.2.3 lladdr 02:00:00:00:02:03 dev eth0 nud permanent
+            neigh add 2001:db8::fe lladdr 02:00:00:00:02:fe dev eth0 nud permanent
+            neigh add 2001:db8::2 lladdr 02:00:00:00:02:02 dev eth0 nud permanent
+            neigh add 2001:db8::3 lladdr 02:00:00:00:02:03 dev eth0 nud permanent
             route add default via 192.0.2.254
             route add default via 2001:db8::fe
             route add 10.2.0.0/24 via 192.0.2.2

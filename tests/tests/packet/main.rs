@@ -3,6 +3,7 @@
 
 mod generated;
 mod lifetimes;
+mod live;
 mod local;
 mod outside;
 mod sources;
