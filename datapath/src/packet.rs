@@ -72,6 +72,11 @@ pub trait Packet {
     /// As [`store`](Packet::store).
     fn fix_header_checksum(&mut self, offset: usize, from: u32, to: u32) -> Result<(), Reason>;
 
+    /// Corrects the sum over the whole packet that a device may have supplied, for an address that changes and that no
+    /// checksum in the network header makes up for, as [`words`](sluice_abi::IpAddress::words). To be called for every
+    /// such address, whether [`fix_checksum`](Packet::fix_checksum) is or not.
+    fn fix_sum_of_all(&mut self, from: [u32; 4], to: [u32; 4]);
+
     /// Corrects the transport checksum at `offset` for a word that changes, both in network byte order.
     /// `optional`: 0 says that there is none (UDP), it then stays so, and a result of 0 is written as 0xffff.
     ///

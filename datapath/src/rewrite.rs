@@ -107,6 +107,9 @@ pub fn address<A: Parse, P: Packet>(
         }
         word += 1;
     }
+    if A::BITS == 128 {
+        packet.fix_sum_of_all(old, new);
+    }
     Ok(())
 }
 

@@ -2,7 +2,8 @@
 
 use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_TUNINFO_IPV6, bpf_tunnel_key};
 use aya_ebpf::helpers::{
-    bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_get_tunnel_key, bpf_skb_pull_data, bpf_skb_store_bytes,
+    bpf_csum_update, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_get_tunnel_key, bpf_skb_pull_data,
+    bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
 use sluice_abi::Reason;
@@ -159,6 +160,19 @@ impl Packet for Skb {
     fn fix_header_checksum(&mut self, offset: usize, from: u32, to: u32) -> Result<(), Reason> {
         // SAFETY: the helper checks the offset.
         done(unsafe { bpf_l3_csum_replace(self.skb, offset as u32, from.into(), to.into(), 4) })
+    }
+
+    /// `bpf_l4_csum_replace` corrects `skb->csum` for the changed checksum alone, as is right for IPv4, where the header's
+    /// own checksum makes up for the address. For IPv6 that is one change too many where there is a transport checksum
+    /// (BPF_F_IPV6 of Linux 6.16 does without; flags that are not known are refused), and the address itself one too few
+    /// where there is none. The helper does nothing unless the device has supplied a sum.
+    #[inline(always)]
+    fn fix_sum_of_all(&mut self, from: [u32; 4], to: [u32; 4]) {
+        let word = |at: usize| u64::from(to[at]) + u64::from(!from[at]);
+        let sum = word(0) + word(1) + word(2) + word(3);
+        let (sum, carry) = (sum as u32).overflowing_add((sum >> 32) as u32);
+        // SAFETY: takes no memory of ours.
+        unsafe { bpf_csum_update(self.skb, sum + u32::from(carry)) };
     }
 
     #[inline(always)]

@@ -175,7 +175,7 @@ impl Both {
     /// # Errors
     /// As [`run`](Both::run).
     pub fn run_as(&mut self, hook: Hook, packet: Bytes) -> Result<Ran> {
-        let (mut ours, mut theirs) = (packet.clone(), packet);
+        let (mut ours, mut theirs) = (packet.clone(), packet.clone());
         self.native.now.set(self.kernel.now()?);
         let outcome = self.native.run(hook, &mut ours);
         let returned = self.kernel.run(hook.name(), &mut theirs)?;
@@ -194,6 +194,9 @@ impl Both {
             ours.data,
             theirs.data
         );
+        if !matches!(outcome, Outcome::Drop(_)) && packet.data.len() >= 34 {
+            ensure!(ours.sum_holds(&packet), "a sum over all of the packet does not hold: {:02x?}", ours.data);
+        }
         if marked {
             ensure!(theirs.mark & MARK_MASK == MARK, "a packet that was judged is not marked");
         }

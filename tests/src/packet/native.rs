@@ -24,12 +24,33 @@ pub struct Bytes {
     pub vlan: Option<u16>,
     /// Its mark.
     pub mark: u32,
+    /// What has changed of the sum over all behind the Ethernet header (`skb->csum` with CHECKSUM_COMPLETE), as the
+    /// kernel's helpers keep it.
+    pub sum_changed: u32,
+    /// Whether it was found to have no transport checksum: then nobody looks at the sum.
+    pub unchecked: bool,
 }
 
 impl Bytes {
     /// A packet that is nothing but its bytes.
     pub const fn new(data: Vec<u8>, interface: u32) -> Self {
-        Self { data, interface, segment: 0, vlan: None, mark: 0 }
+        Self { data, interface, segment: 0, vlan: None, mark: 0, sum_changed: 0, unchecked: false }
+    }
+
+    /// The sum over all behind the Ethernet header.
+    pub fn sum(&self) -> u16 {
+        let words = self.data[14..].chunks(2);
+        !words.fold(0xffff, |sum, word| {
+            let word = u16::from_ne_bytes([word[0], word.get(1).copied().unwrap_or(0)]);
+            replace(sum, 0, word.into())
+        })
+    }
+
+    /// Whether a sum that a device supplied before still holds, kept as the kernel keeps it.
+    pub fn sum_holds(&self, before: &Self) -> bool {
+        let kept = !replace(!before.sum(), 0, self.sum_changed);
+        // Zero has two forms.
+        self.unchecked || kept % 0xffff == self.sum() % 0xffff
     }
 }
 
@@ -114,10 +135,24 @@ impl Packet for Bytes {
         Ok(())
     }
 
-    fn fix_checksum(&mut self, offset: usize, from: u32, to: u32, _: Checksum, optional: bool) -> Result<(), Reason> {
+    fn fix_sum_of_all(&mut self, from: [u32; 4], to: [u32; 4]) {
+        for (from, to) in from.into_iter().zip(to) {
+            self.sum_changed = add(self.sum_changed, add(to, !from));
+        }
+    }
+
+    fn fix_checksum(
+        &mut self,
+        offset: usize,
+        from: u32,
+        to: u32,
+        part: Checksum,
+        optional: bool,
+    ) -> Result<(), Reason> {
         let place = self.half(offset)?;
         let old = u16::from_ne_bytes([place[0], place[1]]);
         if optional && old == 0 {
+            self.unchecked = true;
             return Ok(());
         }
         let mut sum = replace(old, from, to);
@@ -125,6 +160,10 @@ impl Packet for Bytes {
             sum = 0xffff;
         }
         place.copy_from_slice(&sum.to_ne_bytes());
+        // As `inet_proto_csum_replace4` (net/core/utils.c).
+        if part == Checksum::Pseudo {
+            self.sum_changed = add(self.sum_changed, add(from, !to));
+        }
         Ok(())
     }
 }
