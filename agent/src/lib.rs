@@ -5,6 +5,7 @@ pub mod conflist;
 pub mod host;
 pub mod kernel;
 pub mod model;
+pub mod prepare;
 pub mod server;
 pub mod source;
 pub mod uninstall;

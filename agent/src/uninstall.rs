@@ -8,14 +8,14 @@ use sluice_netlink::Netlink;
 use crate::config::Config;
 use crate::host;
 use crate::kernel::Kernel;
-use crate::{conflist, model};
+use crate::{conflist, prepare};
 
 /// Removes everything, and says what. Settings of the host's network stack stay: others may rely on them by now.
 ///
 /// # Errors
 /// Where an agent runs, or something cannot be removed.
 pub fn run(config: &Config) -> Result<()> {
-    let lock = model::lock(&config.run_dir)?;
+    let lock = prepare::lock(&config.run_dir)?;
     let say = |what: &str| println!("removed {what}");
     let conflist = conflist::path(&config.cni_conf_dir);
     if gone(fs::remove_file(&conflist)).with_context(|| format!("removing {}", conflist.display()))? {

@@ -1,0 +1,238 @@
+//! The model: one thread knows everything, and writes everything. Others bring it events.
+
+mod answer;
+mod apply;
+mod pace;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use sluice_api::{Call, ErrorKind, Outcome, Records, SOCKET};
+use sluice_netlink::{Change, Monitor, Route};
+use sluice_topology::{Local, NodeView, Slots};
+
+use crate::config::{Config, Source as SourceConfig};
+use crate::kernel::Kernel;
+use crate::source::{Change as SourceChange, Directory, Kubernetes, Objects, Source};
+use crate::{host, prepare, server};
+use answer::failure;
+use pace::Pace;
+
+/// Rest between two rounds through the flow table.
+const REAP: Duration = Duration::from_secs(5);
+
+/// Something that the model has to act on.
+enum Event {
+    /// What a source knows has changed.
+    Changes(Vec<SourceChange>),
+    /// Somebody asks.
+    Call(Box<Call>, Sender<Outcome>),
+    /// The host's network has changed.
+    Host(Vec<Change>),
+    /// A thread cannot go on, and with it the agent.
+    Dead(anyhow::Error),
+}
+
+/// What the node has become, once its Node object is known.
+#[derive(Default)]
+struct Ready {
+    local: Option<Local>,
+    uplinks: Vec<String>,
+    mtu: u32,
+    view: Vec<NodeView>,
+    problems: Vec<String>,
+}
+
+/// The model.
+struct Model {
+    config: Config,
+    kernel: Kernel,
+    records: Records,
+    slots: Slots,
+    /// What the source knows; `None` until it has listed all.
+    objects: Option<Objects>,
+    waiting_for: Option<String>,
+    routes: Vec<Route>,
+    ready: Ready,
+    pace: Pace,
+}
+
+/// Runs the agent.
+///
+/// # Errors
+/// Where it cannot start or go on.
+pub fn run(config: Config) -> Result<()> {
+    let _lock = prepare::lock(&config.run_dir)?;
+    prepare::ensure_bpffs(&config.bpf_dir)?;
+    let kernel = Kernel::open(&config.bpf_dir, &config.run_dir, &prepare::sizes(&config)?)?;
+    let (events, inbox) = mpsc::channel();
+    let mut model = Model {
+        slots: Slots::seeded(kernel.nodes().clone()),
+        records: Records::below(&config.run_dir),
+        objects: None,
+        waiting_for: Some("the first listing of all objects".into()),
+        routes: Vec::new(),
+        ready: Ready::default(),
+        pace: Pace::default(),
+        kernel,
+        config,
+    };
+    model.take_over()?;
+    model.spawn(&events)?;
+    tracing::info!(node = model.config.node_name, version = env!("CARGO_PKG_VERSION"), "started");
+    model.work(&inbox)
+}
+
+impl Model {
+    /// Takes over the endpoints that an earlier agent has left.
+    fn take_over(&mut self) -> Result<()> {
+        let mut kept = 0;
+        for record in self.records.list()? {
+            let result = match &record {
+                Ok(record) if nix::net::if_::if_nametoindex(record.host_interface.as_str()).is_ok() => {
+                    self.kernel.enforce(record).map(|_| kept += 1)
+                }
+                // Its pod is gone; DEL or GC will see to the record.
+                Ok(_) => Ok(()),
+                Err(error) => {
+                    tracing::warn!(%error, "endpoint is left out");
+                    Ok(())
+                }
+            };
+            if let Err(error) = result {
+                tracing::warn!(%error, "endpoint is left out");
+            }
+        }
+        let ended = self.kernel.release_unclaimed()?;
+        if kept + ended > 0 {
+            tracing::info!(kept, ended, "took over endpoints");
+        }
+        Ok(())
+    }
+
+    /// Starts the threads that bring events, and the one that ends flows.
+    fn spawn(&self, events: &Sender<Event>) -> Result<()> {
+        let asked = events.clone();
+        let answer = move |call| {
+            let (reply, answer) = mpsc::channel();
+            let gone = || failure(ErrorKind::Unavailable, "the agent is ending".into());
+            if asked.send(Event::Call(Box::new(call), reply)).is_err() {
+                return gone();
+            }
+            answer.recv().unwrap_or_else(|_| gone())
+        };
+        let socket = self.config.run_dir.join(SOCKET);
+        server::listen(&socket, Arc::new(answer)).with_context(|| format!("listening on {}", socket.display()))?;
+
+        let source: Box<dyn Source> = match &self.config.source {
+            SourceConfig::Directory(path) => Box::new(Directory::new(path)),
+            SourceConfig::Kubernetes(kubeconfig) => Box::new(Kubernetes::new(kubeconfig.as_deref())),
+        };
+        let told = events.clone();
+        start("source", move || {
+            let mut tell = |changes| told.send(Event::Changes(changes)).is_ok();
+            if let Err(error) = source.run(&mut tell) {
+                let _ = told.send(Event::Dead(error));
+            }
+        })?;
+
+        let monitor = Monitor::open()?;
+        let told = events.clone();
+        start("network", move || {
+            loop {
+                let event = match monitor.wait() {
+                    Ok(changes) => Event::Host(changes),
+                    Err(error) => Event::Dead(error.into()),
+                };
+                let dead = matches!(event, Event::Dead(_));
+                if told.send(event).is_err() || dead {
+                    return;
+                }
+            }
+        })?;
+
+        let mut reaper = self.kernel.reaper()?;
+        start("reaper", move || {
+            loop {
+                thread::sleep(REAP);
+                match reaper.round() {
+                    Ok(0) => {}
+                    Ok(ended) => tracing::debug!(ended, "ended idle flows"),
+                    Err(error) => tracing::warn!(%error, "idle flows are not ended"),
+                }
+            }
+        })
+    }
+
+    fn work(&mut self, inbox: &Receiver<Event>) -> Result<()> {
+        let mut swarm: Vec<Change> = Vec::new();
+        loop {
+            let event = match self.pace.next() {
+                None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(due) => inbox.recv_timeout(due.saturating_duration_since(Instant::now())),
+            };
+            match event {
+                Ok(Event::Host(changes)) => {
+                    swarm.extend(changes);
+                    self.pace.changed(Instant::now());
+                }
+                Ok(Event::Changes(changes)) => {
+                    let first = self.objects.is_none();
+                    let objects = self.objects.get_or_insert_default();
+                    let matters = changes.into_iter().fold(first, |matters, change| objects.apply(change) | matters);
+                    if matters {
+                        self.apply();
+                    }
+                }
+                Ok(Event::Call(call, reply)) => {
+                    let outcome = self.answer(*call);
+                    // Who has asked may have gone.
+                    let _ = reply.send(outcome);
+                }
+                Ok(Event::Dead(error)) => return Err(error),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => bail!("all sources of events have ended"),
+            }
+            // However much comes in, what is due is done.
+            let now = Instant::now();
+            if self.pace.swarm_is_over(now)
+                && let Err(error) = self.host_changed(&std::mem::take(&mut swarm))
+            {
+                tracing::warn!("changes of the host's network are looked at again later: {error:#}");
+                self.pace.failed(now);
+            }
+            if self.pace.is_retry_due(now) {
+                self.apply();
+            }
+        }
+    }
+
+    fn host_changed(&mut self, changes: &[Change]) -> Result<()> {
+        for change in changes {
+            if let Change::LinkGone(name) = change
+                && host::is_pods(name)
+                && nix::net::if_::if_nametoindex(name.as_str()).is_err()
+                && self.kernel.release(name, false)?
+            {
+                tracing::info!(interface = name, "endpoint is gone");
+            }
+        }
+        // Pods come and go with links, addresses and routes of their own: only what is left matters.
+        let routes = host::view_routes()?;
+        if routes != self.routes {
+            self.routes = routes;
+            self.kernel.bump_routes()?;
+            self.apply();
+        }
+        Ok(())
+    }
+}
+
+fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+    let thread: io::Result<_> = thread::Builder::new().name(name.into()).spawn(work);
+    thread.map(drop).with_context(|| format!("starting the thread {name}"))
+}

@@ -1,0 +1,62 @@
+//! What a node needs before an agent can run on it.
+
+use std::fs::{self, OpenOptions};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::config::Config;
+use crate::kernel::Sizes;
+
+/// Takes the agent's lock on a node.
+///
+/// # Errors
+/// Where another agent has it.
+pub fn lock(run_dir: &Path) -> Result<Flock<fs::File>> {
+    fs::create_dir_all(run_dir).with_context(|| format!("making {}", run_dir.display()))?;
+    let path = run_dir.join("agent.lock");
+    let file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .with_context(|| format!("opening {}", path.display()))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, errno)| anyhow::anyhow!("another agent runs on this node: it holds {} ({errno})", path.display()))
+}
+
+/// The sizes of this node's tables.
+///
+/// # Errors
+/// Where its memory cannot be told.
+pub fn sizes(config: &Config) -> Result<Sizes> {
+    let text = fs::read_to_string("/proc/meminfo").context("reading the node's memory from /proc/meminfo")?;
+    let kilobytes: u64 = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok())
+        .context("finding the node's memory in /proc/meminfo")?;
+    let mut sizes = Sizes::from_memory(kilobytes * 1024);
+    if config.flow_entries != 0 {
+        sizes.flows = config.flow_entries;
+        sizes.openings = config.flow_entries;
+    }
+    Ok(sizes)
+}
+
+/// Mounts the BPF file system where it should be and is not.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn ensure_bpffs(bpf_dir: &Path) -> Result<()> {
+    const MOUNT: &str = "/sys/fs/bpf";
+    /// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
+    const MAGIC: i64 = 0xcafe_4a11;
+    let mounted = nix::sys::statfs::statfs(MOUNT).is_ok_and(|stat| stat.filesystem_type().0 == MAGIC);
+    if mounted || !bpf_dir.starts_with(MOUNT) {
+        return Ok(());
+    }
+    tracing::info!("mounting a BPF file system at {MOUNT}");
+    let nothing = None::<&str>;
+    nix::mount::mount(Some("bpf"), MOUNT, Some("bpf"), nix::mount::MsFlags::empty(), nothing)
+        .with_context(|| format!("mounting a BPF file system at {MOUNT}; mount one by hand: mount -t bpf bpf {MOUNT}"))
+}
