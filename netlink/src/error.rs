@@ -22,6 +22,13 @@ impl NetlinkError {
         matches!(errno, Some(Errno::ENODEV | Errno::ENOENT | Errno::ESRCH | Errno::EADDRNOTAVAIL | Errno::ENXIO))
     }
 
+    /// Whether the kernel was built without it.
+    pub fn is_unsupported(&self) -> bool {
+        use nix::errno::Errno;
+        let errno = self.source.raw_os_error().map(Errno::from_raw);
+        matches!(errno, Some(Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT))
+    }
+
     /// Whether what was to be made exists already.
     pub fn is_present(&self) -> bool {
         self.source.kind() == io::ErrorKind::AlreadyExists

@@ -4,6 +4,7 @@
 
 mod address;
 mod error;
+mod fib;
 mod link;
 mod monitor;
 mod namespace;
@@ -11,7 +12,9 @@ mod neighbour;
 mod route;
 mod socket;
 
+pub use address::Address;
 pub use error::NetlinkError;
+pub use fib::{FibEntry, Rule};
 pub use link::{Link, Veth, Vxlan};
 pub use monitor::{Change, Monitor};
 pub use namespace::within;

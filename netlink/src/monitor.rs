@@ -18,7 +18,7 @@ pub enum Change {
     LinkGone(String),
     /// An address came, changed or went.
     Address,
-    /// A route came, changed or went.
+    /// A route, or a rule that chooses among tables of them, came, changed or went.
     Route,
     /// More has changed than the kernel could tell: look at everything.
     Overrun,
@@ -30,8 +30,8 @@ pub struct Monitor {
     socket: Socket,
 }
 
-/// Groups of rtnetlink (include/uapi/linux/rtnetlink.h).
-const GROUPS: [u32; 5] = [1, 5, 9, 7, 11];
+/// Groups of rtnetlink: links, addresses, routes and rules of both families (include/uapi/linux/rtnetlink.h).
+const GROUPS: [u32; 7] = [1, 5, 9, 7, 11, 8, 19];
 
 impl Monitor {
     /// Starts to listen.
@@ -89,7 +89,10 @@ impl Monitor {
                     })
                 }
                 RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_) => Some(Change::Address),
-                RouteNetlinkMessage::NewRoute(_) | RouteNetlinkMessage::DelRoute(_) => Some(Change::Route),
+                RouteNetlinkMessage::NewRoute(_)
+                | RouteNetlinkMessage::DelRoute(_)
+                | RouteNetlinkMessage::NewRule(_)
+                | RouteNetlinkMessage::DelRule(_) => Some(Change::Route),
                 _ => None,
             });
         }

@@ -2,8 +2,7 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
-use sluice_netlink::{Netlink, NetlinkError, RouteKind};
+use sluice_netlink::{Address, Link, Netlink, Route, RouteKind};
 
 /// A device of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,8 +13,8 @@ pub struct Device {
     pub name: String,
     /// Largest packet, bytes.
     pub mtu: u32,
-    /// Its addresses, with the lengths of their subnets.
-    pub addresses: Vec<IpNet>,
+    /// Its addresses.
+    pub addresses: Vec<Address>,
     /// Whether a default route leads out of it.
     pub has_default_route: bool,
     /// Whether it has link-layer addresses.
@@ -28,28 +27,26 @@ pub fn is_up(name: &str) -> bool {
     link.map_or(true, |link| link.is_some_and(|link| link.is_up))
 }
 
-/// All devices but the loopback and those of pods and the overlay.
-///
-/// # Errors
-/// Where the kernel refuses.
-pub fn devices() -> Result<Vec<Device>, NetlinkError> {
-    let mut netlink = Netlink::open()?;
-    let links = netlink.links()?;
-    let addresses = netlink.addresses()?;
-    let routes = netlink.routes()?;
-    let ours = |name: &str| name == super::OVERLAY || is_pods(name);
-    let devices = links.into_iter().filter(|link| !link.is_loopback && !ours(&link.name)).map(|link| Device {
-        addresses: addresses.iter().filter(|(index, _)| *index == link.index).map(|(_, net)| *net).collect(),
+/// Whether a device is one of ours: a pod's or the overlay's.
+pub fn is_ours(name: &str) -> bool {
+    name == super::OVERLAY || is_pods(name)
+}
+
+/// Of what the kernel lists, all devices but the loopback and ours.
+pub fn devices(links: &[Link], addresses: &[Address], routes: &[Route]) -> Vec<Device> {
+    let others = links.iter().filter(|link| !link.is_loopback && !is_ours(&link.name));
+    let devices = others.map(|link| Device {
+        addresses: addresses.iter().filter(|address| address.index == link.index).copied().collect(),
         has_default_route: routes.iter().any(|route| {
             route.to.prefix_len() == 0
                 && matches!(route.kind, RouteKind::Device(index) | RouteKind::Gateway(index, _) if index == link.index)
         }),
         is_ethernet: link.mac.is_some(),
         index: link.index,
-        name: link.name,
+        name: link.name.clone(),
         mtu: link.mtu,
     });
-    Ok(devices.collect())
+    devices.collect()
 }
 
 /// Whether a name is one that the plugin gives to host sides.
@@ -71,7 +68,7 @@ pub fn find_uplinks(devices: &[Device], named: &[String], addresses: &[IpAddr]) 
             })
             .collect();
     }
-    let has_address = |device: &Device| device.addresses.iter().any(|net| addresses.contains(&net.addr()));
+    let has_address = |device: &Device| device.addresses.iter().any(|address| addresses.contains(&address.net.addr()));
     let found: Vec<Device> = devices
         .iter()
         .filter(|device| device.is_ethernet && (device.has_default_route || has_address(device)))
@@ -85,7 +82,7 @@ pub fn find_uplinks(devices: &[Device], named: &[String], addresses: &[IpAddr]) 
 
 /// Whether an address is on a subnet of one of the devices.
 pub fn directly_connected(devices: &[Device], address: IpAddr) -> bool {
-    devices.iter().any(|device| device.addresses.iter().any(|net| net.contains(&address)))
+    devices.iter().any(|device| device.addresses.iter().any(|own| own.net.contains(&address)))
 }
 
 #[cfg(test)]
@@ -97,7 +94,13 @@ mod tests {
             index: 1,
             name: name.into(),
             mtu: 1500,
-            addresses: vec![address.parse().expect("a CIDR")],
+            addresses: vec![Address {
+                index: 1,
+                net: address.parse().expect("a CIDR"),
+                is_tentative: false,
+                is_deprecated: false,
+                is_secondary: false,
+            }],
             has_default_route,
             is_ethernet: true,
         }

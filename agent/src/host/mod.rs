@@ -4,7 +4,9 @@ mod device;
 mod overlay;
 mod routes;
 pub mod sysctl;
+mod view;
 
-pub use device::{Device, devices, directly_connected, find_uplinks, is_pods, is_up};
+pub use device::{Device, directly_connected, find_uplinks, is_pods, is_up};
 pub use overlay::{NAME as OVERLAY, ensure as ensure_overlay, remove as remove_overlay};
-pub use routes::{apply as apply_routes, remove_all as remove_routes, view as view_routes};
+pub use routes::{apply as apply_routes, remove_all as remove_routes};
+pub use view::{Given, View, view};

@@ -5,10 +5,8 @@ use std::net::IpAddr;
 use sluice_netlink::{Encap, Netlink, NetlinkError, Route, RouteKind};
 use sluice_topology::{HostRoute, Way};
 
-use super::device::is_pods;
-
 /// Marks our routes in the kernel's table (`ip route show proto 83`).
-const PROTOCOL: u8 = 83;
+pub const PROTOCOL: u8 = 83;
 
 /// What routes need to know of the overlay.
 #[derive(Clone, Copy, Debug)]
@@ -80,16 +78,4 @@ pub fn remove_all() -> Result<usize, NetlinkError> {
         removed += usize::from(netlink.delete_route(&route)?);
     }
     Ok(removed)
-}
-
-/// The routes that decide where packets of pods leave the host: all but those to its pods.
-///
-/// # Errors
-/// Where the kernel refuses.
-pub fn view() -> Result<Vec<Route>, NetlinkError> {
-    let mut netlink = Netlink::open()?;
-    let pods: Vec<u32> =
-        netlink.links()?.into_iter().filter(|link| is_pods(&link.name)).map(|link| link.index).collect();
-    let of_pod = |route: &Route| matches!(route.kind, RouteKind::Device(index) if pods.contains(&index));
-    Ok(netlink.routes()?.into_iter().filter(|route| !of_pod(route)).collect())
 }

@@ -4,13 +4,12 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use ipnet::IpNet;
 use sluice_abi::{Config as KernelConfig, Features, Timeouts, Uplink};
 use sluice_topology::{Local, Mode, plan};
 
 use super::{Model, Ready};
 use crate::conflist;
-use crate::host::{self, Device};
+use crate::host::{self, Device, Given};
 use crate::kernel::{UplinkDevice, jiffies};
 use crate::source::Objects;
 
@@ -41,11 +40,16 @@ impl Model {
     }
 
     fn try_apply(&mut self) -> Result<()> {
+        let view = host::view()?;
+        if view.given != self.view.given {
+            self.kernel.bump_routes()?;
+        }
+        self.view = view;
         let Some(objects) = &self.objects else { bail!("the first listing of all objects") };
-        let devices = host::devices()?;
-        let local = self.local(objects, &devices)?;
+        let devices = &self.view.given.devices;
+        let local = self.local(objects, &self.view.given)?;
         let uplinks =
-            host::find_uplinks(&devices, &self.config.uplinks, &local.addresses).map_err(anyhow::Error::msg)?;
+            host::find_uplinks(devices, &self.config.uplinks, &local.addresses).map_err(anyhow::Error::msg)?;
         let names: Vec<String> = uplinks.iter().map(|device| device.name.clone()).collect();
         for change in host::sysctl::apply(&names).map_err(anyhow::Error::msg)? {
             tracing::info!("set {change}");
@@ -67,16 +71,16 @@ impl Model {
         self.kernel.set_uplinks(&uplinks.iter().map(uplink).collect::<Vec<_>>())?;
         self.kernel.set_overlay(overlay.map(|_| host::OVERLAY))?;
 
-        let near = |address| host::directly_connected(&devices, address);
+        let near = |address| host::directly_connected(devices, address);
         let plan = plan(&local, &objects.nodes, objects.pods.values(), mode, near, &mut self.slots);
         let mut changed = self.kernel.set_nodes(&plan.nodes)?;
         changed |= self.kernel.set_addresses(&plan.addresses)?;
         let tunnel = overlay.map(|index| (index, self.config.vxlan.vni, inner));
         changed |= host::apply_routes(&plan.routes, &local.addresses, tunnel)?;
         if changed {
-            self.routes = host::view_routes()?;
             self.kernel.bump_routes()?;
         }
+        self.view.made = host::view()?.made;
 
         for problem in objects.problems.iter().chain(&plan.problems) {
             if !self.ready.problems.contains(problem) {
@@ -95,7 +99,7 @@ impl Model {
     }
 
     /// What is known of this node.
-    fn local(&self, objects: &Objects, devices: &[Device]) -> Result<Local> {
+    fn local(&self, objects: &Objects, host: &Given) -> Result<Local> {
         let name = &self.config.node_name;
         let object = objects.nodes.get(name);
         let choose = |own: &[IpAddr]| {
@@ -113,12 +117,11 @@ impl Model {
         if pod_cidrs.is_empty() && self.config.ipam.is_none() {
             bail!("a pod CIDR of the Node {name} (spec.podCIDRs), or pod_cidrs in the settings");
         }
-        let host_addresses = devices.iter().flat_map(|device| &device.addresses).map(IpNet::addr).collect();
         Ok(Local {
             name: name.clone(),
             addresses,
             pod_cidrs,
-            host_addresses,
+            host_addresses: host.addresses.clone(),
             exempt: self.config.masquerade.exempt.clone(),
         })
     }
@@ -150,8 +153,8 @@ impl Model {
 
 fn uplink(device: &Device) -> UplinkDevice {
     let mut uplink = Uplink { mtu: device.mtu, ..Uplink::default() };
-    for net in &device.addresses {
-        match net.addr() {
+    for address in &device.addresses {
+        match address.net.addr() {
             IpAddr::V4(address) if uplink.ipv4 == Default::default() => uplink.ipv4 = address.into(),
             IpAddr::V6(address) if uplink.ipv6 == Default::default() && !address.is_unicast_link_local() => {
                 uplink.ipv6 = address.into();

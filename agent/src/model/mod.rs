@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use sluice_api::{Call, ErrorKind, Outcome, Records, SOCKET};
-use sluice_netlink::{Change, Monitor, Route};
+use sluice_netlink::{Change, Monitor};
 use sluice_topology::{Local, NodeView, Slots};
 
 use crate::config::{Config, Source as SourceConfig};
+use crate::host::View;
 use crate::kernel::Kernel;
 use crate::source::{Change as SourceChange, Directory, Kubernetes, Objects, Source};
 use crate::{host, prepare, server};
@@ -56,7 +57,8 @@ struct Model {
     /// What the source knows; `None` until it has listed all.
     objects: Option<Objects>,
     waiting_for: Option<String>,
-    routes: Vec<Route>,
+    /// The host's network, as the plan was made for it, with the routes that came of it.
+    view: View,
     ready: Ready,
     pace: Pace,
 }
@@ -75,7 +77,7 @@ pub fn run(config: Config) -> Result<()> {
         records: Records::below(&config.run_dir),
         objects: None,
         waiting_for: Some("the first listing of all objects".into()),
-        routes: Vec::new(),
+        view: View::default(),
         ready: Ready::default(),
         pace: Pace::default(),
         kernel,
@@ -202,7 +204,7 @@ impl Model {
             if self.pace.swarm_is_over(now)
                 && let Err(error) = self.host_changed(&std::mem::take(&mut swarm))
             {
-                tracing::warn!("changes of the host's network are looked at again later: {error:#}");
+                tracing::warn!("looking at the host's network again later: {error:#}");
                 self.pace.failed(now);
             }
             if self.pace.is_retry_due(now) {
@@ -221,11 +223,9 @@ impl Model {
                 tracing::info!(interface = name, "endpoint is gone");
             }
         }
-        // Pods come and go with links, addresses and routes of their own: only what is left matters.
-        let routes = host::view_routes()?;
-        if routes != self.routes {
-            self.routes = routes;
-            self.kernel.bump_routes()?;
+        // Pods come and go with links, addresses and routes of their own: only what is left matters. What is ours may have
+        // been taken away.
+        if host::view()? != self.view {
             self.apply();
         }
         Ok(())
