@@ -22,6 +22,14 @@ impl NetlinkError {
         matches!(errno, Some(Errno::ENODEV | Errno::ENOENT | Errno::ESRCH | Errno::EADDRNOTAVAIL | Errno::ENXIO))
     }
 
+    /// Whether that is a route's way to say no: there is none, or it is one that refuses (unreachable, prohibited, a black
+    /// hole).
+    pub fn is_no_route(&self) -> bool {
+        use nix::errno::Errno;
+        let errno = self.source.raw_os_error().map(Errno::from_raw);
+        matches!(errno, Some(Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EACCES | Errno::EINVAL | Errno::EAGAIN))
+    }
+
     /// Whether the kernel was built without it.
     pub fn is_unsupported(&self) -> bool {
         use nix::errno::Errno;

@@ -4,11 +4,11 @@ use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteIp6Tunnel, RouteIp6TunnelFlags, RouteIpTunnel, RouteIpTunnelFlags,
-    RouteLwEnCapType, RouteLwTunnelEncap, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
+    RouteLwEnCapType, RouteLwTunnelEncap, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType, RouteVia,
 };
 
 use crate::address::family;
@@ -60,6 +60,15 @@ pub struct Hop {
     pub gateway: Option<IpAddr>,
     /// From this address.
     pub source: Option<IpAddr>,
+    /// Whether the destination is the host itself.
+    pub is_local: bool,
+}
+
+impl Hop {
+    /// Whether the destination is on the link.
+    pub fn is_direct(&self) -> bool {
+        self.gateway.is_none() && !self.is_local
+    }
 }
 
 impl fmt::Display for Route {
@@ -209,6 +218,15 @@ impl Netlink {
         self.request("setting route", route, RouteNetlinkMessage::NewRoute(route.message()), flags)
     }
 
+    /// Makes a route where there is none to the same destinations.
+    ///
+    /// # Errors
+    /// Where there is one ([`NetlinkError::is_present`]), whoever made it, or the kernel refuses.
+    pub fn add_route(&mut self, route: &Route) -> Result<(), NetlinkError> {
+        let flags = NLM_F_CREATE | NLM_F_EXCL;
+        self.request("adding route", route, RouteNetlinkMessage::NewRoute(route.message()), flags)
+    }
+
     /// Removes a route; `false` where there is none.
     ///
     /// # Errors
@@ -254,15 +272,17 @@ impl Netlink {
         let answer = match self.get("finding the route to", to, RouteNetlinkMessage::GetRoute(request)) {
             Ok(Some(RouteNetlinkMessage::NewRoute(answer))) => answer,
             Ok(_) => return Ok(None),
-            Err(error) if error.source.kind() == std::io::ErrorKind::NetworkUnreachable => return Ok(None),
-            Err(error) if error.source.kind() == std::io::ErrorKind::HostUnreachable => return Ok(None),
+            Err(error) if error.is_no_route() => return Ok(None),
             Err(error) => return Err(error),
         };
-        let mut hop = Hop { index: 0, gateway: None, source: None };
+        let is_local = answer.header.kind == RouteType::Local;
+        let mut hop = Hop { index: 0, gateway: None, source: None, is_local };
         for attribute in &answer.attributes {
             match attribute {
                 RouteAttribute::Oif(index) => hop.index = *index,
                 RouteAttribute::Gateway(gateway) => hop.gateway = ip(gateway),
+                // Of IPv4, by way of an IPv6 router.
+                RouteAttribute::Via(RouteVia::Inet6(gateway)) => hop.gateway = Some((*gateway).into()),
                 RouteAttribute::PrefSource(source) => hop.source = ip(source),
                 _ => {}
             }

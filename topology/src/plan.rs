@@ -28,7 +28,7 @@ pub struct Local {
     pub addresses: Vec<IpAddr>,
     /// The addresses of its pods.
     pub pod_cidrs: Vec<IpNet>,
-    /// All addresses of its devices.
+    /// All addresses of its devices, the loopback included.
     pub host_addresses: Vec<IpAddr>,
     /// Destinations outside the cluster that see pods with their own addresses.
     pub exempt: Vec<IpNet>,
@@ -108,7 +108,8 @@ pub fn plan<'a>(
         plan.addresses.insert(*net, entry(AddressKind::LocalPods, 0));
         plan.routes.push(HostRoute { to: *net, way: Way::Unreachable });
     }
-    let claims = settle(local, nodes, &mut plan.problems);
+    let hosts = Hosts::of(local, nodes);
+    let claims = settle(local, nodes, &hosts, &mut plan.problems);
     let mut reached: BTreeMap<&str, (u32, Underlay)> = BTreeMap::new();
     slots.retain(|name| nodes.contains_key(name) && name != local.name);
     for object in nodes.values() {
@@ -135,16 +136,7 @@ pub fn plan<'a>(
         }
         for net in claims.get(object.name.as_str()).into_iter().flatten() {
             plan.addresses.insert(*net, entry(AddressKind::RemotePods, slot));
-            let same = object.addresses.iter().find(|address| address.is_ipv4() == net.addr().is_ipv4());
-            match (underlay, same) {
-                (Underlay::Overlay(remote), _) => plan.routes.push(HostRoute { to: *net, way: Way::Overlay(remote) }),
-                (_, Some(via)) if connected(*via) => plan.routes.push(HostRoute { to: *net, way: Way::Via(*via) }),
-                (_, Some(_)) => {}
-                (_, None) => plan.problems.push(format!(
-                    "Node {} has pods in {net} but no address of that family: they are reached only by the network's routes",
-                    object.name
-                )),
-            }
+            route(&mut plan, object, underlay, *net, &connected);
         }
         plan.view.push(NodeView { object: object.clone(), underlay });
     }
@@ -162,11 +154,23 @@ pub fn plan<'a>(
                 ));
                 continue;
             }
-            let net = IpNet::from(address);
-            plan.addresses.entry(net).or_insert(entry(AddressKind::RemotePods, *slot));
-            if let Underlay::Overlay(remote) = underlay {
-                plan.routes.push(HostRoute { to: net, way: Way::Overlay(*remote) });
+            if let Some(owner) = hosts.owner(address) {
+                plan.problems.push(format!(
+                    "a pod of node {} has the address {address}, which is one of {owner}; it is ignored",
+                    pod.node
+                ));
+                continue;
             }
+            let net = IpNet::from(address);
+            if plan.addresses.contains_key(&net) {
+                plan.problems.push(format!(
+                    "a pod of node {} has the address {address}, which another pod has too; it is ignored",
+                    pod.node
+                ));
+                continue;
+            }
+            plan.addresses.insert(net, entry(AddressKind::RemotePods, *slot));
+            route(&mut plan, object, *underlay, net, &connected);
         }
     }
     // Last: an address of this very machine is its own, whatever the cluster says.
@@ -176,10 +180,48 @@ pub fn plan<'a>(
     plan
 }
 
+/// Has the host reach pods of another node by way of it.
+fn route(plan: &mut Plan, node: &NodeObject, underlay: Underlay, to: IpNet, connected: impl Fn(IpAddr) -> bool) {
+    let same = node.addresses.iter().find(|address| address.is_ipv4() == to.addr().is_ipv4());
+    match (underlay, same) {
+        (Underlay::Local, _) => {}
+        (Underlay::Overlay(remote), _) => plan.routes.push(HostRoute { to, way: Way::Overlay(remote) }),
+        (Underlay::Native, Some(via)) if connected(*via) => plan.routes.push(HostRoute { to, way: Way::Via(*via) }),
+        // The network has routes: that is what native routing to a node that is not connected means.
+        (Underlay::Native, Some(_)) => {}
+        (Underlay::Native, None) => plan.problems.push(format!(
+            "Node {} has pods in {to} but no address of that family: they are reached only by the network's routes",
+            node.name
+        )),
+    }
+}
+
+/// Whose an address is that is no pod's.
+struct Hosts<'a>(BTreeMap<IpAddr, &'a str>);
+
+impl<'a> Hosts<'a> {
+    fn of(local: &'a Local, nodes: &'a BTreeMap<String, NodeObject>) -> Self {
+        let theirs = nodes.values().flat_map(|node| node.addresses.iter().map(|address| (*address, &*node.name)));
+        let ours = local.host_addresses.iter().chain(&local.addresses).map(|address| (*address, &*local.name));
+        Self(theirs.chain(ours).collect())
+    }
+
+    /// The node that has an address.
+    fn owner(&self, address: IpAddr) -> Option<&'a str> {
+        self.0.get(&address).map(|node| *node)
+    }
+
+    /// A node with an address in these.
+    fn within(&self, net: &IpNet) -> Option<(IpAddr, &'a str)> {
+        self.0.iter().find(|(address, _)| net.contains(*address)).map(|(address, node)| (*address, *node))
+    }
+}
+
 /// Which node has which pod CIDRs: of two that overlap, the one of this node, else of the older node.
 fn settle<'a>(
     local: &Local,
     nodes: &'a BTreeMap<String, NodeObject>,
+    hosts: &Hosts<'_>,
     problems: &mut Vec<String>,
 ) -> BTreeMap<&'a str, Vec<IpNet>> {
     let mut taken: Vec<(IpNet, &str)> = local.pod_cidrs.iter().map(|net| (*net, local.name.as_str())).collect();
@@ -188,6 +230,14 @@ fn settle<'a>(
     let mut claims: BTreeMap<&str, Vec<IpNet>> = BTreeMap::new();
     for node in order {
         for net in &node.pod_cidrs {
+            // A route to it would take the nodes' own network away.
+            if let Some((address, owner)) = hosts.within(net) {
+                problems.push(format!(
+                    "the pod CIDR {net} of node {} contains {address}, an address of node {owner} itself; it is ignored until it is changed",
+                    node.name
+                ));
+                continue;
+            }
             let overlapping = taken.iter().find(|(other, _)| other.contains(net) || net.contains(other));
             match overlapping.copied() {
                 Some((other, owner)) => problems.push(format!(
@@ -326,7 +376,42 @@ mod tests {
         assert_eq!(kind(&plan, "10.2.0.7/32"), None, "its pool says the same");
         assert_eq!(kind(&plan, "198.51.100.3/32"), Some(AddressKind::Node));
         assert_eq!(kind(&plan, "10.3.0.9/32"), None);
-        assert_eq!(plan.problems.len(), 2, "{:?}", plan.problems);
+        assert!(!plan.routes.iter().any(|route| route.to.to_string() == "198.51.100.3/32"), "it is a node's own");
+        assert_eq!(plan.problems.len(), 3, "{:?}", plan.problems);
+    }
+
+    #[test]
+    fn pods_outside_their_nodes_pools_are_reached_as_their_node_is() {
+        let nodes = nodes(&[object("b", &["192.0.2.2"], &["10.2.0.0/24"], 1)]);
+        let pods = ["10.77.0.1", "fd00::1"].map(|address| PodObject {
+            node: "b".into(),
+            addresses: vec![address.parse().expect("an address")],
+            labels: BTreeMap::new(),
+        });
+        let stray: IpNet = "10.77.0.1/32".parse().expect("a CIDR");
+        let way = |mode, near: bool| {
+            let plan = plan(&local(), &nodes, &pods, mode, |_| near, &mut Slots::default());
+            assert_eq!(plan.addresses[&stray].kind, AddressKind::RemotePods);
+            (plan.routes.iter().find(|route| route.to == stray).map(|route| route.way), plan.problems.len())
+        };
+        let b: IpAddr = "192.0.2.2".parse().expect("an address");
+        assert_eq!(way(Mode::Native, true), (Some(Way::Via(b)), 1), "of IPv6 it has no address");
+        assert_eq!(way(Mode::Auto, true), (Some(Way::Via(b)), 1));
+        assert_eq!(way(Mode::Auto, false), (Some(Way::Overlay(b)), 0));
+        assert_eq!(way(Mode::Native, false), (None, 1), "the network has routes");
+    }
+
+    #[test]
+    fn pools_that_contain_nodes_are_refused() {
+        let nodes = nodes(&[
+            object("b", &["192.0.2.2"], &["192.0.2.0/24", "10.2.0.0/24"], 1),
+            object("c", &["192.0.2.3"], &["172.16.0.0/16", "0.0.0.0/0"], 2),
+        ]);
+        let plan = plan(&local(), &nodes, [], Mode::Auto, |_| true, &mut Slots::default());
+        let routes: Vec<String> = plan.routes.iter().map(|route| route.to.to_string()).collect();
+        assert_eq!(routes, ["10.1.0.0/24", "10.2.0.0/24"]);
+        assert_eq!(plan.problems.len(), 3, "{:?}", plan.problems);
+        assert!(plan.problems[0].contains("192.0.2.0/24 of node b contains 192.0.2.1"), "{}", plan.problems[0]);
     }
 
     #[test]

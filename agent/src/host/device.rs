@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use sluice_netlink::{Address, Link, Netlink, Route, RouteKind};
+use sluice_netlink::{Address, Link, Netlink, NetlinkError, Route, RouteKind};
 
 /// A device of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,9 +80,13 @@ pub fn find_uplinks(devices: &[Device], named: &[String], addresses: &[IpAddr]) 
     Ok(found)
 }
 
-/// Whether an address is on a subnet of one of the devices.
-pub fn directly_connected(devices: &[Device], address: IpAddr) -> bool {
-    devices.iter().any(|device| device.addresses.iter().any(|own| own.net.contains(&address)))
+/// Whether an address is on a link of the host, as the kernel's routes have it: the prefix of an address alone does not
+/// say so (`noprefixroute`, prefixes that are advertised as not on the link, devices that are switched off).
+///
+/// # Errors
+/// Where the kernel refuses to say.
+pub fn directly_connected(address: IpAddr) -> Result<bool, NetlinkError> {
+    Ok(Netlink::open()?.hop(address)?.is_some_and(|hop| hop.is_direct()))
 }
 
 #[cfg(test)]

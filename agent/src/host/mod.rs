@@ -8,5 +8,5 @@ mod view;
 
 pub use device::{Device, directly_connected, find_uplinks, is_pods, is_up};
 pub use overlay::{NAME as OVERLAY, ensure as ensure_overlay, remove as remove_overlay};
-pub use routes::{apply as apply_routes, remove_all as remove_routes};
+pub use routes::{Overlay, apply as apply_routes, remove_all as remove_routes};
 pub use view::{Given, View, view};

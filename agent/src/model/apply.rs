@@ -19,14 +19,24 @@ const TIMEOUTS: [u32; 5] = [60, 21_600, 30, 120, 30];
 const OVERHEAD4: u32 = 20 + 8 + 8 + 14;
 const OVERHEAD6: u32 = 40 + 8 + 8 + 14;
 
+/// How far the node is what it should be.
+enum Done {
+    InFull,
+    /// The problems say what is missing; the node can do without.
+    InPart,
+}
+
 impl Model {
     /// Makes the node what the objects and the host say that it should be.
     /// What stands in the way is tried again later: a full disk tells nobody that it has room again.
     pub(super) fn apply(&mut self) {
         match self.try_apply() {
-            Ok(()) => {
+            Ok(done) => {
                 self.waiting_for = None;
-                self.pace.succeeded();
+                match done {
+                    Done::InFull => self.pace.succeeded(),
+                    Done::InPart => self.pace.failed(Instant::now()),
+                }
             }
             Err(error) => {
                 self.pace.failed(Instant::now());
@@ -39,7 +49,7 @@ impl Model {
         }
     }
 
-    fn try_apply(&mut self) -> Result<()> {
+    fn try_apply(&mut self) -> Result<Done> {
         let view = host::view()?;
         if view.given != self.view.given {
             self.kernel.bump_routes()?;
@@ -71,18 +81,26 @@ impl Model {
         self.kernel.set_uplinks(&uplinks.iter().map(uplink).collect::<Vec<_>>())?;
         self.kernel.set_overlay(overlay.map(|_| host::OVERLAY))?;
 
-        let near = |address| host::directly_connected(devices, address);
+        let near = |address| {
+            host::directly_connected(address).unwrap_or_else(|error| {
+                tracing::warn!(%error, "taken for not connected");
+                false
+            })
+        };
         let plan = plan(&local, &objects.nodes, objects.pods.values(), mode, near, &mut self.slots);
         let mut changed = self.kernel.set_nodes(&plan.nodes)?;
         changed |= self.kernel.set_addresses(&plan.addresses)?;
-        let tunnel = overlay.map(|index| (index, self.config.vxlan.vni, inner));
-        changed |= host::apply_routes(&plan.routes, &local.addresses, tunnel)?;
+        let tunnel = overlay.map(|index| host::Overlay { index, vni: self.config.vxlan.vni, mtu: inner });
+        let routes = host::apply_routes(&plan.routes, &local.addresses, tunnel)?;
+        changed |= routes.changed;
         if changed {
             self.kernel.bump_routes()?;
         }
         self.view.made = host::view()?.made;
 
-        for problem in objects.problems.iter().chain(&plan.problems) {
+        let problems: Vec<String> =
+            objects.problems.iter().chain(&plan.problems).chain(&routes.problems).cloned().collect();
+        for problem in &problems {
             if !self.ready.problems.contains(problem) {
                 tracing::warn!("{problem}");
             }
@@ -93,9 +111,8 @@ impl Model {
         {
             tracing::info!(uplinks = names.join(","), mtu, "ready; the CNI configuration is written");
         }
-        let problems = objects.problems.iter().chain(&plan.problems).cloned().collect();
         self.ready = Ready { local: Some(local), uplinks: names, mtu, view: plan.view, problems };
-        Ok(())
+        Ok(if routes.is_incomplete { Done::InPart } else { Done::InFull })
     }
 
     /// What is known of this node.
@@ -116,6 +133,11 @@ impl Model {
         }
         if pod_cidrs.is_empty() && self.config.ipam.is_none() {
             bail!("a pod CIDR of the Node {name} (spec.podCIDRs), or pod_cidrs in the settings");
+        }
+        for net in &pod_cidrs {
+            if let Some(address) = addresses.iter().find(|address| net.contains(*address)) {
+                bail!("another pod CIDR for the Node {name}: {net} contains the node's own address {address}");
+            }
         }
         Ok(Local {
             name: name.clone(),

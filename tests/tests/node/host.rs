@@ -4,7 +4,20 @@ use std::fs;
 
 use anyhow::{Result, ensure};
 use sluice_tests::lab::traffic::tcp;
-use sluice_tests::lab::{Lab, Plan, until, until_so};
+use sluice_tests::lab::{Lab, Node, Plan, until, until_so};
+
+/// Another node's manifest.
+fn write_node(lab: &Lab, name: &str, pod_cidr: &str, address: &str) -> Result<()> {
+    let text = format!(
+        "kind: Node\napiVersion: v1\nmetadata: {{name: {name}}}\nspec: {{podCIDRs: [\"{pod_cidr}\"]}}\n\
+         status: {{addresses: [{{type: InternalIP, address: \"{address}\"}}]}}\n"
+    );
+    Ok(fs::write(lab.manifests().join(format!("{name}.yaml")), text)?)
+}
+
+fn show(node: &Node, arguments: &[&str]) -> Result<String> {
+    Ok(String::from_utf8(node.place.command("ip").args(arguments).output()?.stdout)?)
+}
 
 #[test]
 fn pods_leave_with_the_address_that_their_node_has_now() -> Result<()> {
@@ -46,4 +59,41 @@ fn a_disk_that_has_room_again_is_enough() -> Result<()> {
     node.wait_until_ready()?;
     assert!(directory.join("10-sluice.conflist").exists());
     Ok(())
+}
+
+#[test]
+fn routes_that_the_host_lives_by_are_left_alone() -> Result<()> {
+    let lab = Lab::start(Plan::default())?;
+    let (node, a, b) = (&lab.nodes[0], lab.pod(1, "a")?, lab.pod(2, "b")?);
+    node.place.ip("route add 10.1.9.0/24 via 192.0.2.254")?;
+    let before = show(node, &["route", "show"])?;
+    write_node(&lab, "n8", "192.0.2.0/24", "192.0.2.8")?;
+    write_node(&lab, "n9", "10.1.9.0/24", "192.0.2.9")?;
+    until_so("both are refused", || {
+        let problems = node.status()?.problems.join("\n");
+        Ok(problems.contains("192.0.2.0/24 of node n8 contains") && problems.contains("10.1.9.0/24 via 192.0.2.254"))
+    })?;
+    assert_eq!(show(node, &["route", "show"])?, before);
+    tcp(&a.place, &b.place, b.addresses[0], 100)?;
+    Ok(())
+}
+
+#[test]
+fn a_node_that_only_seems_near_is_reached_through_the_overlay() -> Result<()> {
+    let mut lab = Lab::start(Plan { nodes: 1, ..Plan::default() })?;
+    lab.nodes[0].stop_agent();
+    lab.nodes[0].place.ip("addr add 198.51.100.1/24 dev eth0 noprefixroute")?;
+    write_node(&lab, "n8", "10.1.8.0/24", "198.51.100.8")?;
+    lab.nodes[0].start_agent()?;
+    lab.nodes[0].wait_until_ready()?;
+    let node = &lab.nodes[0];
+    let routing = || match node.ask(sluice_api::Call::Nodes {})? {
+        sluice_api::Answer::Nodes(nodes) => {
+            Ok(nodes.into_iter().find(|other| other.name == "n8").map(|other| other.routing).unwrap_or_default())
+        }
+        other => anyhow::bail!("{other:?}"),
+    };
+    assert_eq!(routing()?, "vxlan");
+    node.place.ip("route add 198.51.100.0/24 dev eth0")?;
+    until_so("it is near", || Ok(routing()? == "native"))
 }
