@@ -22,6 +22,7 @@ use sluice_abi::{
 };
 use sluice_api::{Counter, EndpointRecord, EndpointStatus, FlowStatus};
 
+use crate::host::is_pods;
 use error::Doing;
 pub use error::KernelError;
 use expedite::Expedite;
@@ -45,7 +46,16 @@ pub struct UplinkDevice {
 #[derive(Clone, Debug)]
 struct Enforced {
     slot: Slot,
+    /// Index of its host side.
+    interface: u32,
     record: EndpointRecord,
+}
+
+impl Enforced {
+    /// Whether the interface is there, and no other of the same name.
+    fn is_there(&self) -> bool {
+        nix::net::if_::if_nametoindex(self.record.host_interface.as_str()) == Ok(self.interface)
+    }
 }
 
 /// The programs, attached, and their tables.
@@ -64,6 +74,8 @@ pub struct Kernel {
     counters: PerCpuArray<MapData, u64>,
     /// What the tries hold, endpoints included.
     known: BTreeMap<IpNet, AddressEntry>,
+    /// What they are to hold beside the endpoints.
+    planned: BTreeMap<IpNet, AddressEntry>,
     /// What the nodes' table holds.
     known_nodes: BTreeMap<u32, Node>,
     /// By the host side's name.
@@ -98,6 +110,7 @@ impl Kernel {
             config: open(&pins, maps::CONFIG)?,
             counters: open(&pins, maps::COUNTERS)?,
             known: BTreeMap::new(),
+            planned: BTreeMap::new(),
             known_nodes: BTreeMap::new(),
             enforced: BTreeMap::new(),
             unclaimed: BTreeMap::new(),
@@ -225,6 +238,7 @@ impl Kernel {
             .map(|(net, _)| *net)
             .collect();
         let changed = !(fresh.is_empty() && stale.is_empty());
+        self.planned.clone_from(table);
         for (net, entry) in fresh {
             self.put_address(net, entry)?;
         }
@@ -288,6 +302,9 @@ impl Kernel {
     pub fn enforce(&mut self, record: &EndpointRecord) -> Result<EndpointStatus, KernelError> {
         let name = record.host_interface.as_str();
         let wrong = |what: String| KernelError::Record { interface: name.into(), what };
+        if !is_pods(name) {
+            return Err(wrong("that is no name of an interface that the plugin makes".into()));
+        }
         let interface = nix::net::if_::if_nametoindex(name)
             .map_err(|error| wrong(format!("there is no such interface ({error})")))?;
         let mac = parse_mac(&record.mac).ok_or_else(|| wrong(format!("{:?} is no link-layer address", record.mac)))?;
@@ -297,9 +314,13 @@ impl Kernel {
                 IpAddr::V4(address) => ipv4 = (*address).into(),
                 IpAddr::V6(address) => ipv6 = (*address).into(),
             }
-            if let Some(other) = self.owner(*address, name) {
-                return Err(wrong(format!("{address} is the address of {other} too")));
+            if let Some(owner) = self.owner(*address, name) {
+                return Err(wrong(format!("{address} is the address of {owner} too")));
             }
+        }
+        let gone = record.addresses.iter().filter_map(|address| self.endpoint_with(*address, name));
+        for other in gone.map(str::to_owned).collect::<Vec<_>>() {
+            self.release(&other, false)?;
         }
         let endpoint = Endpoint { interface, ipv4, ipv6, mac };
         let slot = self.slot(name, &endpoint)?;
@@ -309,12 +330,18 @@ impl Kernel {
             self.endpoints.set(slot.0, endpoint, 0).doing(action)?;
             self.bump(RevisionSlot::of_endpoint(slot))?;
         }
-        self.enforced.insert(name.to_owned(), Enforced { slot, record: record.clone() });
+        self.enforced.insert(name.to_owned(), Enforced { slot, interface, record: record.clone() });
         self.unclaimed.remove(&slot.0);
         {
             let _quick = Expedite::on(&self.expedite);
             self.programs.attach(Hook::FromPod, name)?;
             self.programs.attach(Hook::ToPod, name)?;
+        }
+        // Those of an interface that had the same name.
+        for net in self.addresses_of(slot) {
+            if !record.addresses.contains(&net.addr()) {
+                self.give_back(net)?;
+            }
         }
         for address in &record.addresses {
             let entry = AddressEntry { kind: AddressKind::Endpoint, slot, identity: 0 };
@@ -325,8 +352,25 @@ impl Kernel {
         Ok(EndpointStatus { record: record.clone(), slot: slot.0, revision: self.revision(slot)? })
     }
 
+    /// Who else has an address, and cannot do without it: the host, another node, an endpoint whose interface is there.
+    fn owner(&self, address: IpAddr, name: &str) -> Option<String> {
+        let entry = self.known.get(&IpNet::from(address))?;
+        match entry.kind {
+            AddressKind::Endpoint => {
+                let other = self.endpoint_with(address, name)?;
+                self.enforced.get(other).is_some_and(Enforced::is_there).then(|| other.to_owned())
+            }
+            AddressKind::Host => Some("this node".into()),
+            AddressKind::Node => Some("another node".into()),
+            // A pod that the cluster has seen elsewhere may have moved here.
+            AddressKind::Outside | AddressKind::Unmasqueraded | AddressKind::LocalPods | AddressKind::RemotePods => {
+                None
+            }
+        }
+    }
+
     /// The other endpoint that has an address.
-    fn owner(&self, address: IpAddr, name: &str) -> Option<&str> {
+    fn endpoint_with(&self, address: IpAddr, name: &str) -> Option<&str> {
         let entry = self.known.get(&IpNet::from(address)).filter(|entry| entry.kind == AddressKind::Endpoint)?;
         let (other, _) = self.enforced.iter().find(|(_, enforced)| enforced.slot == entry.slot)?;
         (other != name).then_some(other.as_str())
@@ -384,15 +428,37 @@ impl Kernel {
         Ok(slots.len())
     }
 
+    /// Ends all endpoints whose interface is gone; gives their names.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn release_vanished(&mut self) -> Result<Vec<String>, KernelError> {
+        let vanished = self.enforced.iter().filter(|(_, enforced)| !enforced.is_there());
+        let names: Vec<String> = vanished.map(|(name, _)| name.clone()).collect();
+        for name in &names {
+            self.release(name, false)?;
+        }
+        Ok(names)
+    }
+
+    /// The addresses of the endpoint in a slot.
+    fn addresses_of(&self, slot: Slot) -> Vec<IpNet> {
+        let entries = self.known.iter();
+        let of_slot = entries.filter(|(_, entry)| entry.kind == AddressKind::Endpoint && entry.slot == slot);
+        of_slot.map(|(net, _)| *net).collect()
+    }
+
+    /// Takes an address from an endpoint, and gives it back to whom it was before.
+    fn give_back(&mut self, net: IpNet) -> Result<(), KernelError> {
+        match self.planned.get(&net) {
+            Some(entry) => self.put_address(net, *entry),
+            None => self.take_address(net),
+        }
+    }
+
     fn end(&mut self, slot: Slot) -> Result<(), KernelError> {
-        let nets: Vec<IpNet> = self
-            .known
-            .iter()
-            .filter(|(_, entry)| entry.kind == AddressKind::Endpoint && entry.slot == slot)
-            .map(|(net, _)| *net)
-            .collect();
-        for net in nets {
-            self.take_address(net)?;
+        for net in self.addresses_of(slot) {
+            self.give_back(net)?;
         }
         self.endpoints.set(slot.0, Endpoint::default(), 0).doing(|| format!("clearing endpoint {}", slot.0))?;
         self.bump(RevisionSlot::of_endpoint(slot))

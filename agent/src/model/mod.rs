@@ -83,8 +83,10 @@ pub fn run(config: Config) -> Result<()> {
         kernel,
         config,
     };
+    // Before the endpoints are looked at: what vanishes from now on is told of.
+    let monitor = Monitor::open()?;
     model.take_over()?;
-    model.spawn(&events)?;
+    model.spawn(monitor, &events)?;
     tracing::info!(node = model.config.node_name, version = env!("CARGO_PKG_VERSION"), "started");
     model.work(&inbox)
 }
@@ -117,7 +119,7 @@ impl Model {
     }
 
     /// Starts the threads that bring events, and the one that ends flows.
-    fn spawn(&self, events: &Sender<Event>) -> Result<()> {
+    fn spawn(&self, monitor: Monitor, events: &Sender<Event>) -> Result<()> {
         let asked = events.clone();
         let answer = move |call| {
             let (reply, answer) = mpsc::channel();
@@ -142,7 +144,6 @@ impl Model {
             }
         })?;
 
-        let monitor = Monitor::open()?;
         let told = events.clone();
         start("network", move || {
             loop {
@@ -208,20 +209,31 @@ impl Model {
                 self.pace.failed(now);
             }
             if self.pace.is_retry_due(now) {
+                let ended = self.end_vanished();
                 self.apply();
+                if let Err(error) = ended {
+                    tracing::warn!("ending endpoints again later: {error:#}");
+                    self.pace.failed(now);
+                }
             }
         }
     }
 
+    fn end_vanished(&mut self) -> Result<()> {
+        for interface in self.kernel.release_vanished()? {
+            tracing::info!(interface, "endpoint is gone");
+        }
+        Ok(())
+    }
+
     fn host_changed(&mut self, changes: &[Change]) -> Result<()> {
-        for change in changes {
-            if let Change::LinkGone(name) = change
-                && host::is_pods(name)
-                && nix::net::if_::if_nametoindex(name.as_str()).is_err()
-                && self.kernel.release(name, false)?
-            {
-                tracing::info!(interface = name, "endpoint is gone");
-            }
+        let pod_gone = |change: &Change| match change {
+            Change::LinkGone(name) => host::is_pods(name),
+            Change::Overrun => true,
+            Change::Link | Change::Address | Change::Route => false,
+        };
+        if changes.iter().any(pod_gone) {
+            self.end_vanished()?;
         }
         // Pods come and go with links, addresses and routes of their own: only what is left matters. What is ours may have
         // been taken away.

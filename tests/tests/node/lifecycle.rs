@@ -89,6 +89,30 @@ fn nodes_join_change_and_leave() -> Result<()> {
 }
 
 #[test]
+fn only_pods_are_enforced_and_nobody_gets_anothers_address() -> Result<()> {
+    let lab = Lab::start(Plan { nodes: 1, ..Plan::default() })?;
+    let node = &lab.nodes[0];
+    let (_a, _b) = (lab.pod(1, "a")?, lab.pod(1, "b")?);
+    let records: Vec<sluice_api::EndpointRecord> = match node.ask(sluice_api_endpoints())? {
+        sluice_api::Answer::Endpoints(endpoints) => endpoints.into_iter().map(|endpoint| endpoint.record).collect(),
+        other => anyhow::bail!("{other:?}"),
+    };
+    let enforce = |record: &sluice_api::EndpointRecord| node.ask(sluice_api::Call::Enforce(record.clone()));
+    let (mut first, mut second) = (records[0].clone(), records[1].clone());
+    second.addresses.clone_from(&first.addresses);
+    assert!(enforce(&second).is_err_and(|error| error.to_string().contains(&first.host_interface)));
+    second.addresses = node.addresses.clone();
+    assert!(enforce(&second).is_err_and(|error| error.to_string().contains("this node")));
+    let uplink = sluice_api::EndpointRecord { host_interface: "eth0".into(), ..second.clone() };
+    assert!(enforce(&uplink).is_err_and(|error| error.to_string().contains("eth0")));
+    // What one no longer has, another may have.
+    second.addresses = std::mem::replace(&mut first.addresses, vec!["10.1.1.99".parse()?]);
+    enforce(&first)?;
+    enforce(&second)?;
+    Ok(())
+}
+
+#[test]
 fn uninstalling_leaves_nothing() -> Result<()> {
     let mut lab = Lab::start(Plan { nodes: 1, routing: "vxlan", ..Plan::default() })?;
     let pod = lab.pod(1, "a")?;
