@@ -296,6 +296,15 @@ impl Config {
             ports.port_first,
             ports.port_last
         );
+        for (key, nets) in [("pod_cidrs", &self.pod_cidrs), ("masquerade.exempt", &self.masquerade.exempt)] {
+            for net in nets {
+                ensure!(
+                    *net == net.trunc(),
+                    "{key} has {net}, which has bits behind its prefix; is {} meant?",
+                    net.trunc()
+                );
+            }
+        }
         ensure!(self.vxlan.vni < 1 << 24, "vxlan.vni {} has more than 24 bits", self.vxlan.vni);
         if self.mtu != 0 && self.mtu < 1280 {
             bail!("mtu {} is less than the 1280 bytes that IPv6 needs (RFC 8200 section 5)", self.mtu);
@@ -336,5 +345,16 @@ mod tests {
         assert_eq!(config.mtu, 9000);
         config.mtu = 900;
         assert!(config.check().is_err());
+    }
+
+    #[test]
+    fn values_that_make_no_sense_are_named_with_their_keys() {
+        for (text, key) in [
+            ("pod_cidrs: [10.1.0.1/24]", "pod_cidrs"),
+            ("masquerade: {exempt: [10.0.0.0/8, 'fd00::1/8']}", "masquerade.exempt"),
+        ] {
+            let error = parse(text).and_then(|config| config.check()).expect_err(text).to_string();
+            assert!(error.contains(key), "{error}");
+        }
     }
 }

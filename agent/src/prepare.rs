@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::config::Config;
-use crate::kernel::Sizes;
+use crate::kernel::{Kernel, Sizes};
 
 /// Takes the agent's lock on a node.
 ///
@@ -35,12 +35,7 @@ pub fn sizes(config: &Config) -> Result<Sizes> {
         .lines()
         .find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok())
         .context("finding the node's memory in /proc/meminfo")?;
-    let mut sizes = Sizes::from_memory(kilobytes * 1024);
-    if config.flow_entries != 0 {
-        sizes.flows = config.flow_entries;
-        sizes.openings = config.flow_entries;
-    }
-    Ok(sizes)
+    Ok(Sizes::choose(kilobytes * 1024, config.flow_entries, Kernel::pinned_flows(&config.bpf_dir)))
 }
 
 /// Mounts the BPF file system where it should be and is not.

@@ -25,11 +25,18 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// For a node with so much memory: about one percent of it for flows of both families.
-    pub fn from_memory(bytes: u64) -> Self {
-        // An established entry takes some 200 bytes, of both families together some 450.
-        let flows = (bytes / 200 / 450).clamp(16_384, 1_048_576) as u32;
-        Self { flows, openings: flows / 2, fragments: 8_192, addresses: 262_144 }
+    /// Of so many entries for flows where that is set; else those that are there; else, for a node with so many bytes of
+    /// memory, about one percent of it for flows of both families.
+    pub fn choose(memory: u64, flow_entries: u32, pinned: Option<(u32, u32)>) -> Self {
+        // An established entry takes some 200 bytes, of both families together some 450. A power of two, so that a node whose
+        // memory is a little more or less after a start makes the same of it.
+        let by_memory = ((memory / 200 / 450).clamp(16_384, 1_048_576) as u32 + 1).next_power_of_two() / 2;
+        let (flows, openings) = match (flow_entries, pinned) {
+            (0, Some(pinned)) => pinned,
+            (0, None) => (by_memory, by_memory / 2),
+            (set, _) => (set, set),
+        };
+        Self { flows, openings, fragments: 8_192, addresses: 262_144 }
     }
 
     /// In a fixed order.
@@ -53,6 +60,16 @@ impl Pins {
     /// Where a map is.
     pub fn map(&self, name: &str) -> PathBuf {
         self.root.join("maps").join(name)
+    }
+
+    /// Where a map is made that is to take the place of another.
+    pub fn fresh_map(&self, name: &str) -> PathBuf {
+        self.fresh_maps().join(name)
+    }
+
+    /// Where all such maps are.
+    pub fn fresh_maps(&self) -> PathBuf {
+        self.root.join("maps-new")
     }
 
     /// Where the programs of a generation are.
@@ -122,14 +139,25 @@ pub fn expected(sizes: &Sizes) -> Vec<Expected> {
     ]
 }
 
-/// Compares what is pinned with what is expected. A table of another size is unpinned.
+/// How a pinned map is what is expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// It is.
+    Fits,
+    /// There is none.
+    Missing,
+    /// It has another number of entries, and is to be made anew.
+    Resize,
+}
+
+/// Compares what is pinned with what is expected.
 ///
 /// # Errors
-/// [`KernelError::Layout`] where anything else differs.
-pub fn check(pins: &Pins, expected: &Expected) -> Result<(), KernelError> {
+/// [`KernelError::Layout`] where they differ in more than the size of a table.
+pub fn examine(pins: &Pins, expected: &Expected) -> Result<Fit, KernelError> {
     let path = pins.map(expected.name);
     if !path.exists() {
-        return Ok(());
+        return Ok(Fit::Missing);
     }
     let map = MapData::from_pin(&path).doing(|| format!("opening the pinned map {}", path.display()))?;
     let info = map.info().doing(|| format!("asking what {} is", path.display()))?;
@@ -143,7 +171,7 @@ pub fn check(pins: &Pins, expected: &Expected) -> Result<(), KernelError> {
         return Err(KernelError::Layout { path, what });
     }
     if entries == expected.entries {
-        return Ok(());
+        return Ok(Fit::Fits);
     }
     if !expected.resizable {
         let what = format!("{entries} entries instead of {}", expected.entries);
@@ -155,5 +183,35 @@ pub fn check(pins: &Pins, expected: &Expected) -> Result<(), KernelError> {
         to = expected.entries,
         "table is made anew, its entries are lost"
     );
-    fs::remove_file(&path).doing(|| format!("unpinning {}", path.display()))
+    Ok(Fit::Resize)
+}
+
+/// The numbers of entries that the pinned tables of flows and openings have.
+pub fn pinned_flows(pins: &Pins) -> Option<(u32, u32)> {
+    let entries = |name| Some(MapData::from_pin(pins.map(name)).ok()?.info().ok()?.max_entries());
+    Some((entries(maps::FLOWS4)?, entries(maps::OPENINGS4)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_do_not_follow_every_change_of_memory() {
+        let of = |megabytes: u64| Sizes::choose(megabytes << 20, 0, None);
+        assert_eq!(of(8_000), of(7_900));
+        assert!(of(64_000).flows > of(8_000).flows && of(1).flows == 16_384 && of(1 << 30).flows == 1_048_576);
+        assert!(of(8_000).flows.is_power_of_two());
+    }
+
+    #[test]
+    fn what_is_set_counts_else_what_is_there_stays() {
+        let flows = |set, pinned| {
+            let sizes = Sizes::choose(8 << 30, set, pinned);
+            (sizes.flows, sizes.openings)
+        };
+        assert_eq!(flows(50_000, Some((1 << 16, 1 << 15))), (50_000, 50_000));
+        assert_eq!(flows(0, Some((40_000, 20_000))), (40_000, 20_000));
+        assert_eq!(flows(0, None), (1 << 16, 1 << 15));
+    }
 }

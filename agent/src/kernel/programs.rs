@@ -14,8 +14,8 @@ use aya::{Btf, EbpfLoader};
 use sluice_abi::{Hook, maps};
 
 use super::error::{Doing, KernelError};
-use super::layout::{Expected, Pins};
-use super::{loading, object};
+use super::layout::{Expected, Fit, Pins};
+use super::{layout, loading, object};
 
 /// Priority and handle of our filters: what they are known by, and replaced under.
 const PRIORITY: u16 = 0x51;
@@ -41,26 +41,41 @@ fn has_tcx() -> bool {
 }
 
 impl Programs {
-    /// Loads the programs of this build, unless they are there already.
+    /// Loads the programs of this build, unless they are there already, with the tables that they and others will share.
+    ///
+    /// An agent that is killed at any instant leaves programs and tables from which the next one can go on: tables that are
+    /// to replace others are made aside, and take their places once the verifier has taken the programs; and programs that
+    /// use other tables than those in place are not taken for the ones that are wanted, however they are named.
     ///
     /// # Errors
-    /// Where the kernel refuses them.
+    /// Where the kernel refuses them; what was there before stays in force.
     pub fn load(pins: &Pins, generation: String, expected: &[Expected]) -> Result<Self, KernelError> {
         let this = Self { pins: pins.clone(), generation };
         let directory = pins.generation(&this.generation);
-        if directory.exists() {
+        let mut made = Vec::new();
+        for map in expected {
+            match layout::examine(pins, map)? {
+                Fit::Fits => {}
+                Fit::Missing | Fit::Resize => made.push(map.name),
+            }
+        }
+        if directory.exists() && made.is_empty() {
             return Ok(this);
         }
         let fresh = pins.generation(&format!("{}-new", this.generation));
         // What a start that was killed has left.
         remove(&fresh)?;
-        fs::create_dir_all(&fresh).doing(|| format!("making {}", fresh.display()))?;
+        remove(&pins.fresh_maps())?;
+        for directory in [&fresh, &pins.fresh_maps()] {
+            fs::create_dir_all(directory).doing(|| format!("making {}", directory.display()))?;
+        }
 
         if !Path::new("/sys/kernel/btf/vmlinux").exists() {
             return Err(KernelError::NoBtf);
         }
         let btf = Btf::from_sys_fs().doing(|| "reading the kernel's type information".into())?;
-        let paths: Vec<_> = expected.iter().map(|map| (map.name, pins.map(map.name), map.entries)).collect();
+        let path = |name| if made.contains(&name) { pins.fresh_map(name) } else { pins.map(name) };
+        let paths: Vec<_> = expected.iter().map(|map| (map.name, path(map.name), map.entries)).collect();
         let mut loader = EbpfLoader::new();
         loader.btf(Some(&btf));
         for (name, path, entries) in &paths {
@@ -74,7 +89,17 @@ impl Programs {
         }
         let path = fresh.join(maps::SLOW_PATHS);
         slow_paths.pin(&path).doing(|| format!("pinning {}", path.display()))?;
-        fs::rename(&fresh, &directory).doing(|| format!("renaming {}", fresh.display()))?;
+        if directory.exists() {
+            // Its programs may run until they are replaced, and need what is pinned beside them.
+            let old = pins.generation(&format!("{}-old", this.generation));
+            remove(&old)?;
+            rename(&directory, &old)?;
+        }
+        for name in made {
+            rename(&pins.fresh_map(name), &pins.map(name))?;
+        }
+        remove(&pins.fresh_maps())?;
+        rename(&fresh, &directory)?;
         Ok(this)
     }
 
@@ -232,6 +257,10 @@ fn unpin(path: &Path) -> Result<(), KernelError> {
         }
         _ => Ok(()),
     }
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), KernelError> {
+    fs::rename(from, to).doing(|| format!("renaming {} to {}", from.display(), to.display()))
 }
 
 fn remove(directory: &Path) -> Result<(), KernelError> {

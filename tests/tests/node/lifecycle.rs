@@ -89,6 +89,37 @@ fn nodes_join_change_and_leave() -> Result<()> {
 }
 
 #[test]
+fn tables_can_be_resized_and_lost() -> Result<()> {
+    let mut lab = Lab::start(Plan { nodes: 1, ..Plan::default() })?;
+    let (a, b) = (lab.pod(1, "a")?, lab.pod(1, "b")?);
+    let talk = || tcp(&a.place, &b.place, b.addresses[0], 100);
+    let node = &mut lab.nodes[0];
+    node.stop_agent();
+    // As agents that were killed while they made other tables may leave it.
+    let maps = node.bpf_dir().join("v1/maps");
+    fs::remove_file(maps.join("flows4"))?;
+    node.start_agent()?;
+    node.wait_until_ready()?;
+    talk()?;
+    node.stop_agent();
+
+    let settings = node.directory.join("agent.yaml");
+    fs::write(&settings, "flow_entries: 20000\n")?;
+    let settings = settings.display().to_string();
+    let mut other = node.agent_command(&["--config", &settings, "--log-level", "error"]).spawn()?;
+    let resized = until_so("it is ready", || Ok(node.status()?.ready)).and_then(|()| talk().map(drop));
+    other.kill()?;
+    other.wait()?;
+    resized?;
+    let generations = || Ok::<_, anyhow::Error>(fs::read_dir(node.bpf_dir().join("v1/programs"))?.count());
+    assert_eq!(generations()?, 1);
+    node.start_agent()?;
+    node.wait_until_ready()?;
+    talk()?;
+    Ok(())
+}
+
+#[test]
 fn only_pods_are_enforced_and_nobody_gets_anothers_address() -> Result<()> {
     let lab = Lab::start(Plan { nodes: 1, ..Plan::default() })?;
     let node = &lab.nodes[0];
