@@ -1,7 +1,10 @@
 //! Where objects come from.
 
 mod directory;
+mod files;
 mod kubernetes;
+mod manifest;
+mod watch;
 
 use std::collections::BTreeMap;
 
