@@ -15,7 +15,7 @@ mod socket;
 pub use address::Address;
 pub use error::NetlinkError;
 pub use fib::{FibEntry, Rule};
-pub use link::{Link, Veth, Vxlan};
+pub use link::{Link, Veth, Vxlan, VxlanState};
 pub use monitor::{Change, Monitor};
 pub use namespace::within;
 pub use route::{Encap, Hop, Route, RouteKind};

@@ -27,6 +27,34 @@ pub struct Link {
     pub is_loopback: bool,
     /// What it is: `veth`, `vxlan`, `bridge`; `None` for hardware.
     pub kind: Option<String>,
+    /// Of a VXLAN device: how it works.
+    pub vxlan: Option<VxlanState>,
+}
+
+/// How a VXLAN device works.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VxlanState {
+    /// UDP port.
+    pub port: u16,
+    /// Whether remotes and network are given with each packet.
+    pub is_external: bool,
+    /// Whether it learns who is where from what it receives.
+    pub learns: bool,
+}
+
+impl VxlanState {
+    fn of(infos: &[InfoVxlan]) -> Self {
+        let mut state = Self::default();
+        for info in infos {
+            match info {
+                InfoVxlan::Port(port) => state.port = *port,
+                InfoVxlan::CollectMetadata(external) => state.is_external = *external,
+                InfoVxlan::Learning(learns) => state.learns = *learns,
+                _ => {}
+            }
+        }
+        state
+    }
 }
 
 /// A veth pair to be made.
@@ -67,6 +95,7 @@ impl Link {
             is_up: message.header.flags.contains(LinkFlags::Up),
             is_loopback: message.header.flags.contains(LinkFlags::Loopback),
             kind: None,
+            vxlan: None,
         };
         for attribute in message.attributes {
             match attribute {
@@ -74,10 +103,13 @@ impl Link {
                 LinkAttribute::Address(address) => link.mac = address.try_into().ok(),
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::LinkInfo(infos) => {
-                    link.kind = infos.into_iter().find_map(|info| match info {
-                        LinkInfo::Kind(kind) => Some(kind.to_string()),
-                        _ => None,
-                    });
+                    for info in infos {
+                        match info {
+                            LinkInfo::Kind(kind) => link.kind = Some(kind.to_string()),
+                            LinkInfo::Data(InfoData::Vxlan(infos)) => link.vxlan = Some(VxlanState::of(&infos)),
+                            _ => {}
+                        }
+                    }
                 }
                 _ => {}
             }

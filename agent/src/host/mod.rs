@@ -7,6 +7,8 @@ pub mod sysctl;
 mod view;
 
 pub use device::{Device, directly_connected, find_uplinks, is_pods, is_up};
-pub use overlay::{NAME as OVERLAY, ensure as ensure_overlay, remove as remove_overlay};
+pub use overlay::{
+    NAME as OVERLAY, ensure as ensure_overlay, remove as remove_overlay, switch_on as switch_on_overlay,
+};
 pub use routes::{Overlay, apply as apply_routes, remove_all as remove_routes};
 pub use view::{Given, View, view};

@@ -11,7 +11,7 @@ pub fn apply(uplinks: &[String]) -> Result<Vec<String>, String> {
     let mut changes = Vec::new();
     // A host that forwards no longer believes router advertisements, unless told to (Documentation/networking/ip-sysctl.rst).
     for uplink in uplinks {
-        let key = format!("ipv6/conf/{}/accept_ra", uplink.replace('.', "/"));
+        let key = format!("ipv6/conf/{uplink}/accept_ra");
         if read(&key).as_deref() == Some("1") {
             set(&key, "2", &mut changes)?;
         }

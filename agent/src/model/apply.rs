@@ -4,8 +4,9 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use sluice_abi::{Config as KernelConfig, Features, Timeouts, Uplink};
-use sluice_topology::{Local, Mode, plan};
+use sluice_abi::{Config as KernelConfig, Features, Routing, Timeouts, Uplink};
+use sluice_netlink::Address;
+use sluice_topology::{Local, Mode, Plan, plan};
 
 use super::{Model, Ready};
 use crate::conflist;
@@ -66,10 +67,22 @@ impl Model {
         }
         let mode = Mode::from(self.config.routing);
         let wire = uplinks.iter().map(|device| device.mtu).min().unwrap_or(1500);
-        let overhead = if local.addresses.iter().any(IpAddr::is_ipv4) { OVERHEAD4 } else { OVERHEAD6 };
-        let inner = wire.saturating_sub(overhead);
+        let near = |address| {
+            host::directly_connected(address).unwrap_or_else(|error| {
+                tracing::warn!(%error, "taken for not connected");
+                false
+            })
+        };
+        let plan = plan(&local, &objects.nodes, objects.pods.values(), mode, near, &mut self.slots);
+        let inner = wire.saturating_sub(overhead(&local, &plan));
         let overlay = match mode {
-            Mode::Native => None,
+            Mode::Native => {
+                // Down, before its program goes: nothing is to come in by it unseen.
+                if host::remove_overlay()? {
+                    tracing::info!("removed the overlay's device: routing is native");
+                }
+                None
+            }
             Mode::Vxlan | Mode::Auto => Some(host::ensure_overlay(self.config.vxlan.port, inner)?),
         };
         let mtu = match (self.config.mtu, mode) {
@@ -78,16 +91,12 @@ impl Model {
             (mtu, _) => mtu,
         };
         self.kernel.set_config(&self.kernel_config(&local, overlay, inner))?;
-        self.kernel.set_uplinks(&uplinks.iter().map(uplink).collect::<Vec<_>>())?;
+        self.kernel.set_uplinks(&uplinks.iter().map(|device| uplink(device, &local)).collect::<Vec<_>>())?;
         self.kernel.set_overlay(overlay.map(|_| host::OVERLAY))?;
+        if overlay.is_some() {
+            host::switch_on_overlay()?;
+        }
 
-        let near = |address| {
-            host::directly_connected(address).unwrap_or_else(|error| {
-                tracing::warn!(%error, "taken for not connected");
-                false
-            })
-        };
-        let plan = plan(&local, &objects.nodes, objects.pods.values(), mode, near, &mut self.slots);
         let mut changed = self.kernel.set_nodes(&plan.nodes)?;
         changed |= self.kernel.set_addresses(&plan.addresses)?;
         let tunnel = overlay.map(|index| host::Overlay { index, vni: self.config.vxlan.vni, mtu: inner });
@@ -173,16 +182,97 @@ impl Model {
     }
 }
 
-fn uplink(device: &Device) -> UplinkDevice {
+/// Bytes that the overlay adds, where it goes over both families: the more.
+fn overhead(local: &Local, plan: &Plan) -> u32 {
+    let over6 = plan.nodes.values().any(|node| node.routing == Routing::Overlay6);
+    if over6 || !local.addresses.iter().any(IpAddr::is_ipv4) { OVERHEAD6 } else { OVERHEAD4 }
+}
+
+/// What the programs need to know of an uplink.
+fn uplink(device: &Device, local: &Local) -> UplinkDevice {
     let mut uplink = Uplink { mtu: device.mtu, ..Uplink::default() };
-    for address in &device.addresses {
-        match address.net.addr() {
-            IpAddr::V4(address) if uplink.ipv4 == Default::default() => uplink.ipv4 = address.into(),
-            IpAddr::V6(address) if uplink.ipv6 == Default::default() && !address.is_unicast_link_local() => {
-                uplink.ipv6 = address.into();
-            }
-            _ => {}
-        }
+    if let Some(IpAddr::V4(address)) = masquerade_address(device, local, IpAddr::is_ipv4) {
+        uplink.ipv4 = address.into();
+    }
+    if let Some(IpAddr::V6(address)) = masquerade_address(device, local, IpAddr::is_ipv6) {
+        uplink.ipv6 = address.into();
     }
     UplinkDevice { interface: device.index, name: device.name.clone(), uplink }
+}
+
+/// The address that pods leave with by an uplink: the node's own where the uplink has it, else the one of the uplink that
+/// is best suited to stay; and the node's own, wherever it is, by an uplink without any.
+fn masquerade_address(device: &Device, local: &Local, family: impl Fn(&IpAddr) -> bool) -> Option<IpAddr> {
+    let usable = |address: &&Address| match address.net.addr() {
+        IpAddr::V4(ip) => !ip.is_link_local() && !address.is_tentative,
+        IpAddr::V6(ip) => !ip.is_unicast_link_local() && !address.is_tentative,
+    };
+    let rank = |address: &&Address| {
+        let is_private = matches!(address.net.addr(), IpAddr::V6(ip) if ip.is_unique_local());
+        let is_single = address.net.prefix_len() == address.net.max_prefix_len();
+        (
+            !local.addresses.contains(&address.net.addr()),
+            address.is_deprecated,
+            // One of many that a router or a load balancer has put there.
+            is_single,
+            is_private,
+            address.is_secondary,
+        )
+    };
+    let of_family = device.addresses.iter().filter(|address| family(&address.net.addr())).filter(usable);
+    let best = of_family.min_by_key(rank).map(|address| address.net.addr());
+    best.or_else(|| {
+        local.addresses.iter().copied().find(|address| family(address) && local.host_addresses.contains(address))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(net: &str) -> Address {
+        let net = net.parse().expect("a CIDR");
+        Address { index: 2, net, is_tentative: false, is_deprecated: false, is_secondary: false }
+    }
+
+    fn chosen(addresses: &[Address], node: &str) -> Option<String> {
+        let device = Device {
+            index: 2,
+            name: "eth0".into(),
+            mtu: 1500,
+            addresses: addresses.to_vec(),
+            has_default_route: true,
+            is_ethernet: true,
+        };
+        let node: IpAddr = node.parse().expect("an address");
+        let local = Local {
+            name: "a".into(),
+            addresses: vec![node],
+            pod_cidrs: Vec::new(),
+            host_addresses: vec![node],
+            exempt: Vec::new(),
+        };
+        let v4 = node.is_ipv4();
+        masquerade_address(&device, &local, |ip| ip.is_ipv4() == v4).map(|ip| ip.to_string())
+    }
+
+    #[test]
+    fn pods_leave_with_the_nodes_address_or_one_that_stays() {
+        let v4 = [address("192.0.2.200/32"), address("192.0.2.5/24"), address("192.0.2.7/24")];
+        assert_eq!(chosen(&v4, "192.0.2.7").as_deref(), Some("192.0.2.7"));
+        assert_eq!(chosen(&v4, "10.0.0.1").as_deref(), Some("192.0.2.5"), "no virtual address");
+        assert_eq!(chosen(&v4[..1], "10.0.0.1").as_deref(), Some("192.0.2.200"), "unless there is no other");
+        assert_eq!(chosen(&[], "10.0.0.1").as_deref(), Some("10.0.0.1"), "an uplink without addresses");
+        let v6 = [
+            Address { is_tentative: true, ..address("2001:db8::1/64") },
+            Address { is_deprecated: true, ..address("2001:db8::2/64") },
+            Address { is_secondary: true, ..address("2001:db8::3/64") },
+            address("fe80::1/64"),
+            address("fd00::4/64"),
+            address("2001:db8::5/64"),
+        ];
+        assert_eq!(chosen(&v6, "fd77::1").as_deref(), Some("2001:db8::5"));
+        assert_eq!(chosen(&v6[..3], "fd77::1").as_deref(), Some("2001:db8::3"));
+        assert_eq!(chosen(&v6[..2], "fd77::1").as_deref(), Some("2001:db8::2"));
+    }
 }

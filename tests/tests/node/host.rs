@@ -97,3 +97,28 @@ fn a_node_that_only_seems_near_is_reached_through_the_overlay() -> Result<()> {
     node.place.ip("route add 198.51.100.0/24 dev eth0")?;
     until_so("it is near", || Ok(routing()? == "native"))
 }
+
+#[test]
+fn the_overlay_is_as_the_settings_have_it() -> Result<()> {
+    for (routing, kept) in [("vxlan", true), ("native", false)] {
+        let mut lab = Lab::start(Plan { routing, ..Plan::default() })?;
+        let (a, b) = (lab.pod(1, "a")?, lab.pod(2, "b")?);
+        lab.nodes[0].stop_agent();
+        // As an agent with other settings may have left it.
+        let place = &lab.nodes[0].place;
+        if kept {
+            place.ip("link del sluice_vxlan")?;
+        }
+        place.ip("link add sluice_vxlan type vxlan external dstport 4789")?;
+        place.ip("link set sluice_vxlan up")?;
+        lab.nodes[0].start_agent()?;
+        lab.nodes[0].wait_until_ready()?;
+        let device = show(&lab.nodes[0], &["-d", "link", "show", "sluice_vxlan"])?;
+        assert_eq!(device.contains("dstport 8472"), kept, "{device}");
+        assert!(!device.contains("dstport 4789"), "{device}");
+        for address in &b.addresses {
+            tcp(&a.place, &b.place, *address, 100)?;
+        }
+    }
+    Ok(())
+}
