@@ -8,7 +8,8 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteIp6Tunnel, RouteIp6TunnelFlags, RouteIpTunnel, RouteIpTunnelFlags,
-    RouteLwEnCapType, RouteLwTunnelEncap, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType, RouteVia,
+    RouteLwEnCapType, RouteLwTunnelEncap, RouteMessage, RouteMetric, RouteNextHop, RouteProtocol, RouteScope,
+    RouteType, RouteVia,
 };
 
 use crate::address::family;
@@ -38,8 +39,21 @@ pub enum RouteKind {
     Gateway(u32, IpAddr),
     /// Out of a tunnel device, to the other end of a tunnel.
     Tunnel(u32, Encap),
+    /// One of several of these ways for each flow: out of a device, to a router or to whom it is for.
+    Multipath(Vec<(u32, Option<IpAddr>)>),
     /// Nowhere: the sender is told.
     Unreachable,
+}
+
+impl RouteKind {
+    /// Whether it leads out of a device to the link behind it.
+    pub fn leads_out_of(&self, device: u32) -> bool {
+        match self {
+            Self::Device(index) | Self::Gateway(index, _) => *index == device,
+            Self::Multipath(hops) => hops.iter().any(|(index, _)| *index == device),
+            Self::Tunnel(..) | Self::Unreachable => false,
+        }
+    }
 }
 
 /// What a tunnel device is told of a packet.
@@ -47,6 +61,8 @@ pub enum RouteKind {
 pub struct Encap {
     /// The other end.
     pub remote: IpAddr,
+    /// This end; `None`: as the kernel chooses.
+    pub local: Option<IpAddr>,
     /// The network identifier.
     pub id: u32,
 }
@@ -78,6 +94,7 @@ impl fmt::Display for Route {
             RouteKind::Device(index) => write!(f, " by device {index}"),
             RouteKind::Gateway(index, gateway) => write!(f, " via {gateway} by device {index}"),
             RouteKind::Tunnel(index, encap) => write!(f, " in tunnel to {} by device {index}", encap.remote),
+            RouteKind::Multipath(hops) => write!(f, " by {} ways", hops.len()),
             RouteKind::Unreachable => write!(f, " unreachable"),
         }
     }
@@ -100,26 +117,40 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
 
 fn encap(encap: &Encap) -> [RouteAttribute; 2] {
     let id = u64::from(encap.id);
-    match encap.remote {
-        IpAddr::V4(remote) => [
-            RouteAttribute::EncapType(RouteLwEnCapType::Ip),
-            RouteAttribute::Encap(vec![
+    let (kind, mut parts) = match encap.remote {
+        IpAddr::V4(remote) => (
+            RouteLwEnCapType::Ip,
+            vec![
                 RouteLwTunnelEncap::Ip(RouteIpTunnel::Id(id)),
                 RouteLwTunnelEncap::Ip(RouteIpTunnel::Destination(remote)),
                 RouteLwTunnelEncap::Ip(RouteIpTunnel::Ttl(64)),
                 RouteLwTunnelEncap::Ip(RouteIpTunnel::Flags(RouteIpTunnelFlags::Key)),
-            ]),
-        ],
-        IpAddr::V6(remote) => [
-            RouteAttribute::EncapType(RouteLwEnCapType::Ip6),
-            RouteAttribute::Encap(vec![
+            ],
+        ),
+        IpAddr::V6(remote) => (
+            RouteLwEnCapType::Ip6,
+            vec![
                 RouteLwTunnelEncap::Ip6(RouteIp6Tunnel::Id(id)),
                 RouteLwTunnelEncap::Ip6(RouteIp6Tunnel::Destination(remote)),
                 RouteLwTunnelEncap::Ip6(RouteIp6Tunnel::Hoplimit(64)),
                 RouteLwTunnelEncap::Ip6(RouteIp6Tunnel::Flags(RouteIp6TunnelFlags::Key)),
-            ]),
-        ],
-    }
+            ],
+        ),
+    };
+    parts.extend(encap.local.map(|local| match local {
+        IpAddr::V4(local) => RouteLwTunnelEncap::Ip(RouteIpTunnel::Source(local)),
+        IpAddr::V6(local) => RouteLwTunnelEncap::Ip6(RouteIp6Tunnel::Source(local)),
+    }));
+    [RouteAttribute::EncapType(kind), RouteAttribute::Encap(parts)]
+}
+
+fn hop(hop: &RouteNextHop) -> (u32, Option<IpAddr>) {
+    let gateway = hop.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Gateway(found) => ip(found),
+        RouteAttribute::Via(RouteVia::Inet6(found)) => Some((*found).into()),
+        _ => None,
+    });
+    (hop.interface_index, gateway)
 }
 
 impl Route {
@@ -146,6 +177,15 @@ impl Route {
                 message.attributes.push(RouteAttribute::Oif(*index));
                 message.attributes.extend(encap(tunnel));
             }
+            RouteKind::Multipath(hops) => {
+                let hops = hops.iter().map(|(index, gateway)| {
+                    let mut hop = RouteNextHop::default();
+                    hop.interface_index = *index;
+                    hop.attributes = gateway.iter().map(|to| RouteAttribute::Gateway(address(*to))).collect();
+                    hop
+                });
+                message.attributes.push(RouteAttribute::MultiPath(hops.collect()));
+            }
             RouteKind::Unreachable => message.header.kind = RouteType::Unreachable,
         }
         if let Some(source) = self.source {
@@ -161,12 +201,13 @@ impl Route {
     fn of(message: &RouteMessage) -> Option<Self> {
         let mut to = None;
         let (mut index, mut gateway, mut source, mut mtu) = (None, None, None, None);
-        let (mut remote, mut id) = (None, 0);
+        let (mut remote, mut local, mut id, mut hops) = (None, None, 0, Vec::new());
         for attribute in &message.attributes {
             match attribute {
                 RouteAttribute::Destination(found) => to = ip(found),
                 RouteAttribute::Oif(found) => index = Some(*found),
                 RouteAttribute::Gateway(found) => gateway = ip(found),
+                RouteAttribute::MultiPath(found) => hops = found.iter().map(hop).collect(),
                 RouteAttribute::PrefSource(found) => source = ip(found),
                 RouteAttribute::Metrics(metrics) => {
                     mtu = metrics.iter().find_map(|metric| match metric {
@@ -183,6 +224,13 @@ impl Route {
                             RouteLwTunnelEncap::Ip6(RouteIp6Tunnel::Destination(found)) => {
                                 remote = Some(IpAddr::V6(*found))
                             }
+                            // The kernel tells of it where none was given, too.
+                            RouteLwTunnelEncap::Ip(RouteIpTunnel::Source(found)) if !found.is_unspecified() => {
+                                local = Some(IpAddr::V4(*found));
+                            }
+                            RouteLwTunnelEncap::Ip6(RouteIp6Tunnel::Source(found)) if !found.is_unspecified() => {
+                                local = Some(IpAddr::V6(*found));
+                            }
                             RouteLwTunnelEncap::Ip(RouteIpTunnel::Id(found))
                             | RouteLwTunnelEncap::Ip6(RouteIp6Tunnel::Id(found)) => id = *found as u32,
                             _ => {}
@@ -198,9 +246,10 @@ impl Route {
         });
         let kind = match (message.header.kind, index, gateway, remote) {
             (RouteType::Unreachable, ..) => RouteKind::Unreachable,
-            (RouteType::Unicast, Some(index), _, Some(remote)) => RouteKind::Tunnel(index, Encap { remote, id }),
+            (RouteType::Unicast, Some(index), _, Some(remote)) => RouteKind::Tunnel(index, Encap { remote, local, id }),
             (RouteType::Unicast, Some(index), Some(gateway), None) => RouteKind::Gateway(index, gateway),
             (RouteType::Unicast, Some(index), None, None) => RouteKind::Device(index),
+            (RouteType::Unicast, None, ..) if !hops.is_empty() => RouteKind::Multipath(hops),
             _ => return None,
         };
         let to = IpNet::new(to, message.header.destination_prefix_length).ok()?;
@@ -239,7 +288,7 @@ impl Netlink {
         }
     }
 
-    /// All routes of the main table that have one device or none.
+    /// All routes of the main table, but for kinds that are not told apart here.
     ///
     /// # Errors
     /// Where the kernel refuses.

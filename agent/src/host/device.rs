@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use sluice_netlink::{Address, Link, Netlink, NetlinkError, Route, RouteKind};
+use sluice_netlink::{Address, Link, Netlink, NetlinkError, Route};
 
 /// A device of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,10 +37,7 @@ pub fn devices(links: &[Link], addresses: &[Address], routes: &[Route]) -> Vec<D
     let others = links.iter().filter(|link| !link.is_loopback && !is_ours(&link.name));
     let devices = others.map(|link| Device {
         addresses: addresses.iter().filter(|address| address.index == link.index).copied().collect(),
-        has_default_route: routes.iter().any(|route| {
-            route.to.prefix_len() == 0
-                && matches!(route.kind, RouteKind::Device(index) | RouteKind::Gateway(index, _) if index == link.index)
-        }),
+        has_default_route: routes.iter().any(|route| route.to.prefix_len() == 0 && route.kind.leads_out_of(link.index)),
         is_ethernet: link.mac.is_some(),
         index: link.index,
         name: link.name.clone(),
@@ -80,6 +77,14 @@ pub fn find_uplinks(devices: &[Device], named: &[String], addresses: &[IpAddr]) 
     Ok(found)
 }
 
+/// The address that the host's packets to another take, where the kernel chooses it; `None`: there is no way.
+///
+/// # Errors
+/// Where the kernel refuses to say.
+pub fn source_to(address: IpAddr) -> Result<Option<IpAddr>, NetlinkError> {
+    Ok(Netlink::open()?.hop(address)?.and_then(|hop| hop.source))
+}
+
 /// Whether an address is on a link of the host, as the kernel's routes have it: the prefix of an address alone does not
 /// say so (`noprefixroute`, prefixes that are advertised as not on the link, devices that are switched off).
 ///
@@ -92,6 +97,7 @@ pub fn directly_connected(address: IpAddr) -> Result<bool, NetlinkError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sluice_netlink::RouteKind;
 
     fn device(name: &str, address: &str, has_default_route: bool) -> Device {
         Device {
@@ -122,6 +128,30 @@ mod tests {
         assert_eq!(names(&[], &[node]), Ok(vec!["eth0".into(), "br0".into()]));
         assert_eq!(names(&["br0".into()], &[]), Ok(vec!["br0".into()]));
         assert!(names(&["eth7".into()], &[]).is_err_and(|error| error.contains("eth7")));
+    }
+
+    #[test]
+    fn all_ways_of_a_default_route_lead_outside() {
+        let link = |index: u32| Link {
+            index,
+            name: format!("eth{index}"),
+            mac: Some([2, 0, 0, 0, 0, 1]),
+            mtu: 1500,
+            is_up: true,
+            is_loopback: false,
+            kind: None,
+            vxlan: None,
+        };
+        let gateway = Some(IpAddr::from([192, 0, 2, 254]));
+        let default = Route {
+            to: "0.0.0.0/0".parse().expect("a CIDR"),
+            kind: RouteKind::Multipath(vec![(1, gateway), (2, gateway)]),
+            source: None,
+            mtu: None,
+            protocol: 4,
+        };
+        let found = devices(&[link(1), link(2), link(3)], &[], &[default]);
+        assert_eq!(found.iter().map(|device| device.has_default_route).collect::<Vec<_>>(), [true, true, false]);
     }
 
     #[test]

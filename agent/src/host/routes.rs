@@ -135,7 +135,9 @@ fn concrete(
             None => return Ok(None),
         },
         (Way::Overlay(remote), Some(overlay)) => {
-            let encap = Encap { remote, id: overlay.vni };
+            // The other node takes what comes from this node's address only.
+            let local = sources.iter().find(|source| source.is_ipv4() == remote.is_ipv4()).copied();
+            let encap = Encap { remote, local, id: overlay.vni };
             (RouteKind::Tunnel(overlay.index, encap), source, Some(overlay.mtu))
         }
         (Way::Overlay(_), None) => return Ok(None),

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use sluice_abi::{Config as KernelConfig, Features, Routing, Timeouts, Uplink};
 use sluice_netlink::Address;
-use sluice_topology::{Local, Mode, Plan, plan};
+use sluice_topology::{Local, Mode, Plan, Underlay, plan};
 
 use super::{Model, Ready};
 use crate::conflist;
@@ -107,8 +107,9 @@ impl Model {
         }
         self.view.made = host::view()?.made;
 
-        let problems: Vec<String> =
-            objects.problems.iter().chain(&plan.problems).chain(&routes.problems).cloned().collect();
+        let sources = tunnel_problems(&local, &plan, |remote| host::source_to(remote).ok().flatten());
+        let problems = [&objects.problems, &plan.problems, &routes.problems, &sources].map(|list| list.iter());
+        let problems: Vec<String> = problems.into_iter().flatten().cloned().collect();
         for problem in &problems {
             if !self.ready.problems.contains(problem) {
                 tracing::warn!("{problem}");
@@ -180,6 +181,26 @@ impl Model {
         }
         config
     }
+}
+
+/// Nodes to which packets through the overlay do not go from this node's address, and which drop them therefore. The
+/// kernel chooses that address by its routes: what programs can say of it (`struct bpf_tunnel_key`, `local_ipv4`) is heard
+/// from Linux 6.0 on only. The routes are not ours to change.
+fn tunnel_problems(local: &Local, plan: &Plan, source: impl Fn(IpAddr) -> Option<IpAddr>) -> Vec<String> {
+    let mut problems = Vec::new();
+    for view in &plan.view {
+        let Underlay::Overlay(remote) = view.underlay else { continue };
+        let Some(own) = local.addresses.iter().find(|own| own.is_ipv4() == remote.is_ipv4()) else { continue };
+        if let Some(source) = source(remote).filter(|source| source != own) {
+            problems.push(format!(
+                "packets through the overlay to node {} would leave from {source}, and not from this node's address {own}: it \
+                 drops them; set the source of the route (ip route change ... src {own}), or make {source} one that the \
+                 kernel does not choose (ip address change ... preferred_lft 0)",
+                view.object.name
+            ));
+        }
+    }
+    problems
 }
 
 /// Bytes that the overlay adds, where it goes over both families: the more.

@@ -122,3 +122,33 @@ fn the_overlay_is_as_the_settings_have_it() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_wrong_address_for_the_overlay_is_told_of() -> Result<()> {
+    let lab = Lab::start(Plan { routing: "vxlan", ..Plan::default() })?;
+    let (node, pod) = (&lab.nodes[0], lab.pod(2, "b")?);
+    let problems = || Ok::<_, anyhow::Error>(node.status()?.problems.join("\n"));
+    assert_eq!(problems()?, "");
+    node.place.ip("route change 192.0.2.0/24 dev eth0 src 192.0.2.77").unwrap_err();
+    node.place.ip("addr add 192.0.2.77/32 dev lo")?;
+    node.place.ip("route replace 192.0.2.0/24 dev eth0 proto kernel scope link src 192.0.2.77")?;
+    until_so("it is told of", || {
+        Ok(problems()?.contains("from 192.0.2.77, and not from this node's address 192.0.2.1"))
+    })?;
+    // The node's own packets say where they come from.
+    tcp(&node.place, &pod.place, pod.addresses[0], 100)?;
+    Ok(())
+}
+
+#[test]
+fn every_way_of_a_default_route_is_an_uplink() -> Result<()> {
+    let lab = Lab::start(Plan { nodes: 1, ..Plan::default() })?;
+    let node = &lab.nodes[0];
+    node.place.ip("link add eth1 type veth peer name eth9")?;
+    for device in ["eth1", "eth9"] {
+        node.place.ip(&format!("link set {device} up"))?;
+    }
+    node.place.ip("addr add 198.51.100.1/24 dev eth1")?;
+    node.place.ip("route replace default nexthop via 192.0.2.254 nexthop via 198.51.100.254")?;
+    until_so("both are uplinks", || Ok(node.status()?.uplinks == ["eth0", "eth1"]))
+}
