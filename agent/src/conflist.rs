@@ -44,13 +44,21 @@ pub fn write(directory: &Path, content: &str) -> io::Result<bool> {
         return Ok(false);
     }
     fs::create_dir_all(directory)?;
-    // The runtime reads files that end in .conflist: this one does not.
-    let aside = directory.join(format!(".{NAME}.{}", std::process::id()));
-    let mut file = fs::File::create(&aside)?;
-    file.write_all(content.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&aside, &path)?;
+    let aside = aside(directory);
+    let write = || {
+        let mut file = fs::File::create(&aside)?;
+        file.write_all(content.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&aside, &path)
+    };
+    write().inspect_err(|_| drop(fs::remove_file(&aside)))?;
     Ok(true)
+}
+
+/// Where the configuration is written before it takes its place. The runtime reads files that end in .conflist: this one
+/// does not. Only the agent that has the node's lock writes it.
+pub fn aside(directory: &Path) -> PathBuf {
+    directory.join(format!(".{NAME}.new"))
 }
 
 /// Where the configuration is.
@@ -80,5 +88,9 @@ mod tests {
         assert!(write(directory.path(), "{}").expect("writes"));
         assert!(!write(directory.path(), "{}").expect("finds it there"));
         assert_eq!(fs::read_dir(directory.path()).expect("lists").count(), 1);
+        fs::remove_file(path(directory.path())).expect("removes");
+        fs::create_dir(path(directory.path())).expect("stands in the way");
+        write(directory.path(), "{}").expect_err("a directory is in the way");
+        assert!(!aside(directory.path()).exists());
     }
 }

@@ -1,7 +1,7 @@
 //! What a node needs before an agent can run on it.
 
 use std::fs::{self, OpenOptions};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::fcntl::{Flock, FlockArg};
@@ -9,13 +9,18 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::config::Config;
 use crate::kernel::{Kernel, Sizes};
 
+/// Where the agent's lock is.
+pub fn lock_path(run_dir: &Path) -> PathBuf {
+    run_dir.join("agent.lock")
+}
+
 /// Takes the agent's lock on a node.
 ///
 /// # Errors
 /// Where another agent has it.
 pub fn lock(run_dir: &Path) -> Result<Flock<fs::File>> {
     fs::create_dir_all(run_dir).with_context(|| format!("making {}", run_dir.display()))?;
-    let path = run_dir.join("agent.lock");
+    let path = lock_path(run_dir);
     let file = OpenOptions::new()
         .create(true)
         .append(true)

@@ -1,56 +1,78 @@
 //! Removing every trace of agent and plugin from a node.
 
+use std::fmt::Display;
+use std::path::Path;
 use std::{fs, io};
 
 use anyhow::{Context, Result};
+use sluice_api::SOCKET;
 use sluice_netlink::Netlink;
 
 use crate::config::Config;
-use crate::host;
 use crate::kernel::Kernel;
-use crate::{conflist, prepare};
+use crate::{conflist, host, prepare};
 
-/// Removes everything, and says what. Settings of the host's network stack stay: others may rely on them by now.
+/// Removes everything that is ours, and says what. Directories may be shared with others: they go where nothing else is in
+/// them. Settings of the host's network stack stay: others may rely on them by now.
 ///
 /// # Errors
 /// Where an agent runs, or something cannot be removed.
 pub fn run(config: &Config) -> Result<()> {
-    let lock = prepare::lock(&config.run_dir)?;
-    let say = |what: &str| println!("removed {what}");
-    let conflist = conflist::path(&config.cni_conf_dir);
-    if gone(fs::remove_file(&conflist)).with_context(|| format!("removing {}", conflist.display()))? {
-        say(&conflist.display().to_string());
+    // Held until all is gone, so that no agent starts in between.
+    let _lock = prepare::lock(&config.run_dir)?;
+    for path in [conflist::path(&config.cni_conf_dir), conflist::aside(&config.cni_conf_dir)] {
+        remove(&path, fs::remove_file(&path))?;
     }
     let mut netlink = Netlink::open()?;
     for link in netlink.links()?.into_iter().filter(|link| host::is_pods(&link.name)) {
         netlink.delete_link(&link.name)?;
-        say(&format!("interface {}", link.name));
+        say(format!("interface {}", link.name));
     }
-    for what in Kernel::uninstall(&config.bpf_dir)? {
-        say(&what);
+    for what in Kernel::uninstall(&config.bpf_dir, &config.run_dir)? {
+        say(what);
     }
     let routes = host::remove_routes()?;
     if routes > 0 {
-        say(&format!("{routes} routes"));
+        say(format!("{routes} routes"));
     }
     if host::remove_overlay()? {
-        say(&format!("interface {}", host::OVERLAY));
+        say(format!("interface {}", host::OVERLAY));
     }
-    drop(lock);
-    for directory in [config.state_dir.join("addresses"), config.state_dir.clone(), config.run_dir.clone()] {
-        if gone(fs::remove_dir_all(&directory)).with_context(|| format!("removing {}", directory.display()))? {
-            say(&directory.display().to_string());
-        }
+    for directory in [config.state_dir.join("addresses"), config.run_dir.join("endpoints")] {
+        remove(&directory, fs::remove_dir_all(&directory))?;
     }
-    println!("forwarding of packets stays switched on (net.ipv4.ip_forward, net.ipv6.conf.all.forwarding)");
+    for path in [config.run_dir.join(SOCKET), prepare::lock_path(&config.run_dir)] {
+        remove(&path, fs::remove_file(&path))?;
+    }
+    for directory in [&config.state_dir, &config.run_dir] {
+        remove(directory, unless_shared(fs::remove_dir(directory)))?;
+    }
+    println!("what stays: forwarding of packets (net.ipv4.ip_forward, net.ipv6.conf.all.forwarding)");
+    println!("what stays: router advertisements on uplinks (net.ipv6.conf.UPLINK.accept_ra = 2, where it was 1)");
+    if let Some(log) = config.plugin_log_file.as_ref().filter(|log| log.exists()) {
+        println!("what stays: the plugin's log {}", log.display());
+    }
     Ok(())
 }
 
-/// Whether something was removed; what is not there is no error.
-fn gone(result: io::Result<()>) -> io::Result<bool> {
+fn say(what: impl Display) {
+    println!("removed {what}");
+}
+
+/// Says what was removed; what is not there is no error.
+fn remove(path: &Path, result: io::Result<()>) -> Result<()> {
     match result {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
+        Ok(()) => say(path.display()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| format!("removing {}", path.display())),
     }
+    Ok(())
+}
+
+/// A directory with something else in it, or that something is mounted on, counts as not there.
+pub fn unless_shared(result: io::Result<()>) -> io::Result<()> {
+    result.map_err(|error| match error.kind() {
+        io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::ResourceBusy => io::ErrorKind::NotFound.into(),
+        _ => error,
+    })
 }

@@ -40,9 +40,11 @@ impl Drop for Expedite<'_> {
     }
 }
 
-/// Switches it off, where the marker says that it is on because of an agent.
-pub fn put_back(marker: &Path) {
-    if marker.exists() && fs::write(SWITCH, "0").is_ok() {
+/// Switches it off, where the marker says that it is on because of an agent; says whether it does.
+pub fn put_back(marker: &Path) -> bool {
+    let is_due = marker.exists();
+    if is_due && fs::write(SWITCH, "0").is_ok() {
         let _ = fs::remove_file(marker);
     }
+    is_due
 }

@@ -57,6 +57,11 @@ impl Pins {
         Self { root: bpf_dir.join(format!("v{LAYOUT}")) }
     }
 
+    /// The directory of this version.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Where a map is.
     pub fn map(&self, name: &str) -> PathBuf {
         self.root.join("maps").join(name)

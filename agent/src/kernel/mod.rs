@@ -7,6 +7,7 @@ mod layout;
 pub mod loading;
 mod object;
 mod programs;
+mod versions;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,6 +24,7 @@ use sluice_abi::{
 use sluice_api::{Counter, EndpointRecord, EndpointStatus, FlowStatus};
 
 use crate::host::is_pods;
+use crate::uninstall::unless_shared;
 use error::Doing;
 pub use error::KernelError;
 use expedite::Expedite;
@@ -116,7 +118,15 @@ impl Kernel {
             expedite,
         };
         kernel.read_back()?;
+        let others = versions::others(bpf_dir, &kernel.pins);
+        for version in &others {
+            tracing::warn!(from = %version.display(), "taking over from an agent of another layout: all flows end");
+            versions::adopt(version, &kernel.pins)?;
+        }
         kernel.replace_programs()?;
+        for version in &others {
+            versions::remove(version)?;
+        }
         Ok(kernel)
     }
 
@@ -543,27 +553,25 @@ impl Kernel {
         Reaper::open(&self.pins, self.clock()?)
     }
 
-    /// Removes everything that any agent has left in the kernel below this directory; says what.
+    /// Removes everything that any agent has left in the kernel and below this directory; says what. What others have there
+    /// stays.
     ///
     /// # Errors
     /// Where something cannot be removed.
-    pub fn uninstall(bpf_dir: &Path) -> Result<Vec<String>, KernelError> {
+    pub fn uninstall(bpf_dir: &Path, run_dir: &Path) -> Result<Vec<String>, KernelError> {
         let mut removed = Vec::new();
-        let Ok(versions) = fs::read_dir(bpf_dir) else { return Ok(removed) };
-        for version in versions.flatten().map(|entry| entry.path()) {
-            // Links and filters first: no packet is to meet a program whose tables are gone.
-            programs::detach_all(&version.join("links"));
-            for part in ["links", "programs", "maps"] {
-                let directory = version.join(part);
-                if directory.exists() {
-                    fs::remove_dir_all(&directory).doing(|| format!("removing {}", directory.display()))?;
-                    removed.push(format!("{part} below {}", version.display()));
-                }
-            }
-            fs::remove_dir(&version).doing(|| format!("removing {}", version.display()))?;
+        if expedite::put_back(&expedite::marker(run_dir)) {
+            removed.push("the mark that grace periods are expedited, which they are no more".into());
         }
-        fs::remove_dir(bpf_dir).doing(|| format!("removing {}", bpf_dir.display()))?;
-        Ok(removed)
+        for version in versions::all(bpf_dir) {
+            removed.extend(versions::remove(&version)?);
+        }
+        match unless_shared(fs::remove_dir(bpf_dir)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).doing(|| format!("removing {}", bpf_dir.display()))
+            }
+            _ => Ok(removed),
+        }
     }
 }
 

@@ -120,6 +120,26 @@ fn tables_can_be_resized_and_lost() -> Result<()> {
 }
 
 #[test]
+fn an_agent_of_another_layout_is_succeeded() -> Result<()> {
+    let mut lab = Lab::start(Plan { routing: "vxlan", ..Plan::default() })?;
+    let (a, b) = (lab.pod(1, "a")?, lab.pod(2, "b")?);
+    let node = &mut lab.nodes[0];
+    node.stop_agent();
+    let (own, other) = (node.bpf_dir().join("v1"), node.bpf_dir().join("v0"));
+    let links = || Ok::<_, anyhow::Error>(fs::read_dir(own.join("links"))?.count());
+    let before = links()?;
+    fs::rename(&own, &other)?;
+    node.start_agent()?;
+    node.wait_until_ready()?;
+    assert!(!other.exists());
+    assert_eq!(links()?, before);
+    for address in &b.addresses {
+        tcp(&a.place, &b.place, *address, 1000)?;
+    }
+    Ok(())
+}
+
+#[test]
 fn only_pods_are_enforced_and_nobody_gets_anothers_address() -> Result<()> {
     let lab = Lab::start(Plan { nodes: 1, ..Plan::default() })?;
     let node = &lab.nodes[0];
@@ -150,6 +170,11 @@ fn uninstalling_leaves_nothing() -> Result<()> {
     let running = lab.nodes[0].agent_command(&["uninstall"]).output()?;
     assert!(!running.status.success(), "an agent runs");
     lab.nodes[0].stop_agent();
+    // As an agent that was killed while it attached programs has left it.
+    fs::write("/sys/kernel/rcu_expedited", "1")?;
+    fs::write(lab.nodes[0].directory.join("run/rcu-expedited"), "")?;
+    fs::write(lab.nodes[0].directory.join("cni/.10-sluice.conflist.new"), "{")?;
+    fs::write(lab.nodes[0].directory.join("state/not-ours"), "")?;
     let done = lab.nodes[0].agent_command(&["uninstall"]).output()?;
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     let text = String::from_utf8_lossy(&done.stdout);
@@ -163,6 +188,12 @@ fn uninstalling_leaves_nothing() -> Result<()> {
     assert_eq!(show(&["route", "show", "proto", "83"])?, "");
     assert_eq!(show(&["-6", "route", "show", "proto", "83"])?, "");
     assert!(!node.directory.join("cni/10-sluice.conflist").exists());
-    assert!(!node.directory.join("run").exists() && !node.directory.join("state").exists());
+    assert_eq!(fs::read_dir(node.directory.join("cni"))?.count(), 0);
+    assert!(!node.directory.join("run").exists() && !node.bpf_dir().exists());
+    let left: Vec<_> =
+        fs::read_dir(node.directory.join("state"))?.map(|entry| Ok(entry?.file_name())).collect::<Result<_>>()?;
+    assert_eq!(left, ["not-ours"]);
+    // Other agents of this machine switch it, too.
+    until_so("grace periods are as they were", || Ok(fs::read_to_string("/sys/kernel/rcu_expedited")?.trim() == "0"))?;
     Ok(())
 }
