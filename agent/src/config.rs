@@ -11,6 +11,9 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use sluice_topology::Mode;
 
+/// Most entries of a flow table: some 13 GB for those of both families.
+const MAX_FLOWS: u32 = 1 << 24;
+
 /// Read where no other file is named.
 const DEFAULT_FILE: &str = "/etc/sluice/agent.yaml";
 
@@ -20,7 +23,7 @@ const DEFAULT_FILE: &str = "/etc/sluice/agent.yaml";
 pub struct Config {
     /// Name of this node in the cluster. Default: the host's name.
     pub node_name: String,
-    /// Where objects come from: `file:DIR`.
+    /// Where objects come from: `file:DIR`, `kubernetes` or `kubernetes:KUBECONFIG`.
     pub source: Source,
     /// Directory for pins, on a BPF file system.
     pub bpf_dir: PathBuf,
@@ -111,7 +114,35 @@ pub struct Log {
     /// `text` or `json`.
     pub format: LogFormat,
     /// `error`, `warn`, `info`, `debug` or `trace`.
-    pub level: String,
+    pub level: LogLevel,
+}
+
+/// The least important of what is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// What keeps the agent from its work.
+    Error,
+    /// What somebody should look at.
+    Warn,
+    /// What changes.
+    Info,
+    /// What leads to it.
+    Debug,
+    /// All.
+    Trace,
+}
+
+impl From<LogLevel> for tracing::Level {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::ERROR,
+            LogLevel::Warn => Self::WARN,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Debug => Self::DEBUG,
+            LogLevel::Trace => Self::TRACE,
+        }
+    }
 }
 
 /// How logs look.
@@ -163,7 +194,7 @@ impl Default for Masquerade {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { format: LogFormat::Text, level: "info".into() }
+        Self { format: LogFormat::Text, level: LogLevel::Info }
     }
 }
 
@@ -207,7 +238,7 @@ pub struct Flags {
     /// Name of this node in the cluster
     #[arg(long, env = "SLUICE_NODE_NAME")]
     node_name: Option<String>,
-    /// Where objects come from: file:DIR
+    /// Where objects come from: file:DIR, kubernetes or kubernetes:KUBECONFIG
     #[arg(long, env = "SLUICE_SOURCE")]
     source: Option<Source>,
     /// Directory for pins, on a BPF file system
@@ -235,8 +266,8 @@ pub struct Flags {
     #[arg(long, env = "SLUICE_LOG_FORMAT", value_enum)]
     log_format: Option<LogFormat>,
     /// Which logs
-    #[arg(long, env = "SLUICE_LOG_LEVEL")]
-    log_level: Option<String>,
+    #[arg(long, env = "SLUICE_LOG_LEVEL", value_enum)]
+    log_level: Option<LogLevel>,
 }
 
 impl Config {
@@ -280,7 +311,8 @@ impl Config {
         put(&mut self.run_dir, flags.run_dir);
         put(&mut self.state_dir, flags.state_dir);
         put(&mut self.cni_conf_dir, flags.cni_conf_dir);
-        put(&mut self.uplinks, flags.uplinks);
+        // An empty variable names none.
+        put(&mut self.uplinks, flags.uplinks.map(|names| names.into_iter().filter(|name| !name.is_empty()).collect()));
         put(&mut self.routing, flags.routing);
         put(&mut self.mtu, flags.mtu);
         put(&mut self.log.format, flags.log_format);
@@ -305,12 +337,53 @@ impl Config {
                 );
             }
         }
+        let directories = [
+            ("bpf_dir", &self.bpf_dir),
+            ("run_dir", &self.run_dir),
+            ("state_dir", &self.state_dir),
+            ("cni_conf_dir", &self.cni_conf_dir),
+        ];
+        let paths = directories.into_iter().chain(self.plugin_log_file.iter().map(|path| ("plugin_log_file", path)));
+        for (key, path) in paths {
+            ensure!(path.is_absolute(), "{key} {} does not begin with /: the plugin runs elsewhere", path.display());
+        }
+        for v4 in [true, false] {
+            let family: Vec<&IpAddr> = self.addresses.iter().filter(|address| address.is_ipv4() == v4).collect();
+            ensure!(family.len() < 2, "addresses has {family:?}, which are of one family; a node has one of each");
+        }
+        let is_plugin = |value: &serde_json::Value| value.get("type").is_some_and(serde_json::Value::is_string);
+        if let Some(ipam) = &self.ipam {
+            ensure!(
+                is_plugin(ipam),
+                "ipam is {ipam}, and no section with the type of a plugin, such as {{type: host-local}}"
+            );
+        }
+        for plugin in &self.chained_plugins {
+            ensure!(
+                is_plugin(plugin),
+                "chained_plugins has {plugin}, which is no section with the type of a plugin, such as {{type: tuning}}"
+            );
+        }
+        ensure!(self.flow_entries <= MAX_FLOWS, "flow_entries {} is more than {MAX_FLOWS}", self.flow_entries);
+        ensure!(self.vxlan.port != 0, "vxlan.port is 0, which is no port");
         ensure!(self.vxlan.vni < 1 << 24, "vxlan.vni {} has more than 24 bits", self.vxlan.vni);
         if self.mtu != 0 && self.mtu < 1280 {
             bail!("mtu {} is less than the 1280 bytes that IPv6 needs (RFC 8200 section 5)", self.mtu);
         }
+        ensure!(self.mtu <= 65_535, "mtu {} is more than an IP packet has, 65535", self.mtu);
         Ok(())
     }
+}
+
+/// Of these names of variables, those that look like a setting's and are none. A warning is all that they are worth:
+/// Kubernetes gives pods variables that are named after Services.
+pub fn unknown_variables(names: impl IntoIterator<Item = String>) -> Vec<String> {
+    let command = Flags::augment_args(clap::Command::new("sluice-agent"));
+    let known: Vec<&std::ffi::OsStr> = command.get_arguments().filter_map(clap::Arg::get_env).collect();
+    names
+        .into_iter()
+        .filter(|name| name.starts_with("SLUICE_") && !known.iter().any(|other| *other == name.as_str()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -348,9 +421,37 @@ mod tests {
     }
 
     #[test]
+    fn levels_are_those_that_there_are() {
+        assert_eq!(parse("log: {level: warn}").expect("parses").log.level, LogLevel::Warn);
+        let error = parse("log: {level: wran}").expect_err("no level").to_string();
+        assert!(error.contains("wran"), "{error}");
+    }
+
+    #[test]
+    fn variables_that_are_none_are_found() {
+        let names = ["SLUICE_ROUTNIG", "SLUICE_ROUTING", "SLUICE_LOG_LEVEL", "PATH"].map(str::to_owned);
+        assert_eq!(unknown_variables(names), ["SLUICE_ROUTNIG"]);
+    }
+
+    #[test]
+    fn an_empty_variable_names_no_uplink() {
+        let mut config = Config::default();
+        config.overlay(Flags { uplinks: Some(vec![String::new()]), ..Flags::default() });
+        assert_eq!(config.uplinks, [""; 0]);
+    }
+
+    #[test]
     fn values_that_make_no_sense_are_named_with_their_keys() {
         for (text, key) in [
             ("pod_cidrs: [10.1.0.1/24]", "pod_cidrs"),
+            ("addresses: [192.0.2.1, 192.0.2.2]", "addresses"),
+            ("chained_plugins: [tuning]", "chained_plugins"),
+            ("ipam: host-local", "ipam"),
+            ("vxlan: {port: 0}", "vxlan.port"),
+            ("mtu: 70000", "mtu"),
+            ("flow_entries: 4000000000", "flow_entries"),
+            ("run_dir: run/sluice", "run_dir"),
+            ("plugin_log_file: ''", "plugin_log_file"),
             ("masquerade: {exempt: [10.0.0.0/8, 'fd00::1/8']}", "masquerade.exempt"),
         ] {
             let error = parse(text).and_then(|config| config.check()).expect_err(text).to_string();

@@ -2,9 +2,8 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{Parser, Subcommand};
-use sluice_agent::config::{Config, Flags, LogFormat};
+use sluice_agent::config::{self, Config, Flags, LogFormat};
 use sluice_agent::{model, uninstall};
 
 /// The node daemon of Sluice: fills the tables that the kernel programs carry packets by.
@@ -25,27 +24,43 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match run(arguments) {
+    let config = match Config::load(arguments.flags) {
+        Ok(config) => config,
+        Err(error) => return refuse(&error),
+    };
+    log(&config);
+    let result = match arguments.command {
+        _ if !nix::unistd::geteuid().is_root() => {
+            Err(anyhow::anyhow!("the agent loads programs into the kernel: run it as root"))
+        }
+        // Somebody looks on.
+        Some(Command::Uninstall) => {
+            return uninstall::run(&config).map_or_else(|error| refuse(&error), |()| ExitCode::SUCCESS);
+        }
+        None => model::run(config),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("sluice-agent: {error:#}");
+            tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let config = Config::load(arguments.flags)?;
-    let level = config.log.level.parse::<tracing_subscriber::filter::EnvFilter>();
-    let filter = level.with_context(|| format!("log.level {:?} is no level", config.log.level))?;
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+fn refuse(error: &anyhow::Error) -> ExitCode {
+    eprintln!("sluice-agent: {error:#}");
+    ExitCode::FAILURE
+}
+
+fn log(config: &Config) {
+    let level = tracing::Level::from(config.log.level);
+    let logs = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
     match config.log.format {
         LogFormat::Text => logs.init(),
         LogFormat::Json => logs.json().init(),
     }
-    anyhow::ensure!(nix::unistd::geteuid().is_root(), "the agent loads programs into the kernel: run it as root");
-    match arguments.command {
-        Some(Command::Uninstall) => uninstall::run(&config),
-        None => model::run(config),
+    for name in config::unknown_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok())) {
+        tracing::warn!("the variable {name} of the environment is none of the agent's settings");
     }
 }
