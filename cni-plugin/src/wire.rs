@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use ipnet::IpNet;
@@ -55,12 +56,29 @@ pub struct Pair<'a> {
 /// Opens a container's namespace.
 ///
 /// # Errors
-/// [`Code::UnknownContainer`] where there is none.
+/// [`Code::UnknownContainer`] where there is none, [`Code::InvalidEnvironment`] where that is no namespace of a container.
 pub fn open_namespace(path: &Path) -> Result<File, CniError> {
-    File::open(path).map_err(|error| {
+    // Nobody writes to a pipe that is given in place of a namespace: not waited for.
+    let file = File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path).map_err(|error| {
         let message = format!("opening the network namespace {} (CNI_NETNS): {error}", path.display());
         CniError::new(Code::UnknownContainer, message)
-    })
+    })?;
+    let identify = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    let (given, own) = file
+        .metadata()
+        .and_then(|given| Ok((identify(given), identify(fs::metadata("/proc/self/ns/net")?))))
+        .map_err(|error| CniError::io(&format!("looking at the network namespace {}", path.display()), error))?;
+    let refused = |what: &str| {
+        let message = format!("CNI_NETNS {} is {what}; it must be the network namespace of a container", path.display());
+        Err(CniError::new(Code::InvalidEnvironment, message))
+    };
+    // All namespaces are files of one file system. One of another kind is refused when it is to be entered.
+    match (given.0 == own.0, given == own) {
+        (false, _) => refused("no namespace"),
+        // Both ends would be the host's, and the host's default route the pod's.
+        (true, true) => refused("the host's own"),
+        (true, false) => Ok(file),
+    }
 }
 
 /// Runs something in a container's namespace.

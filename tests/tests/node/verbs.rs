@@ -113,9 +113,15 @@ fn bad_input_is_named() -> Result<()> {
     let node = &lab.nodes[0];
     let place = Place::make(&format!("{}-x", node.place.name))?;
     let add = || Call::new(node, "ADD", "x", &place.path());
+    let pipe = node.directory.join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR)?;
     let cases: Vec<(Call, u64, &str)> = vec![
         (add()?.with("CNI_NETNS", "/run/netns/no-such"), 3, "no-such"),
-        (add()?.with("CNI_NETNS", "/proc/version"), 4, "is it one?"),
+        (add()?.with("CNI_NETNS", "/proc/version"), 4, "is no namespace"),
+        (add()?.with("CNI_NETNS", "/proc/self/ns/mnt"), 4, "is it one?"),
+        (add()?.with("CNI_NETNS", &pipe.display().to_string()), 4, "is no namespace"),
+        (add()?.with("CNI_NETNS", "/proc/self/ns/net"), 4, "the host's own"),
+        (add()?.with("CNI_NETNS", &node.place.path().display().to_string()), 4, "the host's own"),
         (add()?.with("CNI_NETNS", ""), 4, "CNI_NETNS"),
         (add()?.with("CNI_IFNAME", "../../etc"), 4, "CNI_IFNAME"),
         (add()?.with("CNI_CONTAINERID", "../x"), 4, "CNI_CONTAINERID"),
