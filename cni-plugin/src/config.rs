@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::error::{CniError, Code};
@@ -34,16 +34,16 @@ pub struct NetworkConfig {
     /// Where addresses come from.
     pub ipam: Option<IpamConfig>,
     /// Capabilities, as the runtime fills them in.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub runtime_config: RuntimeConfig,
     /// Arguments by convention: `args.cni.ips`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     args: Args,
     /// The result of ADD, with CHECK and DEL.
     pub prev_result: Option<Value>,
     /// With GC: who is to stay.
-    #[serde(rename = "cni.dev/valid-attachments", default)]
-    pub valid_attachments: Vec<Attachment>,
+    #[serde(rename = "cni.dev/valid-attachments", default, deserialize_with = "given")]
+    valid_attachments: Option<Vec<Attachment>>,
     /// Name service, which is passed on.
     pub dns: Option<Value>,
 }
@@ -55,7 +55,7 @@ pub struct IpamConfig {
     #[serde(rename = "type")]
     pub kind: String,
     /// Sets of ranges: an address of each set.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub ranges: Vec<Vec<Range>>,
 }
 
@@ -75,13 +75,13 @@ pub struct Range {
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct RuntimeConfig {
     /// Addresses that are asked for.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub ips: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 struct Args {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     cni: RuntimeConfig,
 }
 
@@ -94,6 +94,16 @@ pub struct Attachment {
     /// The name of the interface.
     #[serde(rename = "ifname")]
     pub interface: String,
+}
+
+/// `null` counts as absent: it is what runtimes in Go make of an empty list or map.
+fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(value: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(value)?.unwrap_or_default())
+}
+
+/// As [`or_default`], where a list that is empty and one that is missing are not the same.
+fn given<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Vec<Attachment>>, D::Error> {
+    or_default(value).map(Some)
 }
 
 fn run_dir() -> PathBuf {
@@ -122,6 +132,17 @@ impl NetworkConfig {
             return Err(invalid("the network configuration has no name".into()));
         }
         Ok((config, version))
+    }
+
+    /// Who is to stay.
+    ///
+    /// # Errors
+    /// [`Code::InvalidConfiguration`] where the runtime does not say: nobody would, were that taken for an empty list.
+    pub fn valid_attachments(&self) -> Result<&[Attachment], CniError> {
+        self.valid_attachments.as_deref().ok_or_else(|| {
+            let message = "GC needs cni.dev/valid-attachments, the list of those to stay, in the configuration";
+            CniError::new(Code::InvalidConfiguration, message)
+        })
     }
 
     /// The addresses that are asked for, by capability, convention or `CNI_ARGS`, the first of these that asks.
@@ -159,4 +180,35 @@ pub fn version_of(input: &[u8]) -> Version {
         .ok()
         .and_then(|config| Version::parse(&config.version).ok())
         .unwrap_or(Version::LATEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(more: &str) -> NetworkConfig {
+        let text = format!(r#"{{"cniVersion":"1.1.0","name":"n"{more}}}"#);
+        NetworkConfig::parse(text.as_bytes()).expect("a configuration").0
+    }
+
+    #[test]
+    fn null_is_nothing() {
+        let config = parse(r#","runtimeConfig":null,"args":null,"ipam":{"type":"sluice","ranges":null}"#);
+        assert!(config.requested(None).expect("none").is_empty());
+        assert!(config.ipam.expect("is there").ranges.is_empty());
+        assert!(
+            parse(r#","args":{"cni":null},"runtimeConfig":{"ips":null}"#).requested(None).expect("none").is_empty()
+        );
+    }
+
+    #[test]
+    fn nobody_is_valid_only_where_the_runtime_says_so() {
+        assert_eq!(parse("").valid_attachments().expect_err("not said").code, Code::InvalidConfiguration as u32);
+        for nobody in ["null", "[]"] {
+            let config = parse(&format!(r#","cni.dev/valid-attachments":{nobody}"#));
+            assert!(config.valid_attachments().expect("said").is_empty());
+        }
+        let somebody = parse(r#","cni.dev/valid-attachments":[{"containerID":"a","ifname":"eth0"}]"#);
+        assert_eq!(somebody.valid_attachments().expect("said")[0].container_id, "a");
+    }
 }

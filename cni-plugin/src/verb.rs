@@ -227,9 +227,10 @@ impl PluginCall<'_> {
     }
 
     fn gc(&self) -> Result<(), CniError> {
+        let valid = self.config.valid_attachments()?;
         let stays = |record: &EndpointRecord| {
             record.network != self.config.name
-                || self.config.valid_attachments.iter().any(|attachment| {
+                || valid.iter().any(|attachment| {
                     attachment.container_id == record.container_id && attachment.interface == record.interface
                 })
         };
@@ -244,7 +245,7 @@ impl PluginCall<'_> {
             self.end(&record.host_interface, agent.as_mut())?;
             records.remove(&record.host_interface)?;
         }
-        self.ipam()?.collect(self.arguments)
+        self.ipam()?.collect(self.arguments, valid)
     }
 
     fn status(&self) -> Result<(), CniError> {

@@ -69,7 +69,8 @@ pub fn open_namespace(path: &Path) -> Result<File, CniError> {
         .and_then(|given| Ok((identify(given), identify(fs::metadata("/proc/self/ns/net")?))))
         .map_err(|error| CniError::io(&format!("looking at the network namespace {}", path.display()), error))?;
     let refused = |what: &str| {
-        let message = format!("CNI_NETNS {} is {what}; it must be the network namespace of a container", path.display());
+        let message =
+            format!("CNI_NETNS {} is {what}; it must be the network namespace of a container", path.display());
         Err(CniError::new(Code::InvalidEnvironment, message))
     };
     // All namespaces are files of one file system. One of another kind is refused when it is to be entered.

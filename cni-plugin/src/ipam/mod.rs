@@ -7,7 +7,7 @@ mod store;
 use std::net::IpAddr;
 
 use crate::arguments::{Arguments, Verb};
-use crate::config::NetworkConfig;
+use crate::config::{Attachment, NetworkConfig};
 use crate::error::{CniError, Code};
 use pool::Pool;
 pub use store::Settling;
@@ -102,16 +102,15 @@ impl<'a> Ipam<'a> {
         Ok(())
     }
 
-    /// Gives back what belongs to containers that are gone.
+    /// Gives back what belongs to containers that are gone: all but the valid.
     ///
     /// # Errors
     /// Where the disk or the other plugin refuses.
-    pub fn collect(&self, arguments: &Arguments) -> Result<(), CniError> {
+    pub fn collect(&self, arguments: &Arguments, valid: &[Attachment]) -> Result<(), CniError> {
         match self {
             Self::Own(config) => Store::open(&config.state_dir)?.give_back_all(|owner| {
                 owner.network == config.name
-                    && !config
-                        .valid_attachments
+                    && !valid
                         .iter()
                         .any(|stays| stays.container_id == owner.container_id && stays.interface == owner.interface)
             }),

@@ -89,8 +89,11 @@ fn without_an_agent_nothing_is_added_but_all_can_be_deleted() -> Result<()> {
     let gone = b.place.name.clone();
     a.delete()?;
     assert_eq!(traces(&lab)?, (1, 2, 1));
-    let gc = Call::new(node, "GC", "x", Path::new("/"))?.config("cni.dev/valid-attachments", json!([]));
-    gc.run()?;
+    let gc = Call::new(node, "GC", "x", Path::new("/"))?;
+    let (code, message) = gc.fails()?;
+    assert!(code == 7 && message.contains("valid-attachments"), "{code} {message}");
+    assert_eq!(traces(&lab)?, (1, 2, 1));
+    gc.config("cni.dev/valid-attachments", Value::Null).run()?;
     assert_eq!(traces(&lab)?, (0, 0, 0), "{gone} was not among the valid");
     Ok(())
 }
