@@ -21,25 +21,29 @@ pub struct Owner {
     pub container_id: String,
     /// The name of its interface.
     pub interface: String,
-    /// The boot of the node that it lives in: none survives another.
-    boot: String,
 }
 
 impl Owner {
-    /// Somebody who lives now.
+    /// A container's interface in a network.
     pub fn new(network: &str, container_id: &str, interface: &str) -> Self {
-        Self {
-            network: network.into(),
-            container_id: container_id.into(),
-            interface: interface.into(),
-            boot: fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().into(),
-        }
+        Self { network: network.into(), container_id: container_id.into(), interface: interface.into() }
     }
+}
+
+/// The content of an address's file.
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    #[serde(flatten)]
+    owner: Owner,
+    /// The boot of the node that the owner lives in: none survives another.
+    boot: String,
 }
 
 /// The directory of addresses, while nobody else takes or gives back any.
 pub struct Store {
     directory: PathBuf,
+    /// This boot of the node.
+    boot: String,
     /// Files of addresses that were taken, and that the disk has yet to keep.
     fresh: Vec<File>,
     _lock: Flock<File>,
@@ -77,41 +81,54 @@ impl Store {
         let file = OpenOptions::new().create(true).append(true).open(&path).map_err(failed("opening", &path))?;
         let lock = Flock::lock(file, FlockArg::LockExclusive)
             .map_err(|(_, errno)| CniError::io(&format!("locking {}", path.display()), errno))?;
-        Ok(Self { directory, fresh: Vec::new(), _lock: lock })
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().into();
+        Ok(Self { directory, boot, fresh: Vec::new(), _lock: lock })
     }
 
     fn path(&self, address: IpAddr) -> PathBuf {
         self.directory.join(address.to_string())
     }
 
-    /// Who has an address; somebody of an earlier boot has none.
+    /// The owner that a file names. Nobody: one of an earlier boot, which ended with the node, or of a disk that lost what
+    /// it had promised to keep.
+    fn living(&self, content: &[u8]) -> Option<Owner> {
+        let entry: Entry = serde_json::from_slice(content).ok()?;
+        (entry.boot == self.boot).then_some(entry.owner)
+    }
+
+    /// Who has an address.
     ///
     /// # Errors
     /// Where the disk refuses.
     pub fn owner(&self, address: IpAddr) -> Result<Option<Owner>, CniError> {
         let path = self.path(address);
         match fs::read(&path) {
-            Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
+            Ok(bytes) => Ok(self.living(&bytes)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed("reading", &path)(error)),
         }
+    }
+
+    /// Where this process writes what is to appear whole.
+    fn aside(&self) -> PathBuf {
+        self.directory.join(format!(".{}", std::process::id()))
     }
 
     /// Takes an address; `false` where somebody has it.
     fn claim(&mut self, address: IpAddr, owner: &Owner) -> Result<bool, CniError> {
         let path = self.path(address);
         if let Ok(bytes) = fs::read(&path) {
-            match serde_json::from_slice::<Owner>(&bytes) {
-                Ok(other) if other.boot == owner.boot => return Ok(false),
-                // Of a container that ended with the node, or of a disk that lost what it had promised to keep.
-                Ok(_) | Err(_) => fs::remove_file(&path).map_err(failed("removing", &path))?,
+            if self.living(&bytes).is_some() {
+                return Ok(false);
             }
+            fs::remove_file(&path).map_err(failed("removing", &path))?;
         }
         // Written aside and linked to its name: the name exists exclusively, and never without its content.
-        let aside = self.directory.join(format!(".{}", std::process::id()));
+        let aside = self.aside();
+        let entry = Entry { owner: owner.clone(), boot: self.boot.clone() };
         let write = || -> io::Result<File> {
             let mut file = File::create(&aside)?;
-            file.write_all(&serde_json::to_vec(owner)?)?;
+            file.write_all(&serde_json::to_vec(&entry)?)?;
             fs::hard_link(&aside, &path)?;
             fs::remove_file(&aside)?;
             Ok(file)
@@ -179,7 +196,7 @@ impl Store {
         Err(CniError::new(Code::Exhausted, message))
     }
 
-    /// Gives back all addresses of those who are gone, and what dead plugins left aside.
+    /// Gives back all addresses of those who are gone, by `is_gone` or with an earlier boot, and what dead plugins left aside.
     ///
     /// # Errors
     /// Where the disk refuses.
@@ -191,10 +208,10 @@ impl Store {
             let remove = match name.strip_prefix('.') {
                 // This process has the lock, and none that writes aside is without it.
                 Some(aside) => aside.bytes().all(|byte| byte.is_ascii_digit()),
-                None => match fs::read(&path) {
-                    Ok(bytes) => serde_json::from_slice(&bytes).is_ok_and(|owner| is_gone(&owner)),
-                    Err(_) => false,
-                },
+                None => {
+                    name.parse::<IpAddr>().is_ok()
+                        && fs::read(&path).is_ok_and(|bytes| self.living(&bytes).is_none_or(|owner| is_gone(&owner)))
+                }
             };
             if remove {
                 fs::remove_file(&path).map_err(failed("removing", &path))?;
@@ -234,12 +251,18 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let mut store = Store::open(directory.path()).expect("opens");
         let pool = pool("10.0.0.0/30");
-        let mut before = Owner::new("n", "a", "eth0");
-        before.boot = "earlier".into();
-        store.take_next(&pool, &before).expect("free");
+        let (before, now) = (Owner::new("n", "a", "eth0"), Owner::new("n", "b", "eth0"));
+        let first = store.take_next(&pool, &before).expect("free");
         store.take_next(&pool, &before).expect("free");
         assert_eq!(store.take_next(&pool, &before).expect_err("full").code, Code::Exhausted as u32);
-        store.take_next(&pool, &Owner::new("n", "b", "eth0")).expect("what the reboot ended is free");
+        store.boot = "another".into();
+        assert_eq!(store.owner(first).expect("reads"), None);
+        assert_eq!(store.take_next(&pool, &now).expect("what the reboot ended is free"), first);
+        store.give_back_all(|_| false).expect("gives back");
+        let left: Vec<_> =
+            fs::read_dir(&store.directory).expect("lists").flatten().map(|file| file.file_name()).collect();
+        let left: Vec<_> = left.iter().filter_map(|name| name.to_str()?.parse::<IpAddr>().ok()).collect();
+        assert_eq!(left, [first], "the other went with its boot");
     }
 
     #[test]

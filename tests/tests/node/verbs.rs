@@ -206,3 +206,24 @@ fn a_plugin_that_is_killed_leaves_nothing_that_del_does_not_find() -> Result<()>
     let pod: Pod = lab.pod(1, "a")?;
     ping(&pod.place, node.addresses[0])
 }
+
+#[test]
+fn what_a_reboot_leaves_on_disk_goes_with_the_first_del() -> Result<()> {
+    let lab = lab()?;
+    let node = &lab.nodes[0];
+    let (a, b) = (lab.pod(1, "a")?, lab.pod(1, "b")?);
+    // A reboot: devices and records are gone, address files stay and are of another boot.
+    for pod in [&a, &b] {
+        node.place.ip(&format!("link delete {}", pod.host_interface))?;
+        fs::remove_file(node.directory.join(format!("run/endpoints/{}.json", pod.host_interface)))?;
+        for address in &pod.addresses {
+            let file = node.directory.join(format!("state/addresses/{address}"));
+            let mut content: Value = serde_json::from_slice(&fs::read(&file)?)?;
+            content["boot"] = "another".into();
+            fs::write(&file, content.to_string())?;
+        }
+    }
+    a.delete()?;
+    assert_eq!(traces(&lab)?, (0, 0, 0));
+    b.delete()
+}
