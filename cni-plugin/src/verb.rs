@@ -163,7 +163,7 @@ impl PluginCall<'_> {
     /// first, which is quicker than to let the kernel do it.
     fn end(&self, host: &str, agent: Option<&mut Client>) -> Result<(), CniError> {
         if let Some(agent) = agent {
-            wire::close(host)?;
+            wire::close(host);
             let _ = agent.call(Call::Release { host_interface: host.to_owned() });
         }
         Ok(wire::unwire(host)?)

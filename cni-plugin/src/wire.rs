@@ -242,16 +242,14 @@ impl Wired<'_> {
     }
 }
 
-/// Has a pair pass nothing any more; one that is gone is no error.
-///
-/// # Errors
-/// Where the kernel refuses.
-pub fn close(host: &str) -> Result<(), NetlinkError> {
-    let mut netlink = Netlink::open()?;
-    match netlink.link(host)? {
-        Some(link) => netlink.set_up(link.index, false),
-        None => Ok(()),
-    }
+/// Has a pair pass nothing any more, ahead of [`unwire`], which says what is wrong where this fails: a pair may vanish
+/// at any time, as it does with its container's namespace.
+pub fn close(host: &str) {
+    let close = || {
+        let mut netlink = Netlink::open()?;
+        netlink.link(host)?.map_or(Ok(()), |link| netlink.set_up(link.index, false))
+    };
+    let _: Result<(), NetlinkError> = close();
 }
 
 /// Removes a pair, with all that hangs on it; one that is gone is no error.

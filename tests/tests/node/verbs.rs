@@ -208,6 +208,23 @@ fn a_plugin_that_is_killed_leaves_nothing_that_del_does_not_find() -> Result<()>
 }
 
 #[test]
+fn a_pod_whose_namespace_vanished_can_be_deleted() -> Result<()> {
+    let lab = lab()?;
+    let node = &lab.nodes[0];
+    for number in 0..8 {
+        let place = Place::make(&format!("{}-v{number}", node.place.name))?;
+        let call = |verb| Call::new(node, verb, &format!("v{number}"), &place.path());
+        let del = call("DEL")?;
+        call("ADD")?.run()?;
+        // The kernel takes the pair away some time after this: before, while or after DEL looks for it.
+        drop(place);
+        del.run()?;
+        assert_eq!(traces(&lab)?, (0, 0, 0));
+    }
+    Ok(())
+}
+
+#[test]
 fn what_a_reboot_leaves_on_disk_goes_with_the_first_del() -> Result<()> {
     let lab = lab()?;
     let node = &lab.nodes[0];
