@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use ipnet::IpNet;
-use sluice_netlink::{Netlink, NetlinkError, Route, RouteKind, Veth, within};
+use sluice_netlink::{Netlink, NetlinkError, Rank, Route, RouteKind, Veth, within};
 
 use crate::error::{CniError, Code};
 
@@ -18,6 +18,11 @@ const LOOPBACK: u32 = 1;
 
 /// Protocol number of the routes that the plugin makes: `boot`, as by hand.
 const PROTOCOL: u8 = 3;
+
+/// The tables of interfaces that came when another had the routes, and the metrics of their routes in the main table: these,
+/// and the interface's index. The metrics are behind what IPv6 routes have by themselves.
+const TABLES: u32 = 10_000;
+const METRICS: u32 = 1024;
 
 /// The gateway of pods, which nobody has: its link-layer address is a permanent neighbour.
 pub fn gateway(address: IpAddr) -> IpAddr {
@@ -36,6 +41,16 @@ fn everywhere(address: IpAddr) -> IpNet {
 
 fn route(to: IpNet, kind: RouteKind) -> Route {
     Route { to, kind, source: None, mtu: None, protocol: PROTOCOL }
+}
+
+/// A container's route to the gateway of an address.
+fn to_gateway(index: u32, address: IpAddr) -> Route {
+    route(IpNet::from(gateway(address)), RouteKind::Device(index))
+}
+
+/// A container's route from an address to everywhere.
+fn by_gateway(index: u32, address: IpAddr) -> Route {
+    route(everywhere(address), RouteKind::Gateway(index, gateway(address)))
 }
 
 /// A pair to be wired.
@@ -157,13 +172,12 @@ impl Pair<'_> {
             if !link.is_up || link.mac != Some(self.mac) {
                 return Err(damaged(format!("the container's {name} is down or has another link-layer address")));
             }
-            let (addresses, routes) = (netlink.addresses()?, netlink.routes()?);
+            let addresses = netlink.addresses()?;
             for address in self.addresses {
                 if !addresses.contains(&(link.index, IpNet::from(*address))) {
                     return Err(damaged(format!("the container's {name} has lost its address {address}")));
                 }
-                let default = RouteKind::Gateway(link.index, gateway(*address));
-                if !routes.iter().any(|route| route.to == everywhere(*address) && route.kind == default) {
+                if !netlink.has_route(&by_gateway(link.index, *address))? {
                     return Err(damaged(format!("the container has no default route by way of {}", gateway(*address))));
                 }
             }
@@ -201,16 +215,36 @@ impl Wired<'_> {
                 set(&format!("{conf}/addr_gen_mode"), "1")
             })?;
         }
-        Ok(container.together(|container| {
+        let index = link.index;
+        let done = container.together(|container| {
             for address in pair.addresses {
-                container.add_address(link.index, IpNet::from(*address))?;
+                container.add_address(index, IpNet::from(*address))?;
             }
-            container.set_up(link.index, true)?;
+            container.set_up(index, true)?;
             for address in pair.addresses {
-                let gateway = gateway(*address);
-                container.set_neighbour(link.index, gateway, GATEWAY_MAC)?;
-                container.set_route(&route(IpNet::from(gateway), RouteKind::Device(link.index)))?;
-                container.set_route(&route(everywhere(*address), RouteKind::Gateway(link.index, gateway)))?;
+                container.set_neighbour(index, gateway(*address), GATEWAY_MAC)?;
+                container.add_route(&to_gateway(index, *address), Rank::First)?;
+                container.add_route(&by_gateway(index, *address), Rank::First)?;
+            }
+            Ok(())
+        });
+        match done {
+            Err(error) if error.is_present() => self.stand_behind(index),
+            done => Ok(done?),
+        }
+    }
+
+    /// Sets up routes behind those that another interface has: they are for packets from the addresses of this one, and for
+    /// all once the other is gone.
+    fn stand_behind(&mut self, index: u32) -> Result<(), CniError> {
+        let addresses = self.pair.addresses;
+        let (behind, table) = (Rank::Behind(METRICS + index), TABLES + index);
+        Ok(self.container.together(|container| {
+            for address in addresses {
+                container.add_route(&to_gateway(index, *address), behind)?;
+                container.add_route(&by_gateway(index, *address), behind)?;
+                container.add_route(&by_gateway(index, *address), Rank::Table(table))?;
+                container.add_rule(*address, table)?;
             }
             Ok(())
         })?)
@@ -231,14 +265,23 @@ impl Wired<'_> {
         let index = nix::net::if_::if_nametoindex(pair.host).map_err(|error| {
             CniError::new(Code::Kernel, format!("finding {}, which was just made: {error}", pair.host))
         })?;
-        Ok(self.host.together(|host| {
+        let done = self.host.together(|host| {
             host.set_up(index, true)?;
             for address in pair.addresses {
-                host.set_route(&route(IpNet::from(*address), RouteKind::Device(index)))?;
+                host.add_route(&route(IpNet::from(*address), RouteKind::Device(index)), Rank::First)?;
                 host.set_neighbour(index, *address, pair.mac)?;
             }
             Ok(())
-        })?)
+        });
+        done.map_err(|error| {
+            if error.is_present() {
+                let message =
+                    format!("{error}: somebody else has this address; `ip route` on the host says by which device");
+                CniError::new(Code::AddressUnavailable, message)
+            } else {
+                error.into()
+            }
+        })
     }
 }
 

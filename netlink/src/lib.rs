@@ -9,6 +9,7 @@ mod link;
 mod monitor;
 mod namespace;
 mod neighbour;
+mod rank;
 mod route;
 mod socket;
 
@@ -18,5 +19,6 @@ pub use fib::{FibEntry, Rule};
 pub use link::{Link, Veth, Vxlan, VxlanState};
 pub use monitor::{Change, Monitor};
 pub use namespace::within;
+pub use rank::Rank;
 pub use route::{Encap, Hop, Route, RouteKind};
 pub use socket::Netlink;

@@ -154,7 +154,7 @@ fn hop(hop: &RouteNextHop) -> (u32, Option<IpAddr>) {
 }
 
 impl Route {
-    fn message(&self) -> RouteMessage {
+    pub(crate) fn message(&self) -> RouteMessage {
         let mut message = RouteMessage::default();
         message.header.address_family = family(self.to.addr());
         message.header.destination_prefix_length = self.to.prefix_len();
@@ -198,7 +198,7 @@ impl Route {
     }
 
     /// What a message says, where it is of a kind that is told apart here.
-    fn of(message: &RouteMessage) -> Option<Self> {
+    pub(crate) fn of(message: &RouteMessage) -> Option<Self> {
         let mut to = None;
         let (mut index, mut gateway, mut source, mut mtu) = (None, None, None, None);
         let (mut remote, mut local, mut id, mut hops) = (None, None, 0, Vec::new());

@@ -55,6 +55,14 @@ impl Call {
         self
     }
 
+    /// Removes a key of the configuration.
+    pub fn without(mut self, key: &str) -> Self {
+        if let Some(keys) = self.config.as_object_mut() {
+            keys.remove(key);
+        }
+        self
+    }
+
     /// Starts it.
     ///
     /// # Errors

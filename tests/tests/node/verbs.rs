@@ -225,6 +225,73 @@ fn a_pod_whose_namespace_vanished_can_be_deleted() -> Result<()> {
 }
 
 #[test]
+fn a_pod_with_two_interfaces_is_reached_by_both_and_keeps_the_other() -> Result<()> {
+    let lab = lab()?;
+    let node = &lab.nodes[0];
+    let (pod, peer) = (lab.pod(1, "a")?, lab.pod(1, "b")?);
+    let before = routes(&pod.place)?;
+    let second = |verb| Ok::<_, anyhow::Error>(pod.call(node, verb)?.with("CNI_IFNAME", "eth1"));
+    let add = second("ADD")?.without("prevResult");
+    let result = add.run()?;
+    assert_eq!(traces(&lab)?, (3, 6, 3));
+    for line in &before {
+        assert!(routes(&pod.place)?.contains(line), "{line} has stayed");
+    }
+    let mut others = Vec::new();
+    for ip in result["ips"].as_array().into_iter().flatten() {
+        others.push(ip["address"].as_str().unwrap_or_default().split('/').next().unwrap_or_default().parse()?);
+    }
+    assert_eq!(others.len(), 2);
+    for address in pod.addresses.iter().chain(&others) {
+        ping(&peer.place, *address)?;
+        ping(&node.place, *address)?;
+    }
+    ping(&pod.place, peer.addresses[0])?;
+    second("CHECK")?.config("prevResult", result).run()?;
+    pod.call(node, "CHECK")?.run()?;
+
+    second("DEL")?.run()?;
+    assert_eq!(routes(&pod.place)?, before);
+    ping(&pod.place, peer.addresses[0])?;
+
+    // The one that is left takes over.
+    add.run()?;
+    pod.delete()?;
+    for address in &peer.addresses {
+        ping(&pod.place, *address)?;
+    }
+    second("DEL")?.run()?;
+    assert_eq!(traces(&lab)?, (1, 2, 1));
+    Ok(())
+}
+
+/// The routes of a place, a line each.
+fn routes(place: &Place) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for family in ["-4", "-6"] {
+        let output = place.command("ip").args([family, "route"]).output()?;
+        lines.extend(String::from_utf8(output.stdout)?.lines().map(str::to_owned));
+    }
+    Ok(lines)
+}
+
+#[test]
+fn an_address_that_another_device_has_is_not_taken_from_it() -> Result<()> {
+    let lab = lab()?;
+    let node = &lab.nodes[0];
+    node.place.ip("link add other type veth peer name rehto")?;
+    node.place.ip("link set other up")?;
+    node.place.ip("route add 10.1.1.77/32 dev other")?;
+    let place = Place::make(&format!("{}-x", node.place.name))?;
+    let add = Call::new(node, "ADD", "x", &place.path())?;
+    let (code, message) = add.config("runtimeConfig", json!({ "ips": ["10.1.1.77"] })).fails()?;
+    assert!(code == 102 && message.contains("10.1.1.77/32"), "{code} {message}");
+    assert_eq!(traces(&lab)?, (0, 0, 0));
+    assert!(routes(&node.place)?.iter().any(|line| line.starts_with("10.1.1.77 dev other")));
+    Ok(())
+}
+
+#[test]
 fn what_a_reboot_leaves_on_disk_goes_with_the_first_del() -> Result<()> {
     let lab = lab()?;
     let node = &lab.nodes[0];
