@@ -25,6 +25,10 @@ pub struct EndpointRecord {
     pub network: String,
     /// The pod, where the runtime named it.
     pub pod: Option<PodRef>,
+    /// Where another IPAM plugin gave the addresses: the `ipam` section of the configuration by then, by which it takes them
+    /// back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipam: Option<serde_json::Value>,
 }
 
 /// The name of a pod.
@@ -168,6 +172,7 @@ mod tests {
             addresses: vec!["10.0.0.2".parse().expect("an address")],
             network: "sluice".into(),
             pod: None,
+            ipam: None,
         }
     }
 

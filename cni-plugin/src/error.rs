@@ -73,6 +73,19 @@ impl CniError {
     }
 }
 
+/// Takes all steps, whichever fail.
+///
+/// # Errors
+/// The first failure, which tells of the others.
+pub fn all(steps: impl IntoIterator<Item = Result<(), CniError>>) -> Result<(), CniError> {
+    let mut failures = steps.into_iter().filter_map(Result::err);
+    let Some(mut first) = failures.next() else { return Ok(()) };
+    for other in failures {
+        first.message = format!("{}; also {}", first.message, other.message);
+    }
+    Err(first)
+}
+
 impl From<NetlinkError> for CniError {
     fn from(error: NetlinkError) -> Self {
         Self::new(Code::Kernel, error.to_string())
@@ -97,5 +110,21 @@ impl From<ClientError> for CniError {
             },
         };
         Self::new(code, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_steps_are_taken_and_all_failures_told() {
+        let mut taken = 0;
+        let error = all((0..4).map(|step| {
+            taken += 1;
+            if step % 2 == 1 { Err(CniError::new(Code::Io, format!("step {step}"))) } else { Ok(()) }
+        }))
+        .expect_err("two fail");
+        assert_eq!((taken, error.message.as_str()), (4, "step 1; also step 3"));
     }
 }

@@ -7,7 +7,7 @@ use sluice_api::{Answer, Call, Client, EndpointRecord, Records, SOCKET};
 
 use crate::arguments::{Arguments, Verb};
 use crate::config::NetworkConfig;
-use crate::error::{CniError, Code};
+use crate::error::{CniError, Code, all};
 use crate::ipam::Ipam;
 use crate::log;
 use crate::name::{container_mac, host_interface, mac_text};
@@ -76,7 +76,7 @@ impl PluginCall<'_> {
         Records::below(&self.config.run_dir)
     }
 
-    fn ipam(&self) -> Result<Ipam<'_>, CniError> {
+    fn ipam(&self) -> Ipam<'_> {
         Ipam::of(self.config, self.input)
     }
 
@@ -114,7 +114,7 @@ impl PluginCall<'_> {
         netns: &std::path::Path,
         namespace: &std::fs::File,
     ) -> Result<AddResult, CniError> {
-        let (addresses, settling) = self.ipam()?.take(self.arguments)?;
+        let (addresses, settling) = self.ipam().take(self.arguments)?;
         let container = self.arguments.interface.as_str();
         let mac = container_mac(&self.arguments.container_id, container);
         let record = EndpointRecord {
@@ -126,6 +126,7 @@ impl PluginCall<'_> {
             addresses: addresses.clone(),
             network: self.config.name.clone(),
             pod: self.arguments.pod(),
+            ipam: self.ipam().source(),
         };
         self.records().write(&record)?;
         let mtu = if self.config.mtu == 0 { 1500 } else { self.config.mtu };
@@ -152,19 +153,25 @@ impl PluginCall<'_> {
     /// Removes all that there is of a container's interface. Each step finds its work done without complaint.
     fn clear(&self) -> Result<(), CniError> {
         let host = self.host();
-        let known = self.records().read(&host).map_or(true, |record| record.is_some());
-        let mut agent = if known { self.agent(SHORT_PATIENCE).ok() } else { None };
-        self.end(&host, agent.as_mut())?;
-        self.ipam()?.give_back(self.arguments)?;
+        let record = self.records().read(&host);
+        let mut agent = match &record {
+            Ok(None) => None,
+            Ok(Some(_)) | Err(_) => self.agent(SHORT_PATIENCE).ok(),
+        };
+        self.end(&host, &mut agent)?;
+        self.ipam().give_back(self.arguments, record.ok().flatten().as_ref())?;
         Ok(self.records().remove(&host)?)
     }
 
     /// Ends a pair. The agent need not be there: it notices by itself, only later. Where it is, it takes its programs off
-    /// first, which is quicker than to let the kernel do it.
-    fn end(&self, host: &str, agent: Option<&mut Client>) -> Result<(), CniError> {
-        if let Some(agent) = agent {
+    /// first, which is quicker than to let the kernel do it. One that fails is not asked again: its next answer would be late,
+    /// and to this.
+    fn end(&self, host: &str, agent: &mut Option<Client>) -> Result<(), CniError> {
+        if let Some(client) = agent {
             wire::close(host);
-            let _ = agent.call(Call::Release { host_interface: host.to_owned() });
+            if client.call(Call::Release { host_interface: host.to_owned() }).is_err() {
+                *agent = None;
+            }
         }
         Ok(wire::unwire(host)?)
     }
@@ -212,7 +219,7 @@ impl PluginCall<'_> {
             return Err(CniError::new(Code::Damaged, "the addresses in prevResult are not those that ADD gave"));
         }
         Pair { host: &host, container, mac, addresses: &addresses, mtu: 0 }.check(&namespace, &netns)?;
-        self.ipam()?.check(self.arguments, &addresses)?;
+        self.ipam().check(self.arguments, &addresses)?;
         let Answer::Endpoints(endpoints) = self.agent(PATIENCE)?.call(Call::Endpoints {})? else {
             return Err(CniError::new(Code::Decoding, "the agent answered something else than its endpoints"));
         };
@@ -236,16 +243,18 @@ impl PluginCall<'_> {
         };
         let mut agent = self.agent(SHORT_PATIENCE).ok();
         let records = self.records();
-        for record in records.list()? {
-            // A damaged one names nobody: it is DEL's, by its name.
-            let Ok(record) = record else { continue };
-            if stays(&record) {
-                continue;
-            }
-            self.end(&record.host_interface, agent.as_mut())?;
-            records.remove(&record.host_interface)?;
-        }
-        self.ipam()?.collect(self.arguments, valid)
+        let (listed, listing) = match records.list() {
+            Ok(listed) => (listed, Ok(())),
+            Err(error) => (Vec::new(), Err(error.into())),
+        };
+        // A damaged one names nobody: it is DEL's, by its name.
+        let gone = listed.into_iter().flatten().filter(|record| !stays(record));
+        let ended = all(gone.map(|record| {
+            self.end(&record.host_interface, &mut agent)?;
+            self.ipam().give_back_recorded(&record, self.arguments)?;
+            Ok(records.remove(&record.host_interface)?)
+        }));
+        all([listing, ended, self.ipam().collect(self.arguments, valid)])
     }
 
     fn status(&self) -> Result<(), CniError> {
@@ -259,6 +268,6 @@ impl PluginCall<'_> {
             }
             _ => return Err(unavailable("the agent answered something else than its status".into())),
         }
-        self.ipam()?.ready(self.arguments).map_err(|error| unavailable(error.message))
+        self.ipam().ready(self.arguments).map_err(|error| unavailable(error.message))
     }
 }

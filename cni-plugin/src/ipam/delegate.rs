@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::arguments::{Arguments, Verb};
 use crate::error::{CniError, Code};
@@ -32,6 +33,18 @@ fn find(plugin: &str, arguments: &Arguments) -> Result<PathBuf, CniError> {
     })
 }
 
+/// The section that configures IPAM.
+pub fn section(input: &[u8]) -> Option<Value> {
+    serde_json::from_slice::<Value>(input).ok()?.get_mut("ipam").map(Value::take)
+}
+
+/// A configuration with this section in place of its own.
+pub fn with_section(input: &[u8], section: &Value) -> Vec<u8> {
+    let mut config: Value = serde_json::from_slice(input).unwrap_or_default();
+    config["ipam"] = section.clone();
+    config.to_string().into_bytes()
+}
+
 /// Calls another plugin with the configuration as it came; gives its standard output.
 ///
 /// # Errors
@@ -46,7 +59,11 @@ pub fn call(plugin: &str, input: &[u8], arguments: &Arguments, verb: Verb) -> Re
     }
     let path = find(plugin, arguments)?;
     let failed = |what: String| CniError::new(Code::Delegate, format!("the IPAM plugin {}: {what}", path.display()));
-    let mut child = Command::new(&path)
+    let mut command = Command::new(&path);
+    if !arguments.container_id.is_empty() {
+        command.env("CNI_CONTAINERID", &arguments.container_id).env("CNI_IFNAME", &arguments.interface);
+    }
+    let mut child = command
         .env("CNI_COMMAND", name(verb))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -96,4 +113,18 @@ pub fn add(plugin: &str, input: &[u8], arguments: &Arguments) -> Result<Vec<IpAd
         // The specification wants DEL after an ADD that failed.
         let _ = call(plugin, input, arguments, Verb::Del);
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_section_of_one_configuration_is_put_into_another() {
+        let section = section(br#"{"name":"n","ipam":{"type":"host-local","dataDir":"/d"}}"#).expect("a section");
+        for input in [&br#"{"name":"n","ipam":{"type":"sluice"}}"#[..], br#"{"name":"n"}"#] {
+            let config: Value = serde_json::from_slice(&with_section(input, &section)).expect("JSON");
+            assert_eq!((&config["ipam"], &config["name"]), (&section, &"n".into()));
+        }
+    }
 }

@@ -6,34 +6,36 @@ mod store;
 
 use std::net::IpAddr;
 
+use serde_json::Value;
+use sluice_api::EndpointRecord;
+
 use crate::arguments::{Arguments, Verb};
 use crate::config::{Attachment, NetworkConfig};
-use crate::error::{CniError, Code};
+use crate::error::{CniError, Code, all};
 use pool::Pool;
 pub use store::Settling;
 use store::{Owner, Store};
 
-/// Where addresses come from.
-pub enum Ipam<'a> {
-    /// Own pools.
-    Own(&'a NetworkConfig),
-    /// The plugin of this name, called with the configuration as it came.
-    Delegated(&'a str, &'a [u8]),
+/// Where addresses come from: own pools, or another plugin, which is called with the configuration as it came.
+pub struct Ipam<'a> {
+    config: &'a NetworkConfig,
+    input: &'a [u8],
 }
 
 impl<'a> Ipam<'a> {
-    /// What the configuration says.
-    ///
-    /// # Errors
-    /// [`Code::InvalidConfiguration`] where it says nothing.
-    pub fn of(config: &'a NetworkConfig, input: &'a [u8]) -> Result<Self, CniError> {
-        let Some(ipam) = &config.ipam else {
-            return Err(CniError::new(Code::InvalidConfiguration, "the network configuration has no ipam section"));
-        };
-        Ok(match ipam.kind.as_str() {
-            "sluice" => Self::Own(config),
-            other => Self::Delegated(other, input),
-        })
+    /// What the configuration says, and its text.
+    pub fn of(config: &'a NetworkConfig, input: &'a [u8]) -> Self {
+        Self { config, input }
+    }
+
+    /// The other plugin, where the configuration names one.
+    fn delegate(&self) -> Option<&'a str> {
+        self.config.ipam.as_ref().map(|ipam| ipam.kind.as_str()).filter(|kind| *kind != "sluice")
+    }
+
+    /// What has to be remembered for [`give_back`](Self::give_back): the section that names another plugin.
+    pub fn source(&self) -> Option<Value> {
+        self.delegate().and_then(|_| delegate::section(self.input))
     }
 
     /// Takes an address of each pool for a container. They are for good once the disk has them.
@@ -42,10 +44,10 @@ impl<'a> Ipam<'a> {
     /// Where none is free, or one that is asked for is not. What was taken by then is left for
     /// [`give_back`](Self::give_back).
     pub fn take(&self, arguments: &Arguments) -> Result<(Vec<IpAddr>, Option<Settling>), CniError> {
-        let config = match self {
-            Self::Own(config) => config,
-            Self::Delegated(plugin, input) => return Ok((delegate::add(plugin, input, arguments)?, None)),
-        };
+        if let Some(plugin) = self.delegate() {
+            return Ok((delegate::add(plugin, self.input, arguments)?, None));
+        }
+        let config = self.config;
         let pools = pools(config)?;
         let mut requested = config.requested(arguments.extra("IP"))?;
         if let Some(stray) = requested.iter().find(|address| !pools.iter().any(|pool| pool.has(**address))) {
@@ -65,18 +67,37 @@ impl<'a> Ipam<'a> {
         Ok((taken, Some(store.settle())))
     }
 
-    /// Gives back all that a container has; nothing is no error.
+    /// Gives back all that a container has; nothing is no error. The configuration may have changed since it was added: where
+    /// there is a record of that, it tells by its [`source`](Self::source) who gave the addresses.
     ///
     /// # Errors
     /// Where the disk or the other plugin refuses.
-    pub fn give_back(&self, arguments: &Arguments) -> Result<(), CniError> {
-        match self {
-            Self::Own(config) => {
-                let owner = Owner::new(&config.name, &arguments.container_id, &arguments.interface);
-                Store::open(&config.state_dir)?.give_back_all(|found| *found == owner)
-            }
-            Self::Delegated(plugin, input) => delegate::call(plugin, input, arguments, Verb::Del).map(drop),
-        }
+    pub fn give_back(&self, arguments: &Arguments, record: Option<&EndpointRecord>) -> Result<(), CniError> {
+        let owner = Owner::new(&self.config.name, &arguments.container_id, &arguments.interface);
+        let own = Store::existing(&self.config.state_dir)
+            .and_then(|store| store.map_or(Ok(()), |store| store.give_back_all(|found| *found == owner)));
+        let others = match record {
+            Some(record) => self.give_back_recorded(record, arguments),
+            None => self
+                .delegate()
+                .map_or(Ok(()), |plugin| delegate::call(plugin, self.input, arguments, Verb::Del).map(drop)),
+        };
+        all([own, others])
+    }
+
+    /// Has another plugin take back what it gave to the container of a record.
+    ///
+    /// # Errors
+    /// That of the plugin.
+    pub fn give_back_recorded(&self, record: &EndpointRecord, arguments: &Arguments) -> Result<(), CniError> {
+        let Some(section) = &record.ipam else { return Ok(()) };
+        let plugin = section["type"].as_str().unwrap_or_default();
+        let arguments = Arguments {
+            container_id: record.container_id.clone(),
+            interface: record.interface.clone(),
+            ..arguments.clone()
+        };
+        delegate::call(plugin, &delegate::with_section(self.input, section), &arguments, Verb::Del).map(drop)
     }
 
     /// Whether a container still has its addresses.
@@ -84,14 +105,11 @@ impl<'a> Ipam<'a> {
     /// # Errors
     /// [`Code::Damaged`] where it has not.
     pub fn check(&self, arguments: &Arguments, addresses: &[IpAddr]) -> Result<(), CniError> {
-        let config = match self {
-            Self::Own(config) => config,
-            Self::Delegated(plugin, input) => {
-                return delegate::call(plugin, input, arguments, Verb::Check).map(drop);
-            }
-        };
-        let owner = Owner::new(&config.name, &arguments.container_id, &arguments.interface);
-        let store = Store::open(&config.state_dir)?;
+        if let Some(plugin) = self.delegate() {
+            return delegate::call(plugin, self.input, arguments, Verb::Check).map(drop);
+        }
+        let owner = Owner::new(&self.config.name, &arguments.container_id, &arguments.interface);
+        let store = Store::open(&self.config.state_dir)?;
         for address in addresses {
             if store.owner(*address)?.as_ref() != Some(&owner) {
                 let message =
@@ -102,20 +120,22 @@ impl<'a> Ipam<'a> {
         Ok(())
     }
 
-    /// Gives back what belongs to containers that are gone: all but the valid.
+    /// Gives back what belongs to containers that are gone: to all but the valid.
     ///
     /// # Errors
     /// Where the disk or the other plugin refuses.
     pub fn collect(&self, arguments: &Arguments, valid: &[Attachment]) -> Result<(), CniError> {
-        match self {
-            Self::Own(config) => Store::open(&config.state_dir)?.give_back_all(|owner| {
-                owner.network == config.name
-                    && !valid
-                        .iter()
-                        .any(|stays| stays.container_id == owner.container_id && stays.interface == owner.interface)
-            }),
-            Self::Delegated(plugin, input) => delegate::call(plugin, input, arguments, Verb::Gc).map(drop),
-        }
+        let is_gone = |owner: &Owner| {
+            owner.network == self.config.name
+                && !valid
+                    .iter()
+                    .any(|stays| stays.container_id == owner.container_id && stays.interface == owner.interface)
+        };
+        let own = Store::existing(&self.config.state_dir)
+            .and_then(|store| store.map_or(Ok(()), |store| store.give_back_all(is_gone)));
+        let others =
+            self.delegate().map_or(Ok(()), |plugin| delegate::call(plugin, self.input, arguments, Verb::Gc).map(drop));
+        all([own, others])
     }
 
     /// Whether addresses can be given at all.
@@ -123,21 +143,21 @@ impl<'a> Ipam<'a> {
     /// # Errors
     /// Where the configuration is wrong, the disk refuses, or the other plugin says no.
     pub fn ready(&self, arguments: &Arguments) -> Result<(), CniError> {
-        match self {
-            Self::Own(config) => {
-                pools(config)?;
-                Store::open(&config.state_dir).map(drop)
+        match self.delegate() {
+            Some(plugin) => delegate::call(plugin, self.input, arguments, Verb::Status).map(drop),
+            None => {
+                pools(self.config)?;
+                Store::open(&self.config.state_dir).map(drop)
             }
-            Self::Delegated(plugin, input) => delegate::call(plugin, input, arguments, Verb::Status).map(drop),
         }
     }
 }
 
 fn pools(config: &NetworkConfig) -> Result<Vec<Pool>, CniError> {
-    let ranges = config.ipam.as_ref().map_or(&[][..], |ipam| &ipam.ranges);
-    if ranges.is_empty() {
-        let message = "the ipam section has no ranges; the agent writes them once the node has a pod CIDR";
-        return Err(CniError::new(Code::InvalidConfiguration, message));
+    let invalid = |message: &str| Err(CniError::new(Code::InvalidConfiguration, message));
+    let Some(ipam) = &config.ipam else { return invalid("the network configuration has no ipam section") };
+    if ipam.ranges.is_empty() {
+        return invalid("the ipam section has no ranges; the agent writes them once the node has a pod CIDR");
     }
-    ranges.iter().map(|ranges| Pool::of(ranges)).collect()
+    ipam.ranges.iter().map(|ranges| Pool::of(ranges)).collect()
 }

@@ -10,7 +10,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use super::pool::Pool;
-use crate::error::{CniError, Code};
+use crate::error::{CniError, Code, all};
 
 /// Who has an address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,13 +70,26 @@ fn failed(doing: &str, path: &Path) -> impl Fn(io::Error) -> CniError {
 }
 
 impl Store {
-    /// Opens the directory and waits for its lock.
+    /// Opens the directory, which is made where it is not there, and waits for its lock.
     ///
     /// # Errors
     /// Where the disk refuses.
     pub fn open(state_dir: &Path) -> Result<Self, CniError> {
         let directory = state_dir.join("addresses");
         fs::create_dir_all(&directory).map_err(failed("making", &directory))?;
+        Self::locked(directory)
+    }
+
+    /// As [`open`](Self::open); `None` where nobody has ever taken an address.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn existing(state_dir: &Path) -> Result<Option<Self>, CniError> {
+        let directory = state_dir.join("addresses");
+        if directory.is_dir() { Self::locked(directory).map(Some) } else { Ok(None) }
+    }
+
+    fn locked(directory: PathBuf) -> Result<Self, CniError> {
         let path = directory.join(".lock");
         let file = OpenOptions::new().create(true).append(true).open(&path).map_err(failed("opening", &path))?;
         let lock = Flock::lock(file, FlockArg::LockExclusive)
@@ -202,9 +215,9 @@ impl Store {
     /// Where the disk refuses.
     pub fn give_back_all(&self, is_gone: impl Fn(&Owner) -> bool) -> Result<(), CniError> {
         let listing = fs::read_dir(&self.directory).map_err(failed("listing", &self.directory))?;
-        for entry in listing {
+        all(listing.map(|entry| {
             let path = entry.map_err(failed("listing", &self.directory))?.path();
-            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return Ok(()) };
             let remove = match name.strip_prefix('.') {
                 // This process has the lock, and none that writes aside is without it.
                 Some(aside) => aside.bytes().all(|byte| byte.is_ascii_digit()),
@@ -213,11 +226,8 @@ impl Store {
                         && fs::read(&path).is_ok_and(|bytes| self.living(&bytes).is_none_or(|owner| is_gone(&owner)))
                 }
             };
-            if remove {
-                fs::remove_file(&path).map_err(failed("removing", &path))?;
-            }
-        }
-        Ok(())
+            if remove { fs::remove_file(&path).map_err(failed("removing", &path)) } else { Ok(()) }
+        }))
     }
 }
 

@@ -1,13 +1,14 @@
 //! The plugin's verbs and errors against a real agent.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::{Value, json};
 use sluice_tests::lab::traffic::ping;
-use sluice_tests::lab::{Call, Lab, Place, Plan, Pod};
+use sluice_tests::lab::{Call, Lab, Node, Place, Plan, Pod};
 
 fn lab() -> Result<Lab> {
     Lab::start(Plan { nodes: 1, ..Plan::default() })
@@ -107,6 +108,60 @@ fn garbage_is_collected_and_nothing_else() -> Result<()> {
     assert_eq!(traces(&lab)?, (1, 2, 1));
     ping(&a.place, lab.nodes[0].addresses[0])?;
     assert!(ping(&b.place, lab.nodes[0].addresses[0]).is_err());
+    Ok(())
+}
+
+#[test]
+fn garbage_is_collected_as_far_as_possible() -> Result<()> {
+    let lab = lab()?;
+    let (_a, _b) = (lab.pod(1, "a")?, lab.pod(1, "b")?);
+    let gc = Call::new(&lab.nodes[0], "GC", "x", Path::new("/"))?.config("cni.dev/valid-attachments", json!([]));
+    let (code, message) = gc.config("ipam", json!({ "type": "no-such" })).fails()?;
+    assert!(code == 7 && message.contains("no-such"), "{code} {message}");
+    assert_eq!(traces(&lab)?, (0, 0, 0));
+    Ok(())
+}
+
+/// Puts an IPAM plugin into a node's directory that writes down what it is asked for and gives this; and its configuration.
+fn ipam(node: &Node, result: &Value) -> Result<Value> {
+    let directory = node.directory.join("plugins");
+    fs::create_dir_all(&directory)?;
+    fs::write(directory.join("result"), result.to_string())?;
+    let script = "#!/bin/sh\ncd $(dirname $0) && cat >config && echo $CNI_COMMAND $CNI_CONTAINERID >>calls\n\
+                  [ $CNI_COMMAND != ADD ] || cat result\n";
+    fs::write(directory.join("given"), script)?;
+    fs::set_permissions(directory.join("given"), fs::Permissions::from_mode(0o755))?;
+    Ok(json!({ "type": "given", "mark": "by then" }))
+}
+
+#[test]
+fn addresses_go_back_to_where_they_came_from() -> Result<()> {
+    let lab = lab()?;
+    let node = &lab.nodes[0];
+    let ipam = ipam(node, &json!({ "cniVersion": "1.1.0", "ips": [{ "address": "10.77.0.9/24" }] }))?;
+    let plugins = node.directory.join("plugins");
+    let path = plugins.display().to_string();
+    let calls = || fs::read_to_string(plugins.join("calls"));
+
+    // From another plugin, and the configuration is back to own pools, or says nothing, when they are given back.
+    let place = Place::make(&format!("{}-x", node.place.name))?;
+    let call = |verb| Ok::<_, anyhow::Error>(Call::new(node, verb, "x", &place.path())?.with("CNI_PATH", &path));
+    call("ADD")?.config("ipam", ipam.clone()).run()?;
+    assert_eq!(traces(&lab)?, (1, 0, 1));
+    call("DEL")?.run()?;
+    assert_eq!(calls()?, "ADD x\nDEL x\n");
+    assert!(fs::read_to_string(plugins.join("config"))?.contains("by then"));
+    call("ADD")?.config("ipam", ipam.clone()).run()?;
+    let gc = Call::new(node, "GC", "", Path::new("/"))?.with("CNI_PATH", &path).without("ipam");
+    gc.config("cni.dev/valid-attachments", json!([])).run()?;
+    assert_eq!(calls()?, "ADD x\nDEL x\nADD x\nDEL x\n");
+    assert_eq!(traces(&lab)?, (0, 0, 0));
+
+    // From own pools, and the configuration names another plugin by then.
+    call("ADD")?.run()?;
+    assert_eq!(traces(&lab)?, (1, 2, 1));
+    call("DEL")?.config("ipam", ipam).run()?;
+    assert_eq!(traces(&lab)?, (0, 0, 0));
     Ok(())
 }
 
