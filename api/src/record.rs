@@ -81,13 +81,18 @@ impl Records {
         self.directory.join(format!("{host_interface}.json"))
     }
 
+    /// Where a record is until it is whole. Nobody writes another of the same endpoint meanwhile.
+    fn unfinished(&self, host_interface: &str) -> PathBuf {
+        self.directory.join(format!(".{host_interface}.new"))
+    }
+
     /// Writes a record atomically, replacing one of the same endpoint.
     ///
     /// # Errors
     /// Where the disk refuses; nothing is left behind then.
     pub fn write(&self, record: &EndpointRecord) -> Result<(), RecordError> {
         let path = self.path(&record.host_interface);
-        let temporary = self.directory.join(format!(".{}.{}", record.host_interface, std::process::id()));
+        let temporary = self.unfinished(&record.host_interface);
         let write = || {
             fs::create_dir_all(&self.directory)?;
             let mut bytes = serde_json::to_vec(record)?;
@@ -120,18 +125,20 @@ impl Records {
         }
     }
 
-    /// Removes a record; one that does not exist is no error.
+    /// Removes a record, and what is left of the writing of one; one that does not exist is no error.
     ///
     /// # Errors
     /// Where the disk refuses.
     pub fn remove(&self, host_interface: &str) -> Result<(), RecordError> {
-        let path = self.path(host_interface);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(RecordError::Io { action: "removing", path, source: error })
+        for path in [self.unfinished(host_interface), self.path(host_interface)] {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(RecordError::Io { action: "removing", path, source: error });
+                }
+                _ => {}
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 
     /// All records, in the order of their names; those that cannot be read come as errors beside the others.
@@ -139,6 +146,18 @@ impl Records {
     /// # Errors
     /// Where the directory cannot be listed. One that does not exist is empty.
     pub fn list(&self) -> Result<Vec<Result<EndpointRecord, RecordError>>, RecordError> {
+        self.listed("json")
+    }
+
+    /// As [`list`](Self::list), those whose writing was broken off, or goes on just now.
+    ///
+    /// # Errors
+    /// As [`list`](Self::list).
+    pub fn list_unfinished(&self) -> Result<Vec<Result<EndpointRecord, RecordError>>, RecordError> {
+        self.listed("new")
+    }
+
+    fn listed(&self, wanted: &str) -> Result<Vec<Result<EndpointRecord, RecordError>>, RecordError> {
         let listing = match fs::read_dir(&self.directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             other => other,
@@ -149,10 +168,7 @@ impl Records {
             .map(|entry| entry.map(|entry| entry.path()))
             .collect::<Result<Vec<_>, _>>()
             .map_err(failed)?;
-        paths.retain(|path| {
-            path.extension().is_some_and(|extension| extension == "json")
-                && !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
-        });
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == wanted));
         paths.sort();
         Ok(paths.into_iter().filter_map(|path| Self::read_path(path).transpose()).collect())
     }
@@ -188,6 +204,19 @@ mod tests {
         records.remove("sla").expect("removes");
         records.remove("sla").expect("removing again is no error");
         assert_eq!(records.read("sla").expect("reads"), None);
+    }
+
+    #[test]
+    fn what_a_broken_off_writing_leaves_is_listed_apart_and_goes_with_the_record() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let records = Records::below(directory.path());
+        records.write(&record("sla")).expect("writes");
+        fs::rename(records.path("sla"), records.unfinished("sla")).expect("renames");
+        assert!(records.list().expect("lists").is_empty());
+        let unfinished: Vec<_> = records.list_unfinished().expect("lists").into_iter().flatten().collect();
+        assert_eq!(unfinished, [record("sla")]);
+        records.remove("sla").expect("removes");
+        assert_eq!(fs::read_dir(&records.directory).expect("lists").count(), 0);
     }
 
     #[test]

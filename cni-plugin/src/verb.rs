@@ -243,7 +243,11 @@ impl PluginCall<'_> {
         };
         let mut agent = self.agent(SHORT_PATIENCE).ok();
         let records = self.records();
-        let (listed, listing) = match records.list() {
+        let listed = records.list().and_then(|mut listed| {
+            listed.extend(records.list_unfinished()?);
+            Ok(listed)
+        });
+        let (listed, listing) = match listed {
             Ok(listed) => (listed, Ok(())),
             Err(error) => (Vec::new(), Err(error.into())),
         };
