@@ -45,7 +45,7 @@ pub struct NetworkConfig {
     #[serde(rename = "cni.dev/valid-attachments", default, deserialize_with = "given")]
     valid_attachments: Option<Vec<Attachment>>,
     /// Name service, which is passed on.
-    pub dns: Option<Value>,
+    dns: Option<Value>,
 }
 
 /// Where addresses come from.
@@ -97,7 +97,10 @@ pub struct Attachment {
 }
 
 /// `null` counts as absent: it is what runtimes in Go make of an empty list or map.
-fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(value: D) -> Result<T, D::Error> {
+///
+/// # Errors
+/// Where it is something else than what is wanted.
+pub fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(value: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(value)?.unwrap_or_default())
 }
 
@@ -132,6 +135,11 @@ impl NetworkConfig {
             return Err(invalid("the network configuration has no name".into()));
         }
         Ok((config, version))
+    }
+
+    /// Name service, where the configuration says anything of it.
+    pub fn dns(&self) -> Option<Value> {
+        self.dns.clone().filter(|dns| dns.as_object().is_none_or(|keys| !keys.is_empty()))
     }
 
     /// Who is to stay.

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::config::or_default;
 use crate::error::{CniError, Code};
 use crate::wire::gateway;
 
@@ -63,10 +64,12 @@ pub struct AddResult {
     pub container: (String, String),
     /// The container's namespace.
     pub netns: String,
-    /// MTU of both, bytes; 0: not known.
+    /// MTU of both, bytes.
     pub mtu: u32,
     /// The container's addresses.
     pub addresses: Vec<IpAddr>,
+    /// What it reaches by way of its gateways.
+    pub routes: Vec<IpNet>,
     /// Name service, passed on.
     pub dns: Option<Value>,
 }
@@ -76,7 +79,7 @@ impl AddResult {
     pub fn to_json(&self, version: Version) -> String {
         let mut host = json!({ "name": self.host.0, "mac": self.host.1 });
         let mut container = json!({ "name": self.container.0, "mac": self.container.1, "sandbox": self.netns });
-        if version >= Version::V1_1 && self.mtu != 0 {
+        if version >= Version::V1_1 {
             host["mtu"] = self.mtu.into();
             container["mtu"] = self.mtu.into();
         }
@@ -92,14 +95,7 @@ impl AddResult {
                 ip
             })
             .collect();
-        let routes: Vec<Value> = self
-            .addresses
-            .iter()
-            .map(|address| {
-                let everywhere = if address.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
-                json!({ "dst": everywhere, "gw": gateway(*address) })
-            })
-            .collect();
+        let routes: Vec<Value> = self.routes.iter().map(|to| json!({ "dst": to, "gw": gateway(to.addr()) })).collect();
         let result = json!({
             "cniVersion": version.name(),
             "interfaces": [host, container],
@@ -111,15 +107,29 @@ impl AddResult {
     }
 }
 
-/// What CHECK needs of a previous result, of any version.
+/// What is needed of the result of another plugin or of an earlier ADD, of any version.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Previous {
     /// Its addresses.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub ips: Vec<PreviousIp>,
     /// Its interfaces.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub interfaces: Vec<PreviousInterface>,
+    /// Its routes.
+    #[serde(default, deserialize_with = "or_default")]
+    pub routes: Vec<PreviousRoute>,
+    /// Name service.
+    pub dns: Option<Value>,
+}
+
+/// A route of a previous result.
+#[derive(Clone, Debug, Deserialize)]
+pub struct PreviousRoute {
+    /// Where to.
+    pub dst: IpNet,
+    /// By way of whom; without, of the gateway of the interface.
+    pub gw: Option<IpAddr>,
 }
 
 /// An address of a previous result.
@@ -155,6 +165,7 @@ mod tests {
             netns: "/run/netns/x".into(),
             mtu: 1450,
             addresses: vec!["10.0.0.2".parse().expect("an address"), "fd00::2".parse().expect("an address")],
+            routes: vec!["0.0.0.0/0".parse().expect("a net"), "fd00::/16".parse().expect("a net")],
             dns: None,
         }
     }
@@ -168,7 +179,7 @@ mod tests {
         let new: Value = serde_json::from_str(&result().to_json(Version::V1_1)).expect("JSON");
         assert!(new["ips"][0].get("version").is_none());
         assert_eq!(new["interfaces"][1]["mtu"], 1450);
-        assert_eq!(new["routes"][1]["gw"], "fe80::1");
+        assert_eq!(new["routes"][1], json!({ "dst": "fd00::/16", "gw": "fe80::1" }));
     }
 
     #[test]

@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use sluice_api::{Answer, Call, Client, EndpointRecord, Records, SOCKET};
 
 use crate::arguments::{Arguments, Verb};
 use crate::config::NetworkConfig;
 use crate::error::{CniError, Code, all};
-use crate::ipam::Ipam;
+use crate::ipam::{Given, Ipam};
 use crate::log;
 use crate::name::{container_mac, host_interface, mac_text};
 use crate::output::{AddResult, Previous, Version};
@@ -96,15 +97,18 @@ impl PluginCall<'_> {
                 format!("{name} of {id} is wired already (its host side is {host}); DEL comes before another ADD");
             return Err(CniError::new(Code::InvalidEnvironment, message));
         }
-        // What an ADD that was killed has left.
+        // What an ADD that was killed has left. Where that does not go, this one may still succeed.
         if self.records().read(&host).map_or(true, |record| record.is_some()) {
-            self.clear()?;
+            self.undo("an ADD that was killed");
         }
-        self.wire(agent, &host, &netns, &namespace).inspect_err(|error| {
-            if let Err(more) = self.clear() {
-                log::line(self.config.log_file.as_deref(), &format!("undoing after {error}: {more}"));
-            }
-        })
+        self.wire(agent, &host, &netns, &namespace).inspect_err(|error| self.undo(&error.message))
+    }
+
+    /// Clears up after something that is told already, or that nobody waits for.
+    fn undo(&self, after: &str) {
+        if let Err(error) = self.clear() {
+            log::line(self.config.log_file.as_deref(), &format!("undoing after {after}: {error}"));
+        }
     }
 
     fn wire(
@@ -114,7 +118,7 @@ impl PluginCall<'_> {
         netns: &std::path::Path,
         namespace: &std::fs::File,
     ) -> Result<AddResult, CniError> {
-        let (addresses, settling) = self.ipam().take(self.arguments)?;
+        let Given { addresses, routes, dns, settling } = self.ipam().take(self.arguments)?;
         let container = self.arguments.interface.as_str();
         let mac = container_mac(&self.arguments.container_id, container);
         let record = EndpointRecord {
@@ -130,7 +134,7 @@ impl PluginCall<'_> {
         };
         self.records().write(&record)?;
         let mtu = if self.config.mtu == 0 { 1500 } else { self.config.mtu };
-        let pair = Pair { host, container, mac, addresses: &addresses, mtu };
+        let pair = Pair { host, container, mac, addresses: &addresses, routes: &routes, mtu };
         let mut wired = pair.wire(namespace, netns)?;
         // While the agent works, the container's side is set up and the disk keeps the addresses.
         agent.send(Call::Enforce(record))?;
@@ -146,7 +150,8 @@ impl PluginCall<'_> {
             netns: netns.display().to_string(),
             mtu,
             addresses,
-            dns: self.config.dns.clone(),
+            routes,
+            dns: self.config.dns().or(dns),
         })
     }
 
@@ -206,7 +211,7 @@ impl PluginCall<'_> {
                 "the link-layer address in prevResult is not the one that ADD gave",
             ));
         }
-        let addresses: Vec<IpAddr> =
+        let told: Vec<IpAddr> =
             previous.ips.iter().filter(|ip| ip.interface == Some(ours)).map(|ip| ip.address.addr()).collect();
         let host = self.host();
         let record = self.records().read(&host)?.ok_or_else(|| {
@@ -215,11 +220,18 @@ impl PluginCall<'_> {
                 format!("the endpoint record of {host} is gone; delete the pod and let it come again"),
             )
         })?;
-        if record.addresses != addresses {
-            return Err(CniError::new(Code::Damaged, "the addresses in prevResult are not those that ADD gave"));
+        // Plugins behind this one may have added others, and taken routes away.
+        let addresses = &record.addresses[..];
+        if let Some(missing) = addresses.iter().find(|address| !told.contains(address)) {
+            return Err(CniError::new(
+                Code::Damaged,
+                format!("prevResult lacks the address {missing}, which ADD gave"),
+            ));
         }
-        Pair { host: &host, container, mac, addresses: &addresses, mtu: 0 }.check(&namespace, &netns)?;
-        self.ipam().check(self.arguments, &addresses)?;
+        let ours = previous.routes.iter().filter(|route| route.gw == Some(wire::gateway(route.dst.addr())));
+        let routes: Vec<IpNet> = ours.map(|route| route.dst).collect();
+        Pair { host: &host, container, mac, addresses, routes: &routes, mtu: 0 }.check(&namespace, &netns)?;
+        self.ipam().check(self.arguments, addresses)?;
         let Answer::Endpoints(endpoints) = self.agent(PATIENCE)?.call(Call::Endpoints {})? else {
             return Err(CniError::new(Code::Decoding, "the agent answered something else than its endpoints"));
         };

@@ -32,7 +32,8 @@ pub fn gateway(address: IpAddr) -> IpAddr {
     }
 }
 
-fn everywhere(address: IpAddr) -> IpNet {
+/// All addresses of the family of one.
+pub fn everywhere(address: IpAddr) -> IpNet {
     match address {
         IpAddr::V4(_) => IpNet::V4(ipnet::Ipv4Net::default()),
         IpAddr::V6(_) => IpNet::V6(ipnet::Ipv6Net::default()),
@@ -48,9 +49,9 @@ fn to_gateway(index: u32, address: IpAddr) -> Route {
     route(IpNet::from(gateway(address)), RouteKind::Device(index))
 }
 
-/// A container's route from an address to everywhere.
-fn by_gateway(index: u32, address: IpAddr) -> Route {
-    route(everywhere(address), RouteKind::Gateway(index, gateway(address)))
+/// A container's route by its gateway.
+fn by_gateway(index: u32, to: IpNet) -> Route {
+    route(to, RouteKind::Gateway(index, gateway(to.addr())))
 }
 
 /// A pair to be wired.
@@ -64,6 +65,8 @@ pub struct Pair<'a> {
     pub mac: [u8; 6],
     /// The container's addresses.
     pub addresses: &'a [IpAddr],
+    /// What the container reaches by way of its gateways, of families that it has an address of.
+    pub routes: &'a [IpNet],
     /// MTU of both, bytes.
     pub mtu: u32,
 }
@@ -177,8 +180,13 @@ impl Pair<'_> {
                 if !addresses.contains(&(link.index, IpNet::from(*address))) {
                     return Err(damaged(format!("the container's {name} has lost its address {address}")));
                 }
-                if !netlink.has_route(&by_gateway(link.index, *address))? {
-                    return Err(damaged(format!("the container has no default route by way of {}", gateway(*address))));
+            }
+            for to in self.routes {
+                if !netlink.has_route(&by_gateway(link.index, *to))? {
+                    return Err(damaged(format!(
+                        "the container has no route to {to} by way of {}",
+                        gateway(to.addr())
+                    )));
                 }
             }
             Ok(())
@@ -224,7 +232,9 @@ impl Wired<'_> {
             for address in pair.addresses {
                 container.set_neighbour(index, gateway(*address), GATEWAY_MAC)?;
                 container.add_route(&to_gateway(index, *address), Rank::First)?;
-                container.add_route(&by_gateway(index, *address), Rank::First)?;
+            }
+            for to in pair.routes {
+                container.add_route(&by_gateway(index, *to), Rank::First)?;
             }
             Ok(())
         });
@@ -237,14 +247,16 @@ impl Wired<'_> {
     /// Sets up routes behind those that another interface has: they are for packets from the addresses of this one, and for
     /// all once the other is gone.
     fn stand_behind(&mut self, index: u32) -> Result<(), CniError> {
-        let addresses = self.pair.addresses;
+        let Pair { addresses, routes, .. } = self.pair;
         let (behind, table) = (Rank::Behind(METRICS + index), TABLES + index);
         Ok(self.container.together(|container| {
-            for address in addresses {
+            for address in *addresses {
                 container.add_route(&to_gateway(index, *address), behind)?;
-                container.add_route(&by_gateway(index, *address), behind)?;
-                container.add_route(&by_gateway(index, *address), Rank::Table(table))?;
                 container.add_rule(*address, table)?;
+            }
+            for to in *routes {
+                container.add_route(&by_gateway(index, *to), behind)?;
+                container.add_route(&by_gateway(index, *to), Rank::Table(table))?;
             }
             Ok(())
         })?)

@@ -1,16 +1,18 @@
 //! Other IPAM plugins (CNI specification, section "Plugin Delegation").
 
 use std::io::Write;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::Given;
 use crate::arguments::{Arguments, Verb};
 use crate::error::{CniError, Code};
 use crate::output::Previous;
+use crate::wire::everywhere;
 
 fn name(verb: Verb) -> &'static str {
     match verb {
@@ -88,21 +90,25 @@ pub fn call(plugin: &str, input: &[u8], arguments: &Arguments, verb: Verb) -> Re
     })
 }
 
-/// Has another plugin take addresses; gives one of each family.
+/// Has another plugin take addresses, of each family at most one.
 ///
 /// # Errors
 /// As [`call`]; what it took is given back.
-pub fn add(plugin: &str, input: &[u8], arguments: &Arguments) -> Result<Vec<IpAddr>, CniError> {
+pub fn add(plugin: &str, input: &[u8], arguments: &Arguments) -> Result<Given, CniError> {
     let understand = || {
         let output = call(plugin, input, arguments, Verb::Add)?;
         let result: Previous = serde_json::from_slice(&output).map_err(|error| {
             CniError::new(Code::Delegate, format!("the IPAM plugin {plugin} answered something else: {error}"))
         })?;
-        let addresses: Vec<IpAddr> = result.ips.iter().map(|ip| ip.address.addr()).collect();
-        let of = |v4: bool| addresses.iter().filter(|address| address.is_ipv4() == v4).count();
+        let nets: Vec<IpNet> = result.ips.iter().map(|ip| ip.address).collect();
+        let of = |v4: bool| nets.iter().filter(|net| net.addr().is_ipv4() == v4).count();
         match (of(true), of(false)) {
             (0, 0) => Err(CniError::new(Code::Delegate, format!("the IPAM plugin {plugin} gave no address"))),
-            (0 | 1, 0 | 1) => Ok(addresses),
+            (0 | 1, 0 | 1) => {
+                let destinations: Vec<IpNet> = result.routes.iter().map(|route| route.dst.trunc()).collect();
+                let routes = routes(&nets, &destinations);
+                Ok(Given { addresses: nets.iter().map(IpNet::addr).collect(), routes, dns: result.dns, settling: None })
+            }
             _ => {
                 let message = format!("the IPAM plugin {plugin} gave several addresses of one family; a pod has one");
                 Err(CniError::new(Code::Delegate, message))
@@ -115,9 +121,39 @@ pub fn add(plugin: &str, input: &[u8], arguments: &Arguments) -> Result<Vec<IpAd
     })
 }
 
+/// What a container reaches by its gateways. All, in a family that nothing is said of; otherwise what is said, and the subnet
+/// of its address, whose other hosts are not on its link.
+fn routes(addresses: &[IpNet], destinations: &[IpNet]) -> Vec<IpNet> {
+    let mut routes = Vec::new();
+    for address in addresses {
+        let said = || destinations.iter().filter(|to| to.addr().is_ipv4() == address.addr().is_ipv4());
+        if said().next().is_none() {
+            routes.push(everywhere(address.addr()));
+            continue;
+        }
+        let subnet = Some(address.trunc()).filter(|net| net.prefix_len() < net.max_prefix_len());
+        let subnet = subnet.filter(|net| !said().any(|to| to.contains(net)));
+        routes.extend(said().copied().chain(subnet));
+    }
+    routes.sort();
+    routes.dedup();
+    routes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn routes_are_what_is_said_or_all() {
+        let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("a net")).collect::<Vec<IpNet>>();
+        let of = |addresses: &[&str], destinations: &[&str]| routes(&nets(addresses), &nets(destinations));
+        let both = ["10.0.0.2/24", "fd00::2/64"];
+        assert_eq!(of(&both, &[]), nets(&["0.0.0.0/0", "::/0"]));
+        assert_eq!(of(&both, &["10.0.0.0/8", "10.0.0.0/8"]), nets(&["10.0.0.0/8", "::/0"]));
+        assert_eq!(of(&both[..1], &["10.9.0.0/16", "fd01::/16"]), nets(&["10.0.0.0/24", "10.9.0.0/16"]));
+        assert_eq!(of(&["10.0.0.2/32"], &["10.9.0.0/16"]), nets(&["10.9.0.0/16"]));
+    }
 
     #[test]
     fn the_section_of_one_configuration_is_put_into_another() {

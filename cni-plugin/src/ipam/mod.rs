@@ -6,15 +6,28 @@ mod store;
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde_json::Value;
 use sluice_api::EndpointRecord;
 
 use crate::arguments::{Arguments, Verb};
 use crate::config::{Attachment, NetworkConfig};
 use crate::error::{CniError, Code, all};
+use crate::wire::everywhere;
 use pool::Pool;
-pub use store::Settling;
-use store::{Owner, Store};
+use store::{Owner, Settling, Store};
+
+/// What a container is given.
+pub struct Given {
+    /// Its addresses, at most one of a family.
+    pub addresses: Vec<IpAddr>,
+    /// What it reaches by way of its gateways.
+    pub routes: Vec<IpNet>,
+    /// Name service.
+    pub dns: Option<Value>,
+    /// What is to be waited for before the addresses are for good.
+    pub settling: Option<Settling>,
+}
 
 /// Where addresses come from: own pools, or another plugin, which is called with the configuration as it came.
 pub struct Ipam<'a> {
@@ -38,14 +51,14 @@ impl<'a> Ipam<'a> {
         self.delegate().and_then(|_| delegate::section(self.input))
     }
 
-    /// Takes an address of each pool for a container. They are for good once the disk has them.
+    /// Takes an address of each pool for a container.
     ///
     /// # Errors
     /// Where none is free, or one that is asked for is not. What was taken by then is left for
     /// [`give_back`](Self::give_back).
-    pub fn take(&self, arguments: &Arguments) -> Result<(Vec<IpAddr>, Option<Settling>), CniError> {
+    pub fn take(&self, arguments: &Arguments) -> Result<Given, CniError> {
         if let Some(plugin) = self.delegate() {
-            return Ok((delegate::add(plugin, self.input, arguments)?, None));
+            return delegate::add(plugin, self.input, arguments);
         }
         let config = self.config;
         let pools = pools(config)?;
@@ -64,7 +77,8 @@ impl<'a> Ipam<'a> {
                 None => store.take_next(pool, &owner)?,
             });
         }
-        Ok((taken, Some(store.settle())))
+        let routes = taken.iter().map(|address| everywhere(*address)).collect();
+        Ok(Given { addresses: taken, routes, dns: None, settling: Some(store.settle()) })
     }
 
     /// Gives back all that a container has; nothing is no error. The configuration may have changed since it was added: where

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use sluice_tests::lab::traffic::ping;
 use sluice_tests::lab::{Call, Lab, Node, Place, Plan, Pod};
@@ -42,7 +42,7 @@ fn what_is_added_can_be_checked_and_deleted_twice() -> Result<()> {
 
     pod.place.ip("route del default")?;
     let (code, message) = pod.call(node, "CHECK")?.fails()?;
-    assert!(code == 103 && message.contains("default route"), "{code} {message}");
+    assert!(code == 103 && message.contains("no route to 0.0.0.0/0"), "{code} {message}");
 
     pod.delete()?;
     assert_eq!(traces(&lab)?, (0, 0, 0));
@@ -167,6 +167,60 @@ fn addresses_go_back_to_where_they_came_from() -> Result<()> {
     assert_eq!(traces(&lab)?, (1, 2, 1));
     call("DEL")?.config("ipam", ipam).run()?;
     assert_eq!(traces(&lab)?, (0, 0, 0));
+    Ok(())
+}
+
+#[test]
+fn routes_and_names_of_another_ipam_plugin_are_passed_on() -> Result<()> {
+    let lab = lab()?;
+    let node = &lab.nodes[0];
+    let dns = json!({ "nameservers": ["10.77.0.1"] });
+    let result = json!({
+        "cniVersion": "1.1.0", "ips": [{ "address": "10.77.0.9/24", "gateway": "10.77.0.1" }],
+        "routes": [{ "dst": "192.0.2.0/24" }, { "dst": "fd77::/16" }], "dns": dns,
+    });
+    let ipam = ipam(node, &result)?;
+    let place = Place::make(&format!("{}-x", node.place.name))?;
+    let path = node.directory.join("plugins").display().to_string();
+    let call = |verb| {
+        Ok::<_, anyhow::Error>(
+            Call::new(node, verb, "x", &place.path())?.with("CNI_PATH", &path).config("ipam", ipam.clone()),
+        )
+    };
+    let result = call("ADD")?.run()?;
+    assert_eq!(result["dns"], dns);
+    let gateway = "169.254.1.1";
+    let expected = json!([{ "dst": "10.77.0.0/24", "gw": gateway }, { "dst": "192.0.2.0/24", "gw": gateway }]);
+    assert_eq!(result["routes"], expected);
+    let routes = routes(&place)?.join("\n");
+    assert!(!routes.contains("default") && routes.contains("192.0.2.0/24 via 169.254.1.1 dev eth0"), "{routes}");
+    ping(&place, node.addresses[0])?;
+    call("CHECK")?.config("prevResult", result).run()?;
+    call("DEL")?.run()?;
+    let own = json!({ "domain": "cluster.local" });
+    assert_eq!(call("ADD")?.config("dns", own.clone()).run()?["dns"], own);
+    call("DEL")?.run().map(drop)
+}
+
+#[test]
+fn plugins_behind_may_add_addresses_and_move_routes() -> Result<()> {
+    let lab = lab()?;
+    let node = &lab.nodes[0];
+    let pod = lab.pod(1, "a")?;
+    let check = |result: &Value| Ok::<_, anyhow::Error>(pod.call(node, "CHECK")?.config("prevResult", result.clone()));
+    // Source-based routing moves routes to a table of its own.
+    pod.place.ip("route del default")?;
+    pod.place.ip("route add default via 169.254.1.1 dev eth0 table 100")?;
+    check(&pod.result)?.run()?;
+    // Others take a route away, and say so, or add an address.
+    pod.place.ip("route del default table 100")?;
+    let mut result = pod.result.clone();
+    result["routes"].as_array_mut().context("routes")?.retain(|route| route["dst"] != "0.0.0.0/0");
+    result["ips"].as_array_mut().context("addresses")?.push(json!({ "address": "10.88.0.1/24", "interface": 1 }));
+    check(&result)?.run()?;
+    result["ips"].as_array_mut().context("addresses")?.remove(0);
+    let (code, message) = check(&result)?.fails()?;
+    assert!(code == 103 && message.contains("lacks the address"), "{code} {message}");
     Ok(())
 }
 
