@@ -1,9 +1,12 @@
 //! A blocking client.
 
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use nix::sys::socket::{self as net, AddressFamily, SockFlag, SockType, UnixAddr};
 
 use crate::message::{Answer, Call, Failure, Outcome, Request, Response, VERSION};
 
@@ -47,15 +50,23 @@ pub enum ClientError {
 }
 
 impl Client {
-    /// Connects to the agent; each request may then take up to `timeout`.
+    /// Connects to the agent, which may take up to `timeout`, and so may each request then. Where one fails, the connection
+    /// is of no further use: a late answer to it would be taken for that to the next.
     ///
     /// # Errors
     /// [`ClientError::Absent`] where nobody listens.
     pub fn connect(socket: &Path, timeout: Duration) -> Result<Self, ClientError> {
-        let absent = |source| ClientError::Absent { socket: socket.to_owned(), source };
-        let stream = UnixStream::connect(socket).map_err(absent)?;
-        stream.set_read_timeout(Some(timeout)).map_err(absent)?;
-        stream.set_write_timeout(Some(timeout)).map_err(absent)?;
+        let connected = || -> io::Result<UnixStream> {
+            let address = UnixAddr::new(socket)?;
+            let unconnected = net::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+            let stream = UnixStream::from(unconnected);
+            // Before it is connected: that waits, too, where the agent is stopped and others wait already.
+            stream.set_write_timeout(Some(timeout))?;
+            stream.set_read_timeout(Some(timeout))?;
+            net::connect(stream.as_raw_fd(), &address)?;
+            Ok(stream)
+        };
+        let stream = connected().map_err(|source| ClientError::Absent { socket: socket.to_owned(), source })?;
         Ok(Self { socket: socket.to_owned(), stream: BufReader::new(stream) })
     }
 
@@ -104,5 +115,28 @@ impl Client {
 
     fn unintelligible(&self, what: String) -> ClientError {
         ClientError::Unintelligible { socket: self.socket.clone(), what }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn an_agent_that_takes_no_connections_is_not_waited_for() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let socket = directory.path().join("sock");
+        let listener = UnixListener::bind(&socket).expect("binds");
+        net::listen(&listener, net::Backlog::new(0).expect("a backlog")).expect("listens");
+        let timeout = Duration::from_millis(50);
+        let first = Client::connect(&socket, timeout).expect("waits to be accepted");
+        let error = Client::connect(&socket, timeout).expect_err("nobody accepts");
+        assert!(
+            matches!(&error, ClientError::Absent { source, .. } if source.kind() == io::ErrorKind::WouldBlock),
+            "{error}"
+        );
+        drop(first);
+        assert!(matches!(Client::connect(&directory.path().join("none"), timeout), Err(ClientError::Absent { .. })));
     }
 }
