@@ -1,6 +1,7 @@
 //! The veth pair, and the routes and neighbours at both its ends.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -107,8 +108,11 @@ fn inside<T: Send>(
     work: impl FnOnce() -> Result<T, CniError> + Send,
 ) -> Result<T, CniError> {
     within(namespace, work).map_err(|error| {
-        let message = format!("entering the network namespace {} (CNI_NETNS): {error}; is it one?", path.display());
-        CniError::new(Code::InvalidEnvironment, message)
+        let what = format!("entering the network namespace {} (CNI_NETNS): {error}", path.display());
+        match error.kind() {
+            ErrorKind::InvalidInput => CniError::new(Code::InvalidEnvironment, format!("{what}; is it one?")),
+            _ => CniError::new(Code::Kernel, what),
+        }
     })?
 }
 

@@ -78,7 +78,7 @@ impl<'a> Ipam<'a> {
             });
         }
         let routes = taken.iter().map(|address| everywhere(*address)).collect();
-        Ok(Given { addresses: taken, routes, dns: None, settling: Some(store.settle()) })
+        Ok(Given { addresses: taken, routes, dns: None, settling: Some(store.settle()?) })
     }
 
     /// Gives back all that a container has; nothing is no error. The configuration may have changed since it was added: where

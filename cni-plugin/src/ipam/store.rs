@@ -163,15 +163,20 @@ impl Store {
     }
 
     /// Has the disk keep what was taken, contents and names, on a thread of its own: it takes as long as all the rest of ADD.
-    pub fn settle(self) -> Settling {
+    ///
+    /// # Errors
+    /// Where the kernel has no thread to spare.
+    pub fn settle(self) -> Result<Settling, CniError> {
         let Self { directory, fresh, .. } = self;
-        Settling(thread::spawn(move || {
+        let keep = move || {
             let keep = || {
                 fresh.iter().try_for_each(File::sync_all)?;
                 File::open(&directory)?.sync_all()
             };
             keep().map_err(failed("writing addresses to", &directory))
-        }))
+        };
+        let thread = thread::Builder::new().spawn(keep);
+        thread.map(Settling).map_err(|error| CniError::io("starting a thread that writes addresses", error))
     }
 
     /// Takes this address, and gives it.
