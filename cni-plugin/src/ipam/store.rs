@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::pool::Pool;
 use crate::error::{CniError, Code, all};
@@ -191,18 +192,28 @@ impl Store {
         Err(CniError::new(Code::AddressUnavailable, format!("the requested address {address} is in use by {other}")))
     }
 
+    /// Where the address of a pool is that was given out last. A pool's name may be longer than a file's can be.
+    fn cursor(&self, pool: &Pool) -> PathBuf {
+        let digest = Sha256::digest(pool.to_string());
+        let digits: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        self.directory.join(format!(".last-{digits}"))
+    }
+
     /// Takes the next address of a pool.
     ///
     /// # Errors
     /// [`Code::Exhausted`] where all are in use.
     pub fn take_next(&mut self, pool: &Pool, owner: &Owner) -> Result<IpAddr, CniError> {
-        let cursor = self.directory.join(format!(".last-{}", pool.to_string().replace(['/', ' '], "_")));
+        let cursor = self.cursor(pool);
         let last = fs::read_to_string(&cursor).ok().and_then(|text| text.trim().parse().ok());
         let mut tried = 0;
         for address in pool.after(last) {
             if self.claim(address, owner)? {
                 // Only a courtesy to addresses just given back: nothing depends on it.
-                let _ = fs::write(&cursor, address.to_string());
+                let aside = self.aside();
+                if fs::write(&aside, address.to_string()).and_then(|()| fs::rename(&aside, &cursor)).is_err() {
+                    let _ = fs::remove_file(&aside);
+                }
                 return Ok(address);
             }
             tried += 1;
@@ -258,6 +269,22 @@ mod tests {
         store.give_back_all(|owner| *owner == a).expect("gives back");
         assert_eq!(store.owner(first).expect("reads"), None);
         assert_eq!(store.owner(second).expect("reads"), Some(b));
+        assert_ne!(store.take_next(&pool, &a).expect("free"), first, "not at once");
+    }
+
+    #[test]
+    fn a_pool_of_many_ranges_rotates_too() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut store = Store::open(directory.path()).expect("opens");
+        let range = |number: u8| Range {
+            subnet: format!("fd00:1111:2222:3333:4444:5555:6666:{number:x}/128").parse().expect("a subnet"),
+            range_start: None,
+            range_end: None,
+        };
+        let pool = Pool::of(&(1..20).map(range).collect::<Vec<_>>()).expect("a pool");
+        let a = Owner::new("n", "a", "eth0");
+        let first = store.take_next(&pool, &a).expect("free");
+        store.give_back_all(|_| true).expect("gives back");
         assert_ne!(store.take_next(&pool, &a).expect("free"), first, "not at once");
     }
 
