@@ -58,12 +58,15 @@ fn required(name: &str) -> Result<String, CniError> {
     variable(name)?.ok_or_else(|| invalid(format!("{name} is missing; the runtime must set it")))
 }
 
-/// Container ids: alphanumeric first, then also `_`, `.` and `-` (specification, section "Parameters").
-fn container_id(id: String) -> Result<String, CniError> {
-    let mut letters = id.chars();
-    let good = letters.next().is_some_and(|first| first.is_ascii_alphanumeric())
+/// What the specification takes for a container id or a network's name: alphanumeric first, then also `_`, `.` and `-`.
+pub fn is_plain(text: &str) -> bool {
+    let mut letters = text.chars();
+    letters.next().is_some_and(|first| first.is_ascii_alphanumeric())
         && letters.all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '.' | '-'))
-        && id.len() <= 255;
+}
+
+fn container_id(id: String) -> Result<String, CniError> {
+    let good = is_plain(&id) && id.len() <= 255;
     if good { Ok(id) } else { Err(invalid(format!("CNI_CONTAINERID {id:?} is not a container id"))) }
 }
 

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use crate::arguments::is_plain;
 use crate::error::{CniError, Code};
 use crate::output::Version;
 
@@ -14,9 +15,6 @@ use crate::output::Version;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkConfig {
-    /// Version of the specification that it follows.
-    #[serde(default)]
-    cni_version: String,
     /// Name of the network.
     #[serde(default)]
     pub name: String,
@@ -26,9 +24,9 @@ pub struct NetworkConfig {
     /// Where addresses are recorded.
     #[serde(default = "state_dir")]
     pub state_dir: PathBuf,
-    /// MTU of pods, bytes; 0: what the kernel gives.
+    /// MTU of pods, bytes; 0: that of Ethernet.
     #[serde(default)]
-    pub mtu: u32,
+    mtu: u32,
     /// Where to log; without, nowhere.
     pub log_file: Option<PathBuf>,
     /// Where addresses come from.
@@ -128,13 +126,20 @@ impl NetworkConfig {
             CniError::new(Code::Decoding, format!("the network configuration on standard input is not JSON: {error}"))
         })?;
         let invalid = |message: String| CniError::new(Code::InvalidConfiguration, message);
+        // First: another version may have another form.
+        let version = Version::parse(value["cniVersion"].as_str().unwrap_or_default())?;
         let config: Self = serde_json::from_value(value)
             .map_err(|error| invalid(format!("the network configuration on standard input is wrong: {error}")))?;
-        let version = Version::parse(&config.cni_version)?;
-        if config.name.is_empty() {
-            return Err(invalid("the network configuration has no name".into()));
+        if !is_plain(&config.name) {
+            let rule = "letters and digits, behind the first also `_`, `.` and `-`";
+            return Err(invalid(format!("the network's name is {:?}; it must be of {rule}", config.name)));
         }
         Ok((config, version))
+    }
+
+    /// MTU of pods, bytes.
+    pub fn mtu(&self) -> u32 {
+        if self.mtu == 0 { 1500 } else { self.mtu }
     }
 
     /// Name service, where the configuration says anything of it.
@@ -207,6 +212,18 @@ mod tests {
         assert!(
             parse(r#","args":{"cni":null},"runtimeConfig":{"ips":null}"#).requested(None).expect("none").is_empty()
         );
+    }
+
+    #[test]
+    fn the_version_is_judged_before_the_rest_and_the_name_is_plain() {
+        let code = |text: &str| NetworkConfig::parse(text.as_bytes()).expect_err("refused").code;
+        assert_eq!(code(r#"{"cniVersion":"9.0.0","name":["n"],"mtu":{}}"#), Code::IncompatibleVersion as u32);
+        assert_eq!(code(r#"{"name":"n"}"#), Code::IncompatibleVersion as u32);
+        assert_eq!(code("{"), Code::Decoding as u32);
+        for name in ["", "..", "a/b", "-a", "a b", "é"] {
+            let text = format!(r#"{{"cniVersion":"1.1.0","name":"{name}"}}"#);
+            assert_eq!(code(&text), Code::InvalidConfiguration as u32, "{name:?}");
+        }
     }
 
     #[test]

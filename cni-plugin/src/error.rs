@@ -38,6 +38,8 @@ pub enum Code {
     Refused = 104,
     /// Another plugin failed.
     Delegate = 105,
+    /// The container's interface is there already.
+    Exists = 106,
 }
 
 /// An error of the plugin.

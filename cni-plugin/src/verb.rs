@@ -95,7 +95,7 @@ impl PluginCall<'_> {
             let (id, name) = (&self.arguments.container_id, &self.arguments.interface);
             let message =
                 format!("{name} of {id} is wired already (its host side is {host}); DEL comes before another ADD");
-            return Err(CniError::new(Code::InvalidEnvironment, message));
+            return Err(CniError::new(Code::Exists, message));
         }
         // What an ADD that was killed has left. Where that does not go, this one may still succeed.
         if self.records().read(&host).map_or(true, |record| record.is_some()) {
@@ -133,7 +133,7 @@ impl PluginCall<'_> {
             ipam: self.ipam().source(),
         };
         self.records().write(&record)?;
-        let mtu = if self.config.mtu == 0 { 1500 } else { self.config.mtu };
+        let mtu = self.config.mtu();
         let pair = Pair { host, container, mac, addresses: &addresses, routes: &routes, mtu };
         let mut wired = pair.wire(namespace, netns)?;
         // While the agent works, the container's side is set up and the disk keeps the addresses.

@@ -62,16 +62,11 @@ impl<'a> Ipam<'a> {
         }
         let config = self.config;
         let pools = pools(config)?;
-        let mut requested = config.requested(arguments.extra("IP"))?;
-        if let Some(stray) = requested.iter().find(|address| !pools.iter().any(|pool| pool.has(**address))) {
-            let message = format!("the requested address {stray} is of none of this node's pools");
-            return Err(CniError::new(Code::AddressUnavailable, message));
-        }
+        let wanted = assigned(&pools, config.requested(arguments.extra("IP"))?)?;
         let mut store = Store::open(&config.state_dir)?;
         let owner = Owner::new(&config.name, &arguments.container_id, &arguments.interface);
         let mut taken = Vec::new();
-        for pool in &pools {
-            let wanted = requested.iter().position(|address| pool.has(*address)).map(|at| requested.swap_remove(at));
+        for (pool, wanted) in pools.iter().zip(wanted) {
             taken.push(match wanted {
                 Some(address) => store.take(address, &owner)?,
                 None => store.take_next(pool, &owner)?,
@@ -173,5 +168,60 @@ fn pools(config: &NetworkConfig) -> Result<Vec<Pool>, CniError> {
     if ipam.ranges.is_empty() {
         return invalid("the ipam section has no ranges; the agent writes them once the node has a pod CIDR");
     }
-    ipam.ranges.iter().map(|ranges| Pool::of(ranges)).collect()
+    let pools = ipam.ranges.iter().map(|ranges| Pool::of(ranges)).collect::<Result<Vec<_>, _>>()?;
+    if [true, false].iter().any(|v4| pools.iter().filter(|pool| pool.is_ipv4() == *v4).count() > 1) {
+        return invalid(
+            "ipam has two sets of ranges of one family, of which a pod has one address; make one set of them",
+        );
+    }
+    Ok(pools)
+}
+
+/// Which requested address is to be of which pool: one of each at most.
+fn assigned(pools: &[Pool], mut requested: Vec<IpAddr>) -> Result<Vec<Option<IpAddr>>, CniError> {
+    let wanted = pools
+        .iter()
+        .map(|pool| requested.iter().position(|address| pool.has(*address)).map(|at| requested.remove(at)))
+        .collect();
+    let Some(stray) = requested.first() else { return Ok(wanted) };
+    let what = match pools.iter().find(|pool| pool.has(*stray)) {
+        Some(pool) => format!("the second of {pool}; a pod has one of each family"),
+        None => "of none of this node's pools".to_owned(),
+    };
+    Err(CniError::new(Code::AddressUnavailable, format!("the requested address {stray} is {what}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(ranges: &str) -> NetworkConfig {
+        let text = format!(r#"{{"cniVersion":"1.1.0","name":"n","ipam":{{"type":"sluice","ranges":{ranges}}}}}"#);
+        NetworkConfig::parse(text.as_bytes()).expect("a configuration").0
+    }
+
+    const DUAL: &str = r#"[[{"subnet":"10.0.0.0/24"}],[{"subnet":"fd00::/64"}]]"#;
+
+    #[test]
+    fn each_requested_address_has_a_pool_of_its_own() {
+        let pools = pools(&config(DUAL)).expect("pools");
+        let of = |texts: &[&str]| {
+            assigned(&pools, texts.iter().map(|text| text.parse().expect("an address")).collect()).map(|wanted| {
+                wanted.iter().map(|address| address.map(|address| address.to_string())).collect::<Vec<_>>()
+            })
+        };
+        assert_eq!(of(&[]).expect("none"), [None, None]);
+        assert_eq!(of(&["fd00::7"]).expect("one"), [None, Some("fd00::7".into())]);
+        for (excess, word) in [("10.0.0.9", "second"), ("10.1.0.9", "none of this node's pools")] {
+            let error = of(&["10.0.0.8", excess]).expect_err("too many");
+            assert!(error.code == Code::AddressUnavailable as u32 && error.message.contains(word), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_family_has_one_set_of_ranges() {
+        assert_eq!(pools(&config(DUAL)).expect("pools").len(), 2);
+        let twice = config(r#"[[{"subnet":"10.0.0.0/24"}],[{"subnet":"10.0.1.0/24"}]]"#);
+        assert_eq!(pools(&twice).expect_err("refused").code, Code::InvalidConfiguration as u32);
+    }
 }

@@ -72,6 +72,11 @@ impl Pool {
         Ok(Self { ranges: bounds, name })
     }
 
+    /// The family of its addresses.
+    pub fn is_ipv4(&self) -> bool {
+        self.ranges[0].0.is_ipv4()
+    }
+
     /// Whether an address is of this pool.
     pub fn has(&self, address: IpAddr) -> bool {
         self.ranges.iter().any(|(first, last)| {

@@ -38,7 +38,7 @@ fn what_is_added_can_be_checked_and_deleted_twice() -> Result<()> {
     assert_eq!(traces(&lab)?, (1, 2, 1));
     pod.call(node, "CHECK")?.run()?;
     let (code, message) = Call::new(node, "ADD", &pod.place.name, &pod.place.path())?.fails()?;
-    assert!(code == 4 && message.contains("wired already"), "{code} {message}");
+    assert!(code == 106 && message.contains("wired already"), "{code} {message}");
 
     pod.place.ip("route del default")?;
     let (code, message) = pod.call(node, "CHECK")?.fails()?;
@@ -249,7 +249,9 @@ fn bad_input_is_named() -> Result<()> {
         (add()?.config("mtu", "large".into()), 7, "large"),
         (add()?.config("prevResult", json!({})), 7, "first plugin"),
         (add()?.config("runtimeConfig", json!({ "ips": ["10.9.9.9"] })), 102, "10.9.9.9"),
+        (add()?.config("runtimeConfig", json!({ "ips": ["10.1.1.8", "10.1.1.9"] })), 102, "10.1.1.9"),
         (add()?.config("name", Value::Null), 7, "null"),
+        (add()?.config("name", "../x".into()), 7, "../x"),
     ];
     for (call, code, word) in cases {
         let (actual, message) = call.fails()?;
