@@ -12,7 +12,7 @@ mod output;
 mod verb;
 mod wire;
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::process::ExitCode;
 
 use crate::arguments::Arguments;
@@ -20,16 +20,20 @@ use crate::error::CniError;
 
 fn main() -> ExitCode {
     let mut input = Vec::new();
-    let result = std::io::stdin()
+    let result = io::stdin()
         .read_to_end(&mut input)
         .map_err(|source| CniError::io("reading the network configuration from standard input", source))
         .and_then(|_| Arguments::from_environment())
-        .and_then(|arguments| verb::run(&arguments, &input));
-    let (text, code) = match result {
-        Ok(text) => (text, ExitCode::SUCCESS),
-        Err(error) => (error.to_json(config::version_of(&input)), ExitCode::FAILURE),
-    };
-    // Nobody is left to be told where this fails.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    code
+        .and_then(|arguments| verb::run(&arguments, &input, print));
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    if print(&error.to_json(config::version_of(&input))).is_err() {
+        eprintln!("sluice: {error}");
+    }
+    ExitCode::FAILURE
+}
+
+fn print(text: &str) -> io::Result<()> {
+    let mut output = io::stdout().lock();
+    output.write_all(text.as_bytes())?;
+    output.flush()
 }

@@ -1,5 +1,6 @@
 //! The verbs of the specification.
 
+use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -20,36 +21,33 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How long it may take where its answer is not needed.
 const SHORT_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Does what is asked; gives what is to be printed.
+/// Does what is asked, and prints what is to be told. What is not told has not happened: an ADD is undone.
 ///
 /// # Errors
-/// Where it cannot be done.
-pub fn run(arguments: &Arguments, input: &[u8]) -> Result<String, CniError> {
-    if arguments.verb == Verb::Version {
-        return Ok(Version::answer());
-    }
-    let (config, version) = NetworkConfig::parse(input)?;
-    let needs = match arguments.verb {
-        Verb::Add | Verb::Del | Verb::Version => Version::V0_3,
-        Verb::Check => Version::V0_4,
-        Verb::Gc | Verb::Status => Version::V1_1,
+/// Where it cannot be done or told.
+pub fn run(arguments: &Arguments, input: &[u8], print: impl FnOnce(&str) -> io::Result<()>) -> Result<(), CniError> {
+    let tell = |text: &str| print(text).map_err(|error| CniError::io("writing the result to standard output", error));
+    let (needs, verb): (Version, fn(&PluginCall<'_>) -> Result<Option<AddResult>, CniError>) = match arguments.verb {
+        Verb::Version => return tell(&Version::answer()),
+        Verb::Add => (Version::V0_3, |call| call.add().map(Some)),
+        Verb::Del => (Version::V0_3, |call| call.clear().map(|()| None)),
+        Verb::Check => (Version::V0_4, |call| call.check().map(|()| None)),
+        Verb::Gc => (Version::V1_1, |call| call.gc().map(|()| None)),
+        Verb::Status => (Version::V1_1, |call| call.status().map(|()| None)),
     };
+    let (config, version) = NetworkConfig::parse(input)?;
     if version < needs {
         let message =
             format!("{:?} came with CNI {}; the configuration is of {}", arguments.verb, needs.name(), version.name());
         return Err(CniError::new(Code::IncompatibleVersion, message));
     }
     let call = PluginCall { arguments, input, config: &config };
-    let result = match arguments.verb {
-        Verb::Add => call.add().map(|result| result.to_json(version)),
-        Verb::Del => call.del().map(|()| String::new()),
-        Verb::Check => call.check().map(|()| String::new()),
-        Verb::Gc => call.gc().map(|()| String::new()),
-        Verb::Status => call.status().map(|()| String::new()),
-        Verb::Version => Ok(String::new()),
-    };
+    let result = verb(&call).and_then(|result| match result {
+        Some(added) => tell(&added.to_json(version)).inspect_err(|error| call.undo(&error.message)),
+        None => Ok(()),
+    });
     let outcome = match &result {
-        Ok(_) => "done".to_owned(),
+        Ok(()) => "done".to_owned(),
         Err(error) => format!("failed, code {}: {error}", error.code),
     };
     let (verb, id, name) = (arguments.verb, &arguments.container_id, &arguments.interface);
@@ -179,10 +177,6 @@ impl PluginCall<'_> {
             }
         }
         Ok(wire::unwire(host)?)
-    }
-
-    fn del(&self) -> Result<(), CniError> {
-        self.clear()
     }
 
     fn check(&self) -> Result<(), CniError> {

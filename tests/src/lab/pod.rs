@@ -19,6 +19,7 @@ pub struct Call {
     directory: PathBuf,
     variables: Vec<(String, String)>,
     config: Value,
+    input: Option<String>,
 }
 
 impl Call {
@@ -33,7 +34,8 @@ impl Call {
         let mut config = list["plugins"][0].clone();
         config["name"] = list["name"].clone();
         config["cniVersion"] = "1.1.0".into();
-        let call = Self { node: node.place.path(), directory: node.directory.clone(), variables: Vec::new(), config };
+        let (node, directory) = (node.place.path(), node.directory.clone());
+        let call = Self { node, directory, variables: Vec::new(), config, input: None };
         Ok(call
             .with("CNI_COMMAND", verb)
             .with("CNI_CONTAINERID", container)
@@ -63,12 +65,18 @@ impl Call {
         self
     }
 
+    /// Gives it this text in place of a configuration.
+    pub fn input(mut self, text: &str) -> Self {
+        self.input = Some(text.into());
+        self
+    }
+
     /// Starts it.
     ///
     /// # Errors
     /// Where it cannot be started.
     pub fn spawn(&self) -> Result<std::process::Child> {
-        let input = self.config.to_string();
+        let input = self.input.clone().unwrap_or_else(|| self.config.to_string());
         let mut command = Command::new(binary("sluice"));
         command
             .envs(self.variables.iter().map(|(name, value)| (name.as_str(), value.as_str())))

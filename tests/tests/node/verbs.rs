@@ -1,11 +1,13 @@
 //! The plugin's verbs and errors against a real agent.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::{Value, json};
 use sluice_tests::lab::traffic::ping;
 use sluice_tests::lab::{Call, Lab, Node, Place, Plan, Pod};
@@ -253,6 +255,8 @@ fn bad_input_is_named() -> Result<()> {
         (add()?.config("name", Value::Null), 7, "null"),
         (add()?.config("name", "../x".into()), 7, "../x"),
     ];
+    let (code, message) = add()?.input("{\"cniVersion\": ").fails()?;
+    assert!(code == 6 && message.contains("not JSON"), "{code} {message}");
     for (call, code, word) in cases {
         let (actual, message) = call.fails()?;
         assert!(actual == code && message.contains(word), "{code} {word:?}: {actual} {message}");
@@ -277,6 +281,68 @@ fn requested_addresses_are_given_and_pools_end() -> Result<()> {
     assert_eq!(traces(&lab)?, (2, 4, 2));
     Call::new(node, "DEL", "x", &place.path())?.run()?;
     Ok(())
+}
+
+#[test]
+fn what_cannot_be_told_is_undone() -> Result<()> {
+    let lab = lab()?;
+    let node = &lab.nodes[0];
+    let place = Place::make(&format!("{}-x", node.place.name))?;
+    let mut child = Call::new(node, "ADD", "x", &place.path())?.spawn()?;
+    drop(child.stdout.take());
+    assert!(!child.wait()?.success());
+    assert_eq!(traces(&lab)?, (0, 0, 0));
+    Ok(())
+}
+
+/// A disk that is full; gone when dropped.
+struct FullDisk<'a>(&'a Path);
+
+impl<'a> FullDisk<'a> {
+    fn at(directory: &'a Path) -> Result<Self> {
+        fs::create_dir_all(directory)?;
+        let tmpfs = Some("tmpfs");
+        mount(tmpfs, directory, tmpfs, MsFlags::empty(), Some("size=64k"))?;
+        let disk = Self(directory);
+        // All of it, and directories, which take none of it, are there already.
+        fs::create_dir_all(directory.join("addresses"))?;
+        while fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(directory.join(".fill"))?
+            .write_all(&[0; 4096])
+            .is_ok()
+        {}
+        Ok(disk)
+    }
+}
+
+impl Drop for FullDisk<'_> {
+    fn drop(&mut self) {
+        let _ = umount2(self.0, MntFlags::MNT_DETACH);
+    }
+}
+
+#[test]
+fn a_full_disk_is_named_and_nothing_is_left() -> Result<()> {
+    let lab = lab()?;
+    let node = &lab.nodes[0];
+    let place = Place::make(&format!("{}-x", node.place.name))?;
+    let add = || Call::new(node, "ADD", "x", &place.path());
+    for (what, disk) in [("addresses", "state"), ("endpoint record", "run/endpoints")] {
+        let directory = node.directory.join(disk);
+        let _disk = FullDisk::at(&directory)?;
+        let (code, message) = add()?.fails()?;
+        assert!(code == 5 && message.contains("No space left") && message.contains(what), "{code} {message}");
+        let left = |path: &Path| {
+            let names = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.file_name());
+            names.filter(|name| ![".fill", ".lock", "addresses"].iter().any(|own| name == own)).count()
+        };
+        assert_eq!((traces(&lab)?.0, left(&directory), left(&directory.join("addresses"))), (0, 0, 0), "{disk}");
+    }
+    assert_eq!(traces(&lab)?, (0, 0, 0));
+    add()?.run()?;
+    Call::new(node, "DEL", "x", &place.path())?.run().map(drop)
 }
 
 #[test]
