@@ -27,7 +27,7 @@ const SHORT_PATIENCE: Duration = Duration::from_secs(2);
 /// Where it cannot be done or told.
 pub fn run(arguments: &Arguments, input: &[u8], print: impl FnOnce(&str) -> io::Result<()>) -> Result<(), CniError> {
     let tell = |text: &str| print(text).map_err(|error| CniError::io("writing the result to standard output", error));
-    let (needs, verb): (Version, fn(&PluginCall<'_>) -> Result<Option<AddResult>, CniError>) = match arguments.verb {
+    let (needs, act): (Version, Act) = match arguments.verb {
         Verb::Version => return tell(&Version::answer()),
         Verb::Add => (Version::V0_3, |call| call.add().map(Some)),
         Verb::Del => (Version::V0_3, |call| call.clear().map(|()| None)),
@@ -42,7 +42,7 @@ pub fn run(arguments: &Arguments, input: &[u8], print: impl FnOnce(&str) -> io::
         return Err(CniError::new(Code::IncompatibleVersion, message));
     }
     let call = PluginCall { arguments, input, config: &config };
-    let result = verb(&call).and_then(|result| match result {
+    let result = act(&call).and_then(|result| match result {
         Some(added) => tell(&added.to_json(version)).inspect_err(|error| call.undo(&error.message)),
         None => Ok(()),
     });
@@ -54,6 +54,9 @@ pub fn run(arguments: &Arguments, input: &[u8], print: impl FnOnce(&str) -> io::
     log::line(config.log_file.as_deref(), &format!("{verb:?} {id} {name}: {outcome}"));
     result
 }
+
+/// What a verb does; ADD has a result.
+type Act = fn(&PluginCall<'_>) -> Result<Option<AddResult>, CniError>;
 
 /// A call of the plugin.
 struct PluginCall<'a> {

@@ -38,6 +38,7 @@ impl Netlink {
     pub fn has_neighbour(&mut self, index: u32, address: IpAddr, mac: [u8; 6]) -> Result<bool, NetlinkError> {
         let mut request = NeighbourMessage::default();
         request.header.family = family(address);
+        request.attributes = vec![NeighbourAttribute::IfIndex(index)];
         let answers = self.dump("listing neighbours:", RouteNetlinkMessage::GetNeighbour(request))?;
         Ok(answers.into_iter().any(|answer| {
             let RouteNetlinkMessage::NewNeighbour(message) = answer else { return false };

@@ -2,7 +2,9 @@
 
 use std::io;
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::libc::MSG_TRUNC;
@@ -11,6 +13,9 @@ use crate::NetlinkError;
 
 /// Room for one answer: the kernel's dumps come in pieces of at most 32 KiB (net/netlink/af_netlink.c, up to 6.18).
 const ROOM: usize = 64 * 1024;
+
+/// How often a dump is asked for where something changes each time while the kernel makes it.
+const DUMPS: usize = 16;
 
 /// A netlink socket in the network namespace of the thread that opened it.
 #[derive(Debug)]
@@ -67,10 +72,9 @@ impl Netlink {
         self.socket
             .send(&bytes, 0)
             .and_then(|_| {
-                self.receive(|sequence, payload| {
-                    let Some((action, object)) = objects.get(sequence.wrapping_sub(first) as usize) else {
-                        return Ok(false);
-                    };
+                self.receive(|header, payload| {
+                    let at = header.sequence_number.wrapping_sub(first) as usize;
+                    let Some((action, object)) = objects.get(at) else { return Ok(false) };
                     let NetlinkPayload::Error(answer) = payload else { return Ok(false) };
                     if answer.code.is_some() && failed.is_none() {
                         failed = Some(NetlinkError { action, object: object.clone(), source: answer.to_io() });
@@ -105,7 +109,7 @@ impl Netlink {
     /// Receives until `take` says that it was the last.
     fn receive(
         &mut self,
-        mut take: impl FnMut(u32, NetlinkPayload<RouteNetlinkMessage>) -> io::Result<bool>,
+        mut take: impl FnMut(NetlinkHeader, NetlinkPayload<RouteNetlinkMessage>) -> io::Result<bool>,
     ) -> io::Result<()> {
         loop {
             self.buffer.clear();
@@ -119,7 +123,7 @@ impl Netlink {
                     .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
                 let length = (message.header.length as usize).next_multiple_of(4).min(rest.len());
                 rest = &rest[length.max(16).min(rest.len())..];
-                if take(message.header.sequence_number, message.payload)? {
+                if take(message.header, message.payload)? {
                     return Ok(());
                 }
             }
@@ -129,11 +133,11 @@ impl Netlink {
     /// Receives the answer to the last request until `take` says that it was all of it.
     fn answer(
         &mut self,
-        mut take: impl FnMut(NetlinkPayload<RouteNetlinkMessage>) -> io::Result<bool>,
+        mut take: impl FnMut(NetlinkHeader, NetlinkPayload<RouteNetlinkMessage>) -> io::Result<bool>,
     ) -> io::Result<()> {
         let own = self.sequence;
         // Others are what is left of an earlier request that failed half-way.
-        self.receive(|sequence, payload| if sequence == own { take(payload) } else { Ok(false) })
+        self.receive(|header, payload| if header.sequence_number == own { take(header, payload) } else { Ok(false) })
     }
 
     /// Asks for something to be done; waits until it is.
@@ -152,7 +156,7 @@ impl Netlink {
         }
         self.send(message, NLM_F_ACK | flags)
             .and_then(|()| {
-                self.answer(|payload| match payload {
+                self.answer(|_, payload| match payload {
                     NetlinkPayload::Error(error) => error.code.map_or(Ok(true), |_| Err(error.to_io())),
                     _ => Ok(false),
                 })
@@ -170,7 +174,7 @@ impl Netlink {
         let mut answer = None;
         self.send(message, NLM_F_ACK)
             .and_then(|()| {
-                self.answer(|payload| match payload {
+                self.answer(|_, payload| match payload {
                     NetlinkPayload::Error(error) => error.code.map_or(Ok(true), |_| Err(error.to_io())),
                     NetlinkPayload::InnerMessage(message) => {
                         answer = Some(message);
@@ -183,26 +187,35 @@ impl Netlink {
         Ok(answer)
     }
 
-    /// Asks for all objects of a kind.
+    /// Asks for all objects of a kind, as they are at one time.
     pub(crate) fn dump(
         &mut self,
         action: &'static str,
         message: RouteNetlinkMessage,
     ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        let whole = (0..DUMPS).find_map(|_| self.dump_once(message.clone()).transpose());
+        let interrupted =
+            || Err(io::Error::new(io::ErrorKind::Interrupted, "it changed each time that it was asked for"));
+        whole.unwrap_or_else(interrupted).map_err(|source| NetlinkError { action, object: "all".into(), source })
+    }
+
+    /// As [`dump`](Self::dump); `None` where something has changed meanwhile, so that parts may be missing.
+    fn dump_once(&mut self, message: RouteNetlinkMessage) -> io::Result<Option<Vec<RouteNetlinkMessage>>> {
         let mut answers = Vec::new();
-        self.send(message, NLM_F_DUMP)
-            .and_then(|()| {
-                self.answer(|payload| match payload {
-                    NetlinkPayload::Done(_) => Ok(true),
-                    NetlinkPayload::Error(error) => error.code.map_or(Ok(true), |_| Err(error.to_io())),
-                    NetlinkPayload::InnerMessage(message) => {
-                        answers.push(message);
-                        Ok(false)
-                    }
-                    _ => Ok(false),
-                })
-            })
-            .map_err(|source| NetlinkError { action, object: "all".into(), source })?;
-        Ok(answers)
+        let mut whole = true;
+        self.send(message, NLM_F_DUMP)?;
+        self.answer(|header, payload| {
+            whole &= header.flags & NLM_F_DUMP_INTR == 0;
+            match payload {
+                NetlinkPayload::Done(_) => Ok(true),
+                NetlinkPayload::Error(error) => error.code.map_or(Ok(true), |_| Err(error.to_io())),
+                NetlinkPayload::InnerMessage(message) => {
+                    answers.push(message);
+                    Ok(false)
+                }
+                _ => Ok(false),
+            }
+        })?;
+        Ok(whole.then_some(answers))
     }
 }
