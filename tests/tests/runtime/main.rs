@@ -59,6 +59,33 @@ fn podman_runs_containers_that_talk_and_publishes_their_ports() -> Result<()> {
 }
 
 #[test]
+fn podman_gives_a_container_two_networks_and_takes_one_away() -> Result<()> {
+    let lab = Lab::start(Plan::default())?;
+    chain(&lab, "second", &[])?;
+    let podman = Podman::on(&lab.nodes[0])?;
+    let there = lab.pod(2, "there")?;
+    let options = ["--network", "sluice", "--network", "second", "--security-opt", "seccomp=unconfined"];
+    podman.run(&[&["run", "-d", "--name", "both"][..], &options, &[sluice_tests::lab::IMAGE]].concat())?;
+    let addresses = podman.run(&["exec", "both", "/bin/ip", "-o", "-4", "address", "show", "scope", "global"])?;
+    let addresses: Vec<IpAddr> =
+        addresses.split_whitespace().filter_map(|word| word.strip_suffix("/32")?.parse().ok()).collect();
+    assert_eq!(addresses.len(), 2);
+    let to_there =
+        ["exec", "both", "/bin/ping", "-c", "1", "-W", "5", &there.addresses[0].to_string()].map(str::to_owned);
+    let ping_there = || podman.run(&to_there.each_ref().map(String::as_str));
+    for address in &addresses {
+        traffic::ping(&there.place, *address)?;
+    }
+    ping_there()?;
+    podman.run(&["network", "disconnect", "second", "both"])?;
+    assert_eq!(lab.nodes[0].status()?.endpoints, 1);
+    ping_there()?;
+    podman.run(&["rm", "-f", "-t", "0", "both"])?;
+    assert_eq!(lab.nodes[0].status()?.endpoints, 0);
+    Ok(())
+}
+
+#[test]
 fn containerd_runs_pods_as_kubelet_has_it() -> Result<()> {
     let lab = Lab::start(Plan::default())?;
     let image = Podman::on(&lab.nodes[0])?.save()?;
