@@ -52,9 +52,21 @@ pub struct IpamConfig {
     /// `sluice`, or the name of another plugin.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Sets of ranges: an address of each set.
-    #[serde(default, deserialize_with = "or_default")]
-    pub ranges: Vec<Vec<Range>>,
+    /// Of own pools, sets of ranges: an address of each set. Another plugin's may have any form.
+    #[serde(default)]
+    ranges: Value,
+}
+
+impl IpamConfig {
+    /// The sets of ranges of own pools.
+    ///
+    /// # Errors
+    /// [`Code::InvalidConfiguration`] where they are none.
+    pub fn ranges(&self) -> Result<Vec<Vec<Range>>, CniError> {
+        or_default(&self.ranges).map_err(|error| {
+            CniError::new(Code::InvalidConfiguration, format!("the ranges of the ipam section are wrong: {error}"))
+        })
+    }
 }
 
 /// A range of addresses.
@@ -208,9 +220,18 @@ mod tests {
     fn null_is_nothing() {
         let config = parse(r#","runtimeConfig":null,"args":null,"ipam":{"type":"sluice","ranges":null}"#);
         assert!(config.requested(None).expect("none").is_empty());
-        assert!(config.ipam.expect("is there").ranges.is_empty());
+        assert!(config.ipam.expect("is there").ranges().expect("none").is_empty());
         assert!(
             parse(r#","args":{"cni":null},"runtimeConfig":{"ips":null}"#).requested(None).expect("none").is_empty()
+        );
+    }
+
+    #[test]
+    fn only_own_ranges_have_a_form() {
+        let config = parse(r#","ipam":{"type":"another","ranges":[{"range":"10.0.0.0/24"}]}"#);
+        assert_eq!(
+            config.ipam.expect("is there").ranges().expect_err("not ours").code,
+            Code::InvalidConfiguration as u32
         );
     }
 

@@ -165,10 +165,11 @@ impl<'a> Ipam<'a> {
 fn pools(config: &NetworkConfig) -> Result<Vec<Pool>, CniError> {
     let invalid = |message: &str| Err(CniError::new(Code::InvalidConfiguration, message));
     let Some(ipam) = &config.ipam else { return invalid("the network configuration has no ipam section") };
-    if ipam.ranges.is_empty() {
+    let ranges = ipam.ranges()?;
+    if ranges.is_empty() {
         return invalid("the ipam section has no ranges; the agent writes them once the node has a pod CIDR");
     }
-    let pools = ipam.ranges.iter().map(|ranges| Pool::of(ranges)).collect::<Result<Vec<_>, _>>()?;
+    let pools = ranges.iter().map(|ranges| Pool::of(ranges)).collect::<Result<Vec<_>, _>>()?;
     if [true, false].iter().any(|v4| pools.iter().filter(|pool| pool.is_ipv4() == *v4).count() > 1) {
         return invalid(
             "ipam has two sets of ranges of one family, of which a pod has one address; make one set of them",
