@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteIp6Tunnel, RouteIp6TunnelFlags, RouteIpTunnel, RouteIpTunnelFlags,
@@ -265,15 +265,6 @@ impl Netlink {
     pub fn set_route(&mut self, route: &Route) -> Result<(), NetlinkError> {
         let flags = NLM_F_CREATE | NLM_F_REPLACE;
         self.request("setting route", route, RouteNetlinkMessage::NewRoute(route.message()), flags)
-    }
-
-    /// Makes a route where there is none to the same destinations.
-    ///
-    /// # Errors
-    /// Where there is one ([`NetlinkError::is_present`]), whoever made it, or the kernel refuses.
-    pub fn add_route(&mut self, route: &Route) -> Result<(), NetlinkError> {
-        let flags = NLM_F_CREATE | NLM_F_EXCL;
-        self.request("adding route", route, RouteNetlinkMessage::NewRoute(route.message()), flags)
     }
 
     /// Removes a route; `false` where there is none.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use sluice_netlink::{Encap, Netlink, NetlinkError, Route, RouteKind};
+use sluice_netlink::{Encap, Netlink, NetlinkError, Rank, Route, RouteKind};
 use sluice_topology::{HostRoute, Way};
 
 /// Marks our routes in the kernel's table (`ip route show proto 83`).
@@ -55,7 +55,7 @@ pub fn apply(wanted: &[HostRoute], sources: &[IpAddr], overlay: Option<Overlay>)
             Decision::Keep => keep.push(route.to),
             Decision::Set(how) => {
                 let done = match how {
-                    How::Add => netlink.add_route(&concrete),
+                    How::Add => netlink.add_route(&concrete, Rank::First),
                     How::Replace => netlink.set_route(&concrete),
                 };
                 keep.push(route.to);
