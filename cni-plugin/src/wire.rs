@@ -5,6 +5,8 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use sluice_netlink::{Netlink, NetlinkError, Rank, Route, RouteKind, Veth, within};
@@ -24,6 +26,10 @@ const PROTOCOL: u8 = 3;
 /// and the interface's index. The metrics are behind what IPv6 routes have by themselves.
 const TABLES: u32 = 10_000;
 const METRICS: u32 = 1024;
+
+/// How often, and how long after one another, it is asked whether packets pass, on kernels that do not answer at once.
+const ATTEMPTS: usize = 10_000;
+const PAUSE: Duration = Duration::from_micros(200);
 
 /// The gateway of pods, which nobody has: its link-layer address is a permanent neighbour.
 pub fn gateway(address: IpAddr) -> IpAddr {
@@ -297,7 +303,20 @@ impl Wired<'_> {
             } else {
                 error.into()
             }
-        })
+        })?;
+        self.wait_until_running()
+    }
+
+    /// Waits until the container's side takes packets: it was up before the host's, and the kernel may be late to notice.
+    fn wait_until_running(&mut self) -> Result<(), CniError> {
+        let name = self.pair.container;
+        for _ in 0..ATTEMPTS {
+            if self.container.link(name)?.is_some_and(|link| link.is_running) {
+                return Ok(());
+            }
+            thread::sleep(PAUSE);
+        }
+        Err(CniError::new(Code::Kernel, format!("{name} still takes no packets, although both of its ends are up")))
     }
 }
 

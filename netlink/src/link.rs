@@ -23,6 +23,10 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it is switched on.
     pub is_up: bool,
+    /// Whether it is on and takes packets. What the kernel does when the other end has come up it does some time later, and
+    /// drops packets until then; from Linux 6.8 on, whoever asks for one device has it done (net/core/rtnetlink.c,
+    /// `rtnl_getlink`).
+    pub is_running: bool,
     /// Whether it is the loopback device.
     pub is_loopback: bool,
     /// What it is: `veth`, `vxlan`, `bridge`; `None` for hardware.
@@ -93,6 +97,7 @@ impl Link {
             mac: None,
             mtu: 0,
             is_up: message.header.flags.contains(LinkFlags::Up),
+            is_running: message.header.flags.contains(LinkFlags::Running),
             is_loopback: message.header.flags.contains(LinkFlags::Loopback),
             kind: None,
             vxlan: None,
