@@ -1,6 +1,6 @@
 //! The fast path of each hook: one lookup for a packet of a known flow.
 
-use sluice_abi::{Config, IpAddress, Ipv4, Ipv6, Port, Reason, Scope, Stage};
+use sluice_abi::{Config, IpAddress, Ipv4, Ipv6, Protocol, Reason, Scope, Stage};
 
 use crate::flows::{self, Glance};
 use crate::outcome::{Family, Outcome};
@@ -90,7 +90,7 @@ fn net_flow<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(packet: &mut P, ta
     };
     let Some(config) = tables.config() else { return Outcome::Pass };
     let own = is_own(headers.destination, config);
-    if own && !may_be_masqueraded(headers.destination_port, config) {
+    if own && !may_be_masqueraded(&headers, config) {
         return Outcome::Pass;
     }
     let key = flows::key(Scope::NET, &headers);
@@ -191,8 +191,8 @@ fn is_own<A: IpAddress>(address: A, config: &Config) -> bool {
 
 /// Whether a packet to the node's own address could answer a masqueraded flow.
 #[inline(always)]
-fn may_be_masqueraded(port: Port, config: &Config) -> bool {
-    // Protocols without ports have port 0, and are masqueraded without translating it.
-    let port = port.get();
-    port == 0 || (config.port_first <= port && port <= config.port_last)
+fn may_be_masqueraded<A: IpAddress>(headers: &Headers<A>, config: &Config) -> bool {
+    // Protocols without ports have port 0; they and SCTP are masqueraded without translating it.
+    let port = headers.destination_port.get();
+    port == 0 || headers.protocol == Protocol::SCTP || (config.port_first <= port && port <= config.port_last)
 }

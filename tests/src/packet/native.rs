@@ -241,6 +241,8 @@ pub struct Native {
     pub now: Cell<u32>,
     /// Lookups and writes so far in hashes and tries; reads of arrays are not counted.
     pub lookups: Cell<u32>,
+    /// Entries that the table of established flows of each family has room for.
+    pub room: Cell<usize>,
     /// What another CPU does right before the next entry is written.
     pub meanwhile: RefCell<Option<Meanwhile>>,
 }
@@ -262,6 +264,7 @@ impl Native {
             counters: RefCell::new(vec![0; COUNTERS as usize]),
             now: Cell::new(0),
             lookups: Cell::new(0),
+            room: Cell::new(usize::MAX),
             meanwhile: RefCell::new(None),
         }
     }
@@ -315,7 +318,11 @@ macro_rules! family {
                 if let Some(meanwhile) = meanwhile {
                     meanwhile(self);
                 }
+                let is_limited = table == Table::Flows;
                 let mut table = self.$maps.table(table).borrow_mut();
+                if is_limited && table.len() >= self.room.get() && !table.contains_key(key) {
+                    return false;
+                }
                 if how == Insert::New && table.contains_key(key) {
                     return false;
                 }

@@ -50,6 +50,24 @@ fn a_question_with_one_answer_is_not_established() -> Result<()> {
 }
 
 #[test]
+fn a_full_table_takes_both_directions_or_none() -> Result<()> {
+    let both = Both::set()?;
+    let (a, b) = (both.scene.pod_a, both.scene.pod_b);
+    both.native.room.set(1);
+    let run = |interface, data: &[u8]| both.native.run(Hook::FromPod, &mut Bytes::new(data.to_vec(), interface));
+    for question in from_a(POD_B, &Transport::Udp(4000, 53)) {
+        for _ in 0..2 {
+            assert_eq!(run(a, &question), Outcome::Pod { interface: b });
+            assert_eq!(run(b, &answer_of_b(&question, 0)), Outcome::Pod { interface: a });
+        }
+    }
+    assert_eq!(both.established(), 0);
+    assert_eq!(both.count(Hook::FromPod, Reason::NotEstablished), 2);
+    assert_eq!(both.count(Hook::FromPod, Reason::Opened), 2);
+    Ok(())
+}
+
+#[test]
 fn a_flow_that_lost_its_answers_gets_them_back_at_the_same_port() -> Result<()> {
     let mut both = Both::set()?;
     let (a, uplink) = (both.scene.pod_a, both.scene.uplink);

@@ -108,6 +108,67 @@ fn protocols_whose_checksums_cover_addresses_are_not_masqueraded() -> Result<()>
 }
 
 #[test]
+fn sctp_keeps_its_port_when_it_is_masqueraded() -> Result<()> {
+    const INIT: u8 = 1;
+    const INIT_ACK: u8 = 2;
+    let mut both = Both::set()?;
+    let (a, b, uplink) = (both.scene.pod_a, both.scene.pod_b, both.scene.uplink);
+    for (family, packet) in packets(POD_A, OUTSIDE, &Transport::Sctp(4000, 9, INIT)).iter().enumerate() {
+        let left = both.run(Hook::FromPod, a, packet)?;
+        assert_eq!(left.data, packets(NODE, OUTSIDE, &Transport::Sctp(4000, 9, INIT))[family]);
+        let answer = &packets(OUTSIDE, NODE, &Transport::Sctp(9, 4000, INIT_ACK))[family];
+        let back = both.run(Hook::FromNet, uplink, answer)?;
+        assert_eq!(back.verdict, Verdict::Pod(a));
+        assert_eq!(back.data, packets(OUTSIDE, POD_A, &Transport::Sctp(9, 4000, INIT_ACK))[family]);
+        let mut other = packets(POD_B, OUTSIDE, &Transport::Sctp(4000, 9, INIT))[family].clone();
+        other[6..12].copy_from_slice(&mac(0xb));
+        assert_eq!(both.run(Hook::FromPod, b, &other)?.verdict, Verdict::Drop(Reason::Untranslatable));
+    }
+    both.compare_flows()?;
+    both.compare_counters()
+}
+
+/// The two fragments of a datagram, in both families.
+fn fragments(from: Pair, to: Pair, ports: (u16, u16)) -> [[Vec<u8>; 2]; 2] {
+    let build = |ip| Recipe { mac: mac(0xa), ip, transport: Transport::Udp(ports.0, ports.1), payload: 24 }.build();
+    let places = [(0, true), (4, false)];
+    let v4 = places.map(|fragment| build(Ip::V4 { source: from.0, destination: to.0, options: vec![], fragment }));
+    let v6 = places.map(|(offset, more)| {
+        let [high, low] = (offset << 3 | u16::from(more)).to_be_bytes();
+        let extensions = vec![(44, vec![0, high, low, 0, 0, 0, 9])];
+        build(Ip::V6 { source: from.1, destination: to.1, extensions })
+    });
+    [v4, v6]
+}
+
+#[test]
+fn fragments_are_masqueraded_with_their_first() -> Result<()> {
+    let mut both = Both::set()?;
+    let (a, uplink) = (both.scene.pod_a, both.scene.uplink);
+    let there = fragments(POD_A, OUTSIDE, (4000, 53));
+    let back = fragments(OUTSIDE, NODE, (53, 20_000));
+    for (family, transport) in [14 + 20, 14 + 40 + 8].into_iter().enumerate() {
+        for (number, packet) in there[family].iter().enumerate() {
+            let left = both.run(Hook::FromPod, a, packet)?;
+            assert_eq!(left.verdict, Verdict::Neighbour(router()[family]));
+            assert_eq!(ends(&left.data), (octets(family, NODE), octets(family, OUTSIDE)));
+            // Only the first has ports and a checksum.
+            let port = if number == 0 { 20_000 } else { 4000_u16 };
+            assert_eq!(left.data[transport..transport + 2], port.to_be_bytes());
+            assert_eq!(left.data[transport + 8..], packet[transport + 8..]);
+        }
+        for (number, packet) in back[family].iter().enumerate() {
+            let arrived = both.run(Hook::FromNet, uplink, packet)?;
+            assert_eq!((arrived.verdict, ends(&arrived.data).1), (Verdict::Pod(a), octets(family, POD_A)));
+            let port = if number == 0 { 4000 } else { 20_000_u16 };
+            assert_eq!(arrived.data[transport + 2..transport + 4], port.to_be_bytes());
+        }
+    }
+    both.compare_flows()?;
+    both.compare_counters()
+}
+
+#[test]
 fn a_flow_that_begins_with_too_large_a_packet_is_masqueraded_too() -> Result<()> {
     let mut both = Both::set()?;
     let (a, uplink) = (both.scene.pod_a, both.scene.uplink);
