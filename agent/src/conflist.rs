@@ -30,7 +30,12 @@ pub fn content(config: &Config, pod_cidrs: &[IpNet], mtu: u32) -> String {
         plugin["logFile"] = json!(file);
     }
     let plugins: Vec<Value> = std::iter::once(plugin).chain(config.chained_plugins.iter().cloned()).collect();
-    let list = json!({ "cniVersion": "1.0.0", "name": "sluice", "plugins": plugins });
+    let mut list = json!({ "cniVersion": "1.0.0", "name": "sluice", "plugins": plugins });
+    // Runtimes that know of several versions take the newest and call GC and STATUS (1.1.0); others read over it. But all
+    // plugins of the list are called by that version, and others' may be older.
+    if config.chained_plugins.is_empty() && config.ipam.is_none() {
+        list["cniVersions"] = json!(["1.0.0", "1.1.0"]);
+    }
     format!("{list:#}\n")
 }
 
@@ -80,6 +85,10 @@ mod tests {
         assert_eq!(ranges[0].as_array().map(Vec::len), Some(2));
         assert_eq!(ranges[1][0]["subnet"], "fd00::/64");
         assert_eq!(list["plugins"][1]["type"], "tuning");
+        assert_eq!(list.get("cniVersions"), None, "tuning may be older");
+        let alone: Value = serde_json::from_str(&content(&Config::default(), &nets, 1450)).expect("JSON");
+        assert_eq!(alone["cniVersions"], json!(["1.0.0", "1.1.0"]));
+        assert_eq!(alone["cniVersion"], "1.0.0");
     }
 
     #[test]

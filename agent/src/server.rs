@@ -4,12 +4,20 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 use std::{fs, io, thread};
 
 use sluice_api::{Call, ErrorKind, Failure, Outcome, Request, Response, VERSION};
 
 /// Longest request, bytes.
 const LONGEST: u64 = 1 << 20;
+/// Most clients at once; others wait until they are accepted. Each takes a descriptor, of which the agent needs some itself.
+const CLIENTS: usize = 256;
+/// How long a client may say nothing, or take no answer.
+const IDLE: Duration = Duration::from_secs(60);
+/// Rest before the next attempt to accept a client where descriptors or memory are short, of whose return nobody tells.
+const SHORT: Duration = Duration::from_millis(100);
 
 /// Answers calls.
 pub type Answer = dyn Fn(Call) -> Outcome + Send + Sync;
@@ -18,7 +26,7 @@ pub type Answer = dyn Fn(Call) -> Outcome + Send + Sync;
 ///
 /// # Errors
 /// Where the socket cannot be made.
-pub fn listen(socket: &Path, answer: std::sync::Arc<Answer>) -> io::Result<()> {
+pub fn listen(socket: &Path, answer: Arc<Answer>) -> io::Result<()> {
     // The caller holds the agent's lock: nobody else listens here.
     match fs::remove_file(socket) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -27,9 +35,22 @@ pub fn listen(socket: &Path, answer: std::sync::Arc<Answer>) -> io::Result<()> {
     let listener = UnixListener::bind(socket)?;
     fs::set_permissions(socket, fs::Permissions::from_mode(0o600))?;
     thread::Builder::new().name("api".into()).spawn(move || {
-        for stream in listener.incoming().flatten() {
+        let places = Places::new(CLIENTS);
+        loop {
+            let place = places.take();
+            let stream = match listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "no client of the local API can be accepted");
+                    thread::sleep(SHORT);
+                    continue;
+                }
+            };
             let answer = answer.clone();
-            let served = thread::Builder::new().name("api-client".into()).spawn(move || serve(stream, &*answer));
+            let served = thread::Builder::new().name("api-client".into()).spawn(move || {
+                serve(&stream, &*answer, IDLE);
+                drop(place);
+            });
             if let Err(error) = served {
                 tracing::warn!(%error, "a client of the local API is turned away");
             }
@@ -38,9 +59,42 @@ pub fn listen(socket: &Path, answer: std::sync::Arc<Answer>) -> io::Result<()> {
     Ok(())
 }
 
-/// Serves a connection until it ends or makes no sense.
-fn serve(stream: UnixStream, answer: &Answer) {
-    let Ok(mut writer) = stream.try_clone() else { return };
+/// Places for so many at once.
+#[derive(Clone)]
+struct Places(Arc<(Mutex<usize>, Condvar)>);
+
+/// A place that is taken, until it is dropped.
+struct Place(Places);
+
+impl Places {
+    fn new(number: usize) -> Self {
+        Self(Arc::new((Mutex::new(number), Condvar::new())))
+    }
+
+    /// Waits for a place.
+    fn take(&self) -> Place {
+        let (free, freed) = &*self.0;
+        let free = free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
+        *free -= 1;
+        Place(self.clone())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let (free, freed) = &*self.0.0;
+        *free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        freed.notify_one();
+    }
+}
+
+/// Serves a connection until it ends, makes no sense or is idle for too long.
+fn serve(stream: &UnixStream, answer: &Answer, idle: Duration) {
+    if stream.set_read_timeout(Some(idle)).is_err() || stream.set_write_timeout(Some(idle)).is_err() {
+        return;
+    }
+    let mut writer = stream;
     let mut reader = BufReader::new(stream);
     loop {
         let mut line = Vec::new();
@@ -79,8 +133,6 @@ fn parse(line: &[u8]) -> Result<Call, Failure> {
 mod tests {
     use super::*;
     use sluice_api::{Answer as Given, Client, ClientError};
-    use std::sync::Arc;
-    use std::time::Duration;
 
     fn ask(text: &str) -> String {
         let directory = tempfile::tempdir().expect("a directory");
@@ -101,6 +153,23 @@ mod tests {
         assert!(ask("{\"version\":9,\"request\":\"new\"}\n").contains(r#""kind":"version""#));
         let call = "{\"version\":1,\"request\":{\"status\":{}}}\n";
         assert_eq!(ask(&call.repeat(3)).lines().count(), 3);
+    }
+
+    #[test]
+    fn who_says_nothing_is_left_and_makes_room() {
+        let (client, server) = UnixStream::pair().expect("a pair");
+        // It returns: nobody has to say a word, or to go.
+        serve(&server, &|_| Outcome::Ok(Given::Done), Duration::from_millis(1));
+        drop(client);
+        let places = Places::new(1);
+        let first = places.take();
+        let waiting = {
+            let places = places.clone();
+            thread::spawn(move || drop(places.take()))
+        };
+        assert_eq!(*places.0.0.lock().expect("locks"), 0);
+        drop(first);
+        waiting.join().expect("gets the place");
     }
 
     #[test]

@@ -140,6 +140,7 @@ pub fn plan<'a>(
         }
         plan.view.push(NodeView { object: object.clone(), underlay });
     }
+    slots.settle();
     for pod in pods {
         let (Some(object), Some((slot, underlay))) = (nodes.get(&pod.node), reached.get(pod.node.as_str())) else {
             continue;
@@ -293,6 +294,7 @@ fn node(object: &NodeObject, underlay: Underlay) -> Node {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sluice_abi::MAX_NODES;
 
     fn object(name: &str, addresses: &[&str], pods: &[&str], created: i64) -> NodeObject {
         NodeObject {
@@ -425,5 +427,11 @@ mod tests {
         let mut restarted = Slots::seeded(second.nodes.clone());
         let third = plan(&local(), &nodes(&[b, c]), [], Mode::Native, |_| true, &mut restarted);
         assert_eq!(third.nodes[&2], first.nodes[&2]);
+        let gone: BTreeMap<u32, Node> = (1..MAX_NODES).map(|slot| (slot, second.nodes[&2])).collect();
+        let mut full = Slots::seeded(gone);
+        let d = object("d", &["192.0.2.4"], &[], 1);
+        plan(&local(), &BTreeMap::new(), [], Mode::Native, |_| true, &mut full);
+        let fourth = plan(&local(), &nodes(&[d]), [], Mode::Native, |_| true, &mut full);
+        assert_eq!(fourth.problems, [""; 0], "what is gone takes no slots for ever");
     }
 }

@@ -32,6 +32,11 @@ impl Slots {
         Some(slot)
     }
 
+    /// All nodes that there are have their slots: what the table held of others is free.
+    pub fn settle(&mut self) {
+        self.before.clear();
+    }
+
     /// Frees the slots of all but these nodes.
     pub fn retain(&mut self, stays: impl Fn(&str) -> bool) {
         self.by_name.retain(|name, _| stays(name));

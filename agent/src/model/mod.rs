@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::{SigSet, Signal};
 use sluice_api::{Call, ErrorKind, Outcome, Records, SOCKET};
 use sluice_netlink::{Change, Monitor};
 use sluice_topology::{Local, NodeView, Slots};
@@ -34,6 +35,8 @@ enum Event {
     Call(Box<Call>, Sender<Outcome>),
     /// The host's network has changed.
     Host(Vec<Change>),
+    /// Somebody wants the agent to end.
+    End(Signal),
     /// A thread cannot go on, and with it the agent.
     Dead(anyhow::Error),
 }
@@ -72,6 +75,14 @@ pub fn run(config: Config) -> Result<()> {
     prepare::ensure_bpffs(&config.bpf_dir)?;
     let kernel = Kernel::open(&config.bpf_dir, &config.run_dir, &prepare::sizes(&config)?)?;
     let (events, inbox) = mpsc::channel();
+    // Before there are other threads, which take over what this one does not want to hear.
+    let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+    signals.thread_block().context("taking signals")?;
+    let told = events.clone();
+    start("signals", move || {
+        let event = signals.wait().map_or_else(|errno| Event::Dead(errno.into()), Event::End);
+        let _ = told.send(event);
+    })?;
     let mut model = Model {
         slots: Slots::seeded(kernel.nodes().clone()),
         records: Records::below(&config.run_dir),
@@ -195,6 +206,10 @@ impl Model {
                     let outcome = self.answer(*call);
                     // Who has asked may have gone.
                     let _ = reply.send(outcome);
+                }
+                Ok(Event::End(signal)) => {
+                    tracing::info!(%signal, "ending; what is in force stays");
+                    return Ok(());
                 }
                 Ok(Event::Dead(error)) => return Err(error),
                 Err(RecvTimeoutError::Timeout) => {}

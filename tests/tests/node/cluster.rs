@@ -51,8 +51,9 @@ fn everybody_talks(plan: Plan) -> Result<()> {
         large().or_else(|_| large()).or_else(|_| large())?;
         is_refused(&a.place, *address)?;
     }
-    let own: IpAddr = "127.0.0.1".parse()?;
-    tcp(&a.place, &a.place, own, 100)?;
+    for own in ["127.0.0.1", "::1"] {
+        tcp(&a.place, &a.place, own.parse()?, 100)?;
+    }
     for address in &a.addresses {
         tcp(&a.place, &a.place, *address, 100)?;
     }
@@ -72,6 +73,16 @@ fn through_the_overlay_over_both_families() -> Result<()> {
 #[test]
 fn natively_over_ipv4() -> Result<()> {
     everybody_talks(Plan { routing: "native", families: Families::V4, ..Plan::default() })
+}
+
+#[test]
+fn natively_over_ipv6() -> Result<()> {
+    everybody_talks(Plan { routing: "native", families: Families::V6, ..Plan::default() })
+}
+
+#[test]
+fn through_the_overlay_over_ipv4() -> Result<()> {
+    everybody_talks(Plan { routing: "vxlan", families: Families::V4, ..Plan::default() })
 }
 
 #[test]

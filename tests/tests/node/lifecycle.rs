@@ -140,6 +140,20 @@ fn an_agent_of_another_layout_is_succeeded() -> Result<()> {
 }
 
 #[test]
+fn an_agent_ends_when_it_is_told_to() -> Result<()> {
+    let mut lab = Lab::start(Plan { nodes: 1, ..Plan::default() })?;
+    let (a, b) = (lab.pod(1, "a")?, lab.pod(1, "b")?);
+    let node = &mut lab.nodes[0];
+    node.stop_agent();
+    let mut agent = node.agent_command(&["--log-format", "json", "--log-level", "error"]).spawn()?;
+    until_so("it is ready", || Ok(node.status()?.ready))?;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(agent.id() as i32), nix::sys::signal::Signal::SIGTERM)?;
+    assert!(agent.wait()?.success());
+    tcp(&a.place, &b.place, b.addresses[0], 100).context("without an agent")?;
+    Ok(())
+}
+
+#[test]
 fn only_pods_are_enforced_and_nobody_gets_anothers_address() -> Result<()> {
     let lab = Lab::start(Plan { nodes: 1, ..Plan::default() })?;
     let node = &lab.nodes[0];
