@@ -209,7 +209,7 @@ impl<'a> Hosts<'a> {
 
     /// The node that has an address.
     fn owner(&self, address: IpAddr) -> Option<&'a str> {
-        self.0.get(&address).map(|node| *node)
+        self.0.get(&address).copied()
     }
 
     /// A node with an address in these.

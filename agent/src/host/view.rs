@@ -1,5 +1,6 @@
 //! The host's network as far as it decides where packets of pods go.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use sluice_netlink::{FibEntry, Netlink, NetlinkError, Rule};
@@ -34,12 +35,14 @@ pub struct Given {
 pub fn view() -> Result<View, NetlinkError> {
     let mut netlink = Netlink::open()?;
     let links = netlink.links()?;
-    let is_ours = |index: u32| links.iter().any(|link| link.index == index && device::is_ours(&link.name));
     let all = netlink.addresses_in_detail()?;
-    let addresses = all.iter().filter(|address| !is_ours(address.index)).map(|address| address.net.addr());
-    let ours: Vec<u32> = links.iter().map(|link| link.index).filter(|index| is_ours(*index)).collect();
     let (made, routes): (Vec<FibEntry>, Vec<FibEntry>) =
         netlink.fib()?.into_iter().partition(|route| route.protocol() == PROTOCOL);
+    // Once more, for the interfaces of pods that have come meanwhile.
+    let again = netlink.links()?;
+    let ours: BTreeSet<u32> =
+        links.iter().chain(&again).filter(|link| device::is_ours(&link.name)).map(|link| link.index).collect();
+    let addresses = all.iter().filter(|address| !ours.contains(&address.index)).map(|address| address.net.addr());
     let of_others = |route: &FibEntry| !ours.iter().any(|index| route.leads_out_of(*index));
     Ok(View {
         given: Given {
