@@ -138,6 +138,7 @@ mod tests {
             mac: Some([2, 0, 0, 0, 0, 1]),
             mtu: 1500,
             is_up: true,
+            is_running: true,
             is_loopback: false,
             kind: None,
             vxlan: None,
