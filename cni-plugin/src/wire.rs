@@ -61,6 +61,28 @@ fn by_gateway(index: u32, to: IpNet) -> Route {
     route(to, RouteKind::Gateway(index, gateway(to.addr())))
 }
 
+/// The MTU of a container's side that is to be larger than the container's packets; `None`: it need not be.
+///
+/// Before Linux 5.12 `bpf_redirect_peer` silently drops what is larger than the device's MTU (`skb_do_redirect`,
+/// net/core/filter.c), such as what comes from outside to pods that leave room for the overlay's header. There the device
+/// takes what any of the host's takes, and the routes keep the container's own packets to its MTU.
+fn room(netlink: &mut Netlink, mtu: u32) -> Result<Option<u32>, CniError> {
+    /// Largest that veth takes.
+    const MOST: u32 = 65_535;
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    if !drops_large(&release) {
+        return Ok(None);
+    }
+    let largest = netlink.links()?.iter().filter(|link| !link.is_loopback).map(|link| link.mtu).max();
+    Ok(largest.map(|largest| largest.min(MOST)).filter(|largest| *largest > mtu))
+}
+
+/// Whether a kernel of this release is older than 5.12.
+fn drops_large(release: &str) -> bool {
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) < (Some(5), Some(12))
+}
+
 /// A pair to be wired.
 #[derive(Clone, Debug)]
 pub struct Pair<'a> {
@@ -74,7 +96,7 @@ pub struct Pair<'a> {
     pub addresses: &'a [IpAddr],
     /// What the container reaches by way of its gateways, of families that it has an address of.
     pub routes: &'a [IpNet],
-    /// MTU of both, bytes.
+    /// Largest packet of both, bytes.
     pub mtu: u32,
 }
 
@@ -145,6 +167,7 @@ impl Pair<'_> {
         let mut container = inside(namespace, path, || Ok(Netlink::open()?))?;
         container.set_up(LOOPBACK, true)?;
         let mut host = Netlink::open()?;
+        let room = room(&mut host, self.mtu)?;
         host.create_veth(&Veth {
             host: self.host,
             host_mac: GATEWAY_MAC,
@@ -153,7 +176,7 @@ impl Pair<'_> {
             namespace: std::os::fd::AsFd::as_fd(namespace),
             mtu: self.mtu,
         })?;
-        Ok(Wired { pair: self, host, container, namespace, path })
+        Ok(Wired { pair: self, host, container, namespace, path, room })
     }
 
     /// Looks whether everything is as it was made.
@@ -211,6 +234,8 @@ pub struct Wired<'a> {
     container: Netlink,
     namespace: &'a File,
     path: &'a Path,
+    /// The MTU of the container's side, where that is not the pair's.
+    room: Option<u32>,
 }
 
 impl Wired<'_> {
@@ -219,8 +244,9 @@ impl Wired<'_> {
     /// # Errors
     /// Where the kernel refuses.
     pub fn set_up_container(&mut self) -> Result<(), CniError> {
-        let Self { pair, container, .. } = self;
-        let name = pair.container;
+        let Self { pair, container, room, .. } = self;
+        let (name, room) = (pair.container, *room);
+        let mtu = room.map(|_| pair.mtu);
         let link = container
             .link(name)?
             .ok_or_else(|| CniError::new(Code::Kernel, format!("{name} vanished while it was being set up")))?;
@@ -238,13 +264,16 @@ impl Wired<'_> {
             for address in pair.addresses {
                 container.add_address(index, IpNet::from(*address))?;
             }
+            if let Some(room) = room {
+                container.set_mtu(index, room)?;
+            }
             container.set_up(index, true)?;
             for address in pair.addresses {
                 container.set_neighbour(index, gateway(*address), GATEWAY_MAC)?;
                 container.add_route(&to_gateway(index, *address), Rank::First)?;
             }
             for to in pair.routes {
-                container.add_route(&by_gateway(index, *to), Rank::First)?;
+                container.add_route(&Route { mtu, ..by_gateway(index, *to) }, Rank::First)?;
             }
             Ok(())
         });
@@ -259,14 +288,16 @@ impl Wired<'_> {
     fn stand_behind(&mut self, index: u32) -> Result<(), CniError> {
         let Pair { addresses, routes, .. } = self.pair;
         let (behind, table) = (Rank::Behind(METRICS + index), TABLES + index);
+        let mtu = self.room.map(|_| self.pair.mtu);
         Ok(self.container.together(|container| {
             for address in *addresses {
                 container.add_route(&to_gateway(index, *address), behind)?;
                 container.add_rule(*address, table)?;
             }
             for to in *routes {
-                container.add_route(&by_gateway(index, *to), behind)?;
-                container.add_route(&by_gateway(index, *to), Rank::Table(table))?;
+                let route = Route { mtu, ..by_gateway(index, *to) };
+                container.add_route(&route, behind)?;
+                container.add_route(&route, Rank::Table(table))?;
             }
             Ok(())
         })?)
@@ -337,4 +368,15 @@ pub fn close(host: &str) {
 pub fn unwire(host: &str) -> Result<(), NetlinkError> {
     Netlink::open()?.delete_link(host)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::drops_large;
+
+    #[test]
+    fn old_kernels_are_told_from_new_ones() {
+        assert!(drops_large("5.10.0-32-cloud-amd64\n") && drops_large("5.4.1") && drops_large("5.11"));
+        assert!(!drops_large("5.12.0-rc1\n") && !drops_large("6.1.0-50-amd64\n") && !drops_large("10.0"));
+    }
 }
