@@ -55,8 +55,8 @@ pub const fn mac(pod: u8) -> [u8; 6] {
 fn route4(destination: Ipv4) -> Option<Ipv4> {
     let address = std::net::Ipv4Addr::from(destination).octets();
     Some(match address {
-        // The broadcast address of the uplink's subnet, and the loopback's addresses.
-        [192, 0, 2, 255] | [127, ..] => return None,
+        // The broadcast addresses of the uplink's subnet, and the loopback's addresses.
+        [192, 0, 2, 0 | 255] | [127, ..] => return None,
         [192, 0, 2, _] => destination,
         [10, 2, 0, _] => addresses::NATIVE_NODE.0.into(),
         _ => addresses::ROUTER.0.into(),

@@ -68,6 +68,7 @@ impl Scene {
     /// Where the kernel refuses, for example because the caller is not root.
     pub fn set() -> Result<Self> {
         unshare(CloneFlags::CLONE_NEWNET).context("making a network namespace (are you root?)")?;
+        // A subnet's lowest address is a broadcast address too on older kernels, 5.10 among them: here it always is.
         let commands = "\
             link set lo up
             link add sla type veth peer name pa
@@ -89,6 +90,7 @@ impl Scene {
             neigh add 2001:db8::fe lladdr 02:00:00:00:02:fe dev eth0 nud permanent
             neigh add 2001:db8::2 lladdr 02:00:00:00:02:02 dev eth0 nud permanent
             neigh add 2001:db8::3 lladdr 02:00:00:00:02:03 dev eth0 nud permanent
+            route replace broadcast 192.0.2.0 dev eth0 table local
             route add default via 192.0.2.254
             route add default via 2001:db8::fe
             route add 10.2.0.0/24 via 192.0.2.2
