@@ -3,7 +3,9 @@
 mod bench;
 mod build;
 mod demo;
+mod kernels;
 mod run;
+mod score;
 mod setup;
 mod test;
 mod toolchain;

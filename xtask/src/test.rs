@@ -9,7 +9,8 @@ use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 
 use crate::run::{root, say};
-use crate::{build, setup};
+use crate::score::Score;
+use crate::{build, kernels, setup};
 
 /// See the command's help.
 #[derive(clap::Args)]
@@ -32,24 +33,8 @@ enum Tier {
     Node,
     /// The plugin under containerd and podman, and in chains; runs only by name
     Runtime,
-}
-
-/// How many tests went how.
-#[derive(Clone, Copy, Default)]
-struct Score {
-    passed: usize,
-    failed: usize,
-}
-
-impl Score {
-    fn of(success: bool) -> Self {
-        Self { passed: usize::from(success), failed: usize::from(!success) }
-    }
-
-    fn add(&mut self, other: Self) {
-        self.passed += other.passed;
-        self.failed += other.failed;
-    }
+    /// Packet and node on Debian's kernels, emulated; runs only by name
+    Kernels,
 }
 
 /// Runs the command.
@@ -88,6 +73,7 @@ impl Tier {
             Self::Packet => "packet",
             Self::Node => "node",
             Self::Runtime => "runtime",
+            Self::Kernels => "kernels",
         }
     }
 
@@ -115,6 +101,7 @@ impl Tier {
                 ensure!(nix::unistd::geteuid().is_root(), "the tier {name} loads programs: run it as root");
                 count(cargo().args(["test", "-p", "sluice-tests", "--test", name]), object)
             }
+            Self::Kernels => kernels::run(object),
         }
     }
 }
@@ -127,7 +114,7 @@ fn count(command: &mut Command, object: &std::path::Path) -> Result<Score> {
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).lines() {
             let line = line.context("reading the tests' output")?;
-            score.add(result(&line));
+            score.add(Score::of_line(&line));
             println!("{line}");
         }
     }
@@ -136,27 +123,4 @@ fn count(command: &mut Command, object: &std::path::Path) -> Result<Score> {
         score.failed = 1;
     }
     Ok(score)
-}
-
-/// The counts of a line such as `test result: ok. 3 passed; 0 failed; ...`.
-fn result(line: &str) -> Score {
-    let Some(counts) = line.strip_prefix("test result: ") else { return Score::default() };
-    let number = |what: &str| {
-        let words = counts.split([' ', ';', '.']).collect::<Vec<_>>();
-        words.windows(2).find_map(|pair| if pair[1] == what { pair[0].parse().ok() } else { None }).unwrap_or(0)
-    };
-    Score { passed: number("passed"), failed: number("failed") }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::result;
-
-    #[test]
-    fn results_are_counted() {
-        let score = result("test result: FAILED. 20 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out");
-        assert_eq!((score.passed, score.failed), (20, 1));
-        let score = result("running 3 tests");
-        assert_eq!((score.passed, score.failed), (0, 0));
-    }
 }
