@@ -25,6 +25,8 @@ enum Bench {
     Throughput,
     /// How long ADD and DEL take
     Cni,
+    /// What flows lose while agents come and go
+    Restart,
 }
 
 impl Bench {
@@ -33,13 +35,14 @@ impl Bench {
             Self::Datapath => "datapath",
             Self::Throughput => "throughput",
             Self::Cni => "cni",
+            Self::Restart => "restart",
         }
     }
 
     /// Debian packages that it compares with or needs.
     fn packages(self) -> &'static [&'static str] {
         match self {
-            Self::Datapath => &[],
+            Self::Datapath | Self::Restart => &[],
             Self::Throughput => &["iperf3", "containernetworking-plugins"],
             Self::Cni => &["containernetworking-plugins"],
         }
@@ -57,12 +60,13 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     let binaries = target().join("release");
     for bench in benches {
         setup::install(bench.packages())?;
-        say(&format!("Bench: {}", bench.name()));
-        run(Command::new(binaries.join("sluice-bench"))
-            .arg(bench.name())
-            .env("SLUICE_BIN_DIR", &binaries)
-            .env("SLUICE_BPF_OBJECT", &object)
-            .env("SLUICE_BENCH_DIR", target().join("bench")))?;
     }
+    let names: Vec<&str> = benches.iter().map(|bench| bench.name()).collect();
+    say(&format!("Measuring: {}", names.join(", ")));
+    run(Command::new(binaries.join("sluice-bench"))
+        .args(names)
+        .env("SLUICE_BIN_DIR", &binaries)
+        .env("SLUICE_BPF_OBJECT", &object)
+        .env("SLUICE_BENCH_DIR", target().join("bench")))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -126,10 +126,15 @@ pub fn run() -> Result<Vec<Row>> {
             rows.push(Row { id: id.into(), ..row });
         }
     }
-    let host = Recipe { mac: mac(2), ip: Ip::v4(NODE.0, OUTSIDE.0), transport: Transport::Udp(4000, 53), payload: 64 };
-    let bytes = Bytes::new(host.build(), both.scene.uplink);
-    let own = best(&mut both, Hook::ToNet.name(), &bytes)? - empty;
-    rows.push(Row::new("ns_established.to_net.host.v4", own, "ns", Target::None));
+    // What the host itself sends is not judged.
+    for (family, ip) in [("v4", Ip::v4(NODE.0, OUTSIDE.0)), ("v6", Ip::v6(NODE.1, OUTSIDE.1))] {
+        let packet = Recipe { mac: mac(2), ip, transport: Transport::Udp(4000, 53), payload: 64 }.build();
+        let uplink = both.scene.uplink;
+        let lookups = lookups(&both, Hook::ToNet, uplink, &packet);
+        let own = best(&mut both, Hook::ToNet.name(), &Bytes::new(packet, uplink))? - empty;
+        rows.push(Row::new(&format!("ns_passing.to_net.host.{family}"), own, "ns", Target::None));
+        rows.push(Row::new(&format!("lookups_passing.to_net.host.{family}"), lookups, "hash", Target::None));
+    }
     Ok(rows)
 }
 

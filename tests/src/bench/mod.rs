@@ -5,27 +5,35 @@ mod datapath;
 mod live;
 mod reference;
 mod report;
+mod restart;
 mod throughput;
 
 use anyhow::{Result, bail};
 
 /// The names of all benches.
-pub const NAMES: [&str; 3] = ["datapath", "throughput", "cni"];
+pub const NAMES: [&str; 4] = ["datapath", "throughput", "cni", "restart"];
 
-/// Runs a bench and publishes what it finds.
+/// Runs benches, publishes what each finds, and ends with what is to be reached.
 ///
 /// # Errors
-/// Where it cannot be run.
-pub fn run(name: &str) -> Result<()> {
-    let rows = match name {
-        "datapath" => {
-            let mut rows = datapath::run()?;
-            rows.extend(live::run()?);
-            rows
-        }
-        "throughput" => throughput::run()?,
-        "cni" => cni::run()?,
-        _ => bail!("there is no bench {name:?}; there are {}", NAMES.join(", ")),
-    };
-    report::publish(name, &rows)
+/// Where one cannot be run.
+pub fn run(names: &[String]) -> Result<()> {
+    let mut all = Vec::new();
+    for name in names {
+        let rows = match name.as_str() {
+            "datapath" => {
+                let mut rows = datapath::run()?;
+                rows.extend(live::run()?);
+                rows
+            }
+            "throughput" => throughput::run()?,
+            "cni" => cni::run()?,
+            "restart" => restart::run()?,
+            _ => bail!("there is no bench {name:?}; there are {}", NAMES.join(", ")),
+        };
+        report::publish(name, &rows)?;
+        all.extend(rows);
+    }
+    report::summarize(&all);
+    Ok(())
 }

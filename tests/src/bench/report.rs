@@ -84,7 +84,18 @@ pub fn publish(name: &str, rows: &[Row]) -> Result<()> {
     let path = directory.join(format!("{name}.json"));
     let values: Vec<Value> = rows.iter().map(Row::json).collect();
     fs::write(&path, format!("{:#}\n", Value::from(values))).with_context(|| format!("writing {}", path.display()))?;
+    table(rows.iter());
+    anstream::println!("\nwritten to {}", path.display());
+    Ok(())
+}
 
+/// Shows again what is to be reached, of all benches.
+pub fn summarize(rows: &[Row]) {
+    anstream::println!("\nWhat is to be reached:");
+    table(rows.iter().filter(|row| !matches!(row.target, Target::None)));
+}
+
+fn table<'a>(rows: impl Iterator<Item = &'a Row>) {
     anstream::println!("\n{:<46} {:>12}  {:<34} {:>7}  target", "id", "value", "baseline", "ratio");
     for row in rows {
         let value = format!("{:.1} {}", row.value, row.unit);
@@ -102,8 +113,6 @@ pub fn publish(name: &str, rows: &[Row]) -> Result<()> {
         };
         anstream::println!("{:<46} {style}{value:>12}{style:#}  {baseline:<34} {ratio:>7}  {target}", row.id);
     }
-    anstream::println!("\nwritten to {}", path.display());
-    Ok(())
 }
 
 /// The middle of some values.

@@ -5,5 +5,5 @@ use sluice_tests::bench;
 
 fn main() -> Result<()> {
     let names: Vec<String> = std::env::args().skip(1).collect();
-    names.iter().try_for_each(|name| bench::run(name))
+    bench::run(&names)
 }
