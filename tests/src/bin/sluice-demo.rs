@@ -7,8 +7,9 @@ use std::time::Instant;
 
 use anstyle::{AnsiColor, Style};
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::{SigSet, Signal};
 use sluice_tests::lab::traffic::tcp;
-use sluice_tests::lab::{self, Lab, Place, Plan, Pod};
+use sluice_tests::lab::{self, Lab, Place, Plan, Pod, binary};
 
 /// Name of the demo's cluster: the prefix of its namespaces.
 const NAME: &str = "sluice-demo";
@@ -56,7 +57,23 @@ fn done(since: Instant) {
     println!("{} ms", since.elapsed().as_millis());
 }
 
+/// Ends the cluster where somebody ends the demo: nothing would be dropped then.
+fn clean_when_told_to_end() -> Result<()> {
+    let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
+    // Before any other thread is: all inherit it.
+    signals.thread_block().context("blocking signals")?;
+    std::thread::spawn(move || {
+        if signals.wait().is_ok() {
+            lab::clean(NAME);
+            println!("\nthe demo's cluster is gone");
+            std::process::exit(130);
+        }
+    });
+    Ok(())
+}
+
 fn run(keep: bool) -> Result<()> {
+    clean_when_told_to_end()?;
     let now = Instant::now();
     step("three nodes, the last one behind a router: loading their programs");
     let lab = Lab::named(NAME, Plan { nodes: 3, routed: true, ..Plan::default() })?;
@@ -172,8 +189,10 @@ fn explain(lab: &Lab, pods: &[(usize, Pod)]) {
     println!();
     println!("The cluster goes on. Look around:");
     println!("  ip netns exec {} ping {}", pod.place.name, pods[2].1.addresses[0]);
-    println!("  sluicectl --socket {} flows", socket.display());
-    println!("  sluicectl --socket {} endpoints", socket.display());
+    let ctl = binary("sluicectl");
+    for what in ["flows", "endpoints"] {
+        println!("  {} --socket {} {what}", ctl.display(), socket.display());
+    }
     println!("  bpftool map dump pinned /sys/fs/bpf/sluice-lab-{NAME}/n1/v1/maps/flows4");
     println!("  tail {}", node.directory.join("agent.log").display());
     println!("End it with:");

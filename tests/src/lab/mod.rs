@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Result, ensure};
 
-pub use node::Node;
+pub use node::{Node, binary};
 pub use place::{Place, ip, spawn_in};
 pub use pod::{Call, Pod};
 pub use runtime::{Containerd, IMAGE, Podman};
