@@ -1,4 +1,4 @@
-//! Doing what the datapath says.
+//! Doing what the datapath says: `unsafe`, because it writes to the context and calls helpers of the kernel.
 
 use aya_ebpf::bindings::{BPF_F_TUNINFO_IPV6, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh, bpf_tunnel_key};
 use aya_ebpf::helpers::{

@@ -1,4 +1,5 @@
-//! The maps as the datapath's tables. All access to map memory is here.
+//! The maps as the datapath's tables: `unsafe`, because all access to map memory is here, and calls of helpers that look
+//! things up.
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST, bpf_fib_lookup};

@@ -1,4 +1,4 @@
-//! A socket buffer as the datapath's packet. All access to packet memory is here.
+//! A socket buffer as the datapath's packet: `unsafe`, because all access to packet memory is here.
 
 use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_TUNINFO_IPV6, bpf_tunnel_key};
 use aya_ebpf::helpers::{

@@ -6,7 +6,7 @@ use std::{env, fs};
 
 use anyhow::{Context, Result};
 
-use crate::run::{output, root, run, say, target};
+use crate::run::{cargo, host, root, run, say, target};
 use crate::setup;
 use crate::toolchain::Toolchain;
 
@@ -59,17 +59,9 @@ pub fn all(release: bool) -> Result<PathBuf> {
     Ok(object)
 }
 
-fn cargo() -> Command {
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(root());
-    cargo
-}
-
 /// Builds the plugin in one piece: it is started for every pod, and the loading of libraries would be a tenth of its time.
 fn plugin() -> Result<()> {
-    let version = output(Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())).arg("-vV"));
-    let host = version.as_deref().and_then(|text| text.lines().find_map(|line| line.strip_prefix("host: ")));
-    let host = host.context("asking rustc for its host")?;
+    let host = &host()?;
     let flags = r#"["-Ctarget-feature=+crt-static", "-Crelocation-model=static"]"#;
     run(cargo()
         .args(["build", "--release", "--package", "sluice", "--target", host])

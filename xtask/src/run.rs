@@ -18,6 +18,23 @@ pub fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
+/// The cargo that runs this program, at the repository.
+pub fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root());
+    cargo
+}
+
+/// The target that this machine is.
+///
+/// # Errors
+/// Where its compiler does not say.
+pub fn host() -> Result<String> {
+    let version = output(Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())).arg("-vV"));
+    let host = version.as_deref().and_then(|text| text.lines().find_map(|line| line.strip_prefix("host: ")));
+    host.map(str::to_owned).context("asking rustc for its host")
+}
+
 /// Says what happens now.
 pub fn say(what: &str) {
     anstream::println!("{HEADING}==>{HEADING:#} {what}");

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 
-use crate::run::{root, say};
+use crate::run::{cargo, host, say, target};
 use crate::score::Score;
 use crate::{build, kernels, setup};
 
@@ -56,12 +56,6 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn cargo() -> Command {
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(root());
-    cargo
-}
-
 impl Tier {
     /// Those that run without being named.
     const DEFAULT: [Self; 4] = [Self::Lint, Self::Unit, Self::Packet, Self::Node];
@@ -90,6 +84,7 @@ impl Tier {
                     let status = cargo().args(arguments).status().context("starting cargo")?;
                     score.add(Score::of(status.success()));
                 }
+                score.add(kernel_lints()?);
                 Ok(score)
             }
             Self::Unit => count(cargo().args(["test", "--workspace", "--exclude", "sluice-tests"]), object),
@@ -104,6 +99,22 @@ impl Tier {
             Self::Kernels => kernels::run(object),
         }
     }
+}
+
+/// Clippy for the kernel programs, as if they were this machine's: their own compiler need not have it.
+fn kernel_lints() -> Result<Score> {
+    let flags = ["-Cpanic=abort", "--cfg=bpf_target_arch=\"ARCH\""].join("\x1f").replace("ARCH", env::consts::ARCH);
+    let status = cargo()
+        .args(["clippy", "--manifest-path", "ebpf/Cargo.toml", "--target", &host()?])
+        .arg("--target-dir")
+        .arg(target().join("ebpf-lint"))
+        .args(["--", "-D", "warnings"])
+        // Inline assembly for eBPF is an unstable feature.
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CARGO_ENCODED_RUSTFLAGS", flags)
+        .status()
+        .context("starting cargo")?;
+    Ok(Score::of(status.success()))
 }
 
 /// Runs tests and counts what they say of themselves. What says nothing and fails is one failure.
