@@ -33,7 +33,7 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Directory of CNI configurations, as the container runtime knows it.
     pub cni_conf_dir: PathBuf,
-    /// Names of the interfaces to the outside. Default: those with a default route, else those with the node's address.
+    /// Names of the interfaces to the outside. Default: those with a default route or the node's address.
     pub uplinks: Vec<String>,
     /// The node's addresses, at most one of each family. Default: those of the Node object.
     pub addresses: Vec<IpAddr>,
