@@ -14,6 +14,9 @@ use super::{Families, Place, Plan, until};
 /// How long anything may take before it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The file of the agent's settings.
+const SETTINGS: &str = "agent.yaml";
+
 /// A node.
 pub struct Node {
     /// Its name in the cluster.
@@ -64,6 +67,7 @@ impl Node {
         };
         let directory = directory.join(format!("n{number}"));
         fs::create_dir_all(&directory).context("making a node's directory")?;
+        fs::write(directory.join(SETTINGS), "").context("writing the agent's settings")?;
         let name = format!("n{number}");
         Ok(Self { name, place, addresses, pod_cidrs, directory, lab: lab.into(), routing: plan.routing, agent: None })
     }
@@ -85,24 +89,36 @@ impl Node {
         fs::write(&path, format!("{node:#}\n")).with_context(|| format!("writing {}", path.display()))
     }
 
-    /// The agent, called with this node's directories and more arguments.
+    /// The agent, called with this node's settings and directories, and more arguments, which come before those.
     pub fn agent_command(&self, more: &[&str]) -> Command {
-        let manifests = self.directory.with_file_name("manifests");
+        let path = |name: &str| self.directory.join(name).display().to_string();
+        let own = [
+            ("--node-name", self.name.clone()),
+            ("--routing", self.routing.into()),
+            ("--source", format!("file:{}", self.directory.with_file_name("manifests").display())),
+            ("--bpf-dir", self.bpf_dir().display().to_string()),
+            ("--run-dir", path("run")),
+            ("--state-dir", path("state")),
+            ("--cni-conf-dir", path("cni")),
+            ("--config", path(SETTINGS)),
+        ];
         let mut command = self.place.command(binary("sluice-agent"));
+        for (name, value) in own.iter().filter(|(name, _)| !more.contains(name)) {
+            command.args([name, value.as_str()]);
+        }
+        command.args(more);
         command
-            .args(["--node-name", &self.name, "--routing", self.routing])
-            .arg("--source")
-            .arg(format!("file:{}", manifests.display()))
-            .arg("--bpf-dir")
-            .arg(self.bpf_dir())
-            .arg("--run-dir")
-            .arg(self.directory.join("run"))
-            .arg("--state-dir")
-            .arg(self.directory.join("state"))
-            .arg("--cni-conf-dir")
-            .arg(self.directory.join("cni"))
-            .args(more);
-        command
+    }
+
+    /// Starts the agent again, as another would that has these settings; waits until it is ready.
+    ///
+    /// # Errors
+    /// As [`start_agent`](Node::start_agent) and [`wait_until_ready`](Node::wait_until_ready).
+    pub fn restart_with(&mut self, settings: &str) -> Result<Status> {
+        self.stop_agent();
+        fs::write(self.directory.join(SETTINGS), settings).context("writing the agent's settings")?;
+        self.start_agent()?;
+        self.wait_until_ready()
     }
 
     /// Where its programs and tables are pinned.

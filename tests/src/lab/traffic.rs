@@ -39,7 +39,10 @@ pub fn tcp(client: &Place, server: &Place, address: IpAddr, bytes: usize) -> Res
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
     }
-    let sent: Vec<u8> = (0..bytes).map(|at| (at * 31 / 7) as u8).collect();
+    // A prime number of bytes, again and again: no two segments are alike.
+    let piece: Vec<u8> = (0..65_521_usize).map(|at| (at * 31 / 7) as u8).collect();
+    let mut sent = piece.repeat(bytes / piece.len() + 1);
+    sent.truncate(bytes);
     let mut received = Vec::with_capacity(bytes);
     thread::scope(|scope| {
         let echo = scope.spawn(|| {
@@ -128,7 +131,7 @@ pub fn is_refused(from: &Place, address: IpAddr) -> Result<()> {
     Ok(())
 }
 
-/// A steady exchange of datagrams, one each millisecond, that counts.
+/// A steady exchange, a question and its answer each millisecond, that counts.
 pub struct Steady {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicU64>,
@@ -137,7 +140,7 @@ pub struct Steady {
 }
 
 impl Steady {
-    /// Starts it.
+    /// Starts one of datagrams, which the server is to see coming from one and the same port.
     ///
     /// # Errors
     /// Where sockets cannot be made.
@@ -147,35 +150,76 @@ impl Steady {
         let socket = client.inside(|| Ok(UdpSocket::bind(any(address))?))?;
         socket.connect((address, port))?;
         listener.set_read_timeout(Some(Duration::from_millis(100)))?;
-        socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+        socket.set_read_timeout(Some(PATIENCE))?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let server = thread::spawn(move || {
             let mut buffer = [0; 64];
+            let mut first = None;
             while !stopped.load(Ordering::Relaxed) {
                 if let Ok((length, peer)) = listener.recv_from(&mut buffer) {
+                    let first = first.get_or_insert(peer);
+                    ensure!(*first == peer, "{first} has become {peer}");
                     listener.send_to(&buffer[..length], peer)?;
                 }
             }
             Ok(())
         });
-        let stopped = stop.clone();
+        Ok(Self::ask(stop, server, move |question| {
+            socket.send(&question)?;
+            // Each waits for its own answer: what is lost is counted, not made up for.
+            let mut buffer = [0; 64];
+            while let Ok(length) = socket.recv(&mut buffer) {
+                if buffer[..length] == question {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        }))
+    }
+
+    /// Starts one over a TCP connection.
+    ///
+    /// # Errors
+    /// Where there is no connection.
+    pub fn stream(client: &Place, server: &Place, address: IpAddr) -> Result<Self> {
+        let listener = server.inside(|| Ok(TcpListener::bind(any(address))?))?;
+        let port = listener.local_addr()?.port();
+        let stream = client.inside(|| Ok(TcpStream::connect_timeout(&(address, port).into(), PATIENCE)?))?;
+        let (accepted, _) = listener.accept()?;
+        for stream in [&stream, &accepted] {
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_nodelay(true)?;
+        }
+        // Until the client is done.
+        let server = thread::spawn(move || {
+            std::io::copy(&mut &accepted, &mut &accepted).context("answering")?;
+            Ok(())
+        });
+        Ok(Self::ask(Arc::default(), server, move |question| {
+            let mut answer = [0; 8];
+            (&stream).write_all(&question).context("asking")?;
+            (&stream).read_exact(&mut answer).context("waiting for an answer")?;
+            Ok(answer == question)
+        }))
+    }
+
+    /// Has a client ask.
+    fn ask(
+        stop: Arc<AtomicBool>,
+        server: JoinHandle<Result<()>>,
+        mut is_answered: impl FnMut([u8; 8]) -> Result<bool> + Send + 'static,
+    ) -> Self {
         let answered = Arc::new(AtomicU64::new(0));
-        let counter = answered.clone();
+        let (stopped, counter) = (stop.clone(), answered.clone());
         let client = thread::spawn(move || {
             let (mut sent, mut received) = (0_u64, 0_u64);
             let mut next = Instant::now();
-            let mut buffer = [0; 64];
             while !stopped.load(Ordering::Relaxed) {
                 sent += 1;
-                socket.send(&sent.to_ne_bytes())?;
-                // Each waits for its own answer: what is lost is counted, not made up for.
-                while let Ok(length) = socket.recv(&mut buffer) {
-                    if buffer[..length] == sent.to_ne_bytes() {
-                        received += 1;
-                        counter.store(received, Ordering::Relaxed);
-                        break;
-                    }
+                if is_answered(sent.to_ne_bytes())? {
+                    received += 1;
+                    counter.store(received, Ordering::Relaxed);
                 }
                 // The pace of the flow, not a wait for anything.
                 next += Duration::from_millis(1);
@@ -183,7 +227,7 @@ impl Steady {
             }
             Ok((sent, received))
         });
-        Ok(Self { stop, answered, client, server })
+        Self { stop, answered, client, server }
     }
 
     /// Waits until so many more were answered.
@@ -195,7 +239,7 @@ impl Steady {
         until_so("the steady flow goes on", || Ok(self.answered.load(Ordering::Relaxed) >= goal))
     }
 
-    /// Ends it; gives how many datagrams were sent, and how many answered.
+    /// Ends it; gives how many questions were sent, and how many answered.
     ///
     /// # Errors
     /// Where a socket failed.

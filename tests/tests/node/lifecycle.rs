@@ -2,51 +2,84 @@
 
 use std::fs;
 use std::net::UdpSocket;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use sluice_api::EndpointStatus;
 use sluice_tests::lab::traffic::{Steady, ping, tcp};
-use sluice_tests::lab::{Lab, Plan, until_so};
+use sluice_tests::lab::{Lab, Node, Plan, until_so};
 
-#[test]
-fn an_agent_that_dies_and_returns_loses_no_packet() -> Result<()> {
-    let mut lab = Lab::start(Plan { routing: "vxlan", ..Plan::default() })?;
-    let (a, b) = (lab.pod(1, "a")?, lab.pod(2, "b")?);
-    let near = lab.pod(1, "c")?;
-    let mut flows = Vec::new();
+/// The agents of both ends are killed and come again, the second time to programs of another generation.
+fn agents_that_die_and_return_lose_no_packet(routing: &'static str) -> Result<()> {
+    let mut lab = Lab::start(Plan { routing, ..Plan::default() })?;
+    let (a, b, near) = (lab.pod(1, "a")?, lab.pod(2, "b")?, lab.pod(1, "c")?);
+    let mut flows = vec![Steady::start(&a.place, &near.place, near.addresses[0])?];
     for address in &b.addresses {
         flows.push(Steady::start(&a.place, &b.place, *address)?);
+        flows.push(Steady::stream(&a.place, &b.place, *address)?);
     }
-    flows.push(Steady::start(&a.place, &near.place, near.addresses[0])?);
-    let before = match lab.nodes[0].ask(sluice_api_endpoints())? {
-        sluice_api::Answer::Endpoints(endpoints) => endpoints,
-        other => anyhow::bail!("{other:?}"),
-    };
-    for flow in &flows {
-        flow.goes_on(20)?;
+    for address in lab.stranger_addresses() {
+        flows.push(Steady::start(&a.place, &lab.stranger, address)?);
+        flows.push(Steady::stream(&b.place, &lab.stranger, address)?);
     }
-    lab.nodes[0].stop_agent();
-    for flow in &flows {
-        flow.goes_on(20).context("without an agent")?;
+    let go_on = |more, when: &'static str| flows.iter().try_for_each(|flow| flow.goes_on(more).context(when));
+    let before = [endpoints(&lab.nodes[0])?, endpoints(&lab.nodes[1])?];
+    go_on(20, "at first")?;
+    for is_upgrade in [false, true] {
+        for node in &mut lab.nodes {
+            node.stop_agent();
+        }
+        go_on(20, "without agents")?;
+        ping(&a.place, b.addresses[0]).context("without agents")?;
+        let generations = lab.nodes.iter().map(generation).collect::<Result<Vec<_>>>()?;
+        for (node, generation) in lab.nodes.iter_mut().zip(&generations) {
+            if is_upgrade {
+                // As an agent with other programs, and the same tables, would have named its own.
+                fs::rename(generation, generation.with_file_name("0123456789abcdef"))?;
+            }
+            node.start_agent()?;
+        }
+        for node in &mut lab.nodes {
+            node.wait_until_ready()?;
+        }
+        let after = [endpoints(&lab.nodes[0])?, endpoints(&lab.nodes[1])?];
+        assert_eq!(before, after, "the same endpoints in the same slots");
+        assert_eq!(lab.nodes.iter().map(generation).collect::<Result<Vec<_>>>()?, generations);
+        go_on(100, "with other agents")?;
     }
-    ping(&a.place, b.addresses[0]).context("without an agent")?;
-    lab.nodes[0].start_agent()?;
-    lab.nodes[0].wait_until_ready()?;
-    let after = match lab.nodes[0].ask(sluice_api_endpoints())? {
-        sluice_api::Answer::Endpoints(endpoints) => endpoints,
-        other => anyhow::bail!("{other:?}"),
-    };
-    assert_eq!(before, after, "the same endpoints in the same slots");
     for flow in flows {
-        flow.goes_on(100)?;
         let (sent, answered) = flow.stop()?;
         assert_eq!(sent, answered);
     }
     Ok(())
 }
 
-fn sluice_api_endpoints() -> sluice_api::Call {
-    sluice_api::Call::Endpoints {}
+#[test]
+fn agents_that_die_and_return_lose_no_packet_natively() -> Result<()> {
+    agents_that_die_and_return_lose_no_packet("native")
+}
+
+#[test]
+fn agents_that_die_and_return_lose_no_packet_in_the_overlay() -> Result<()> {
+    agents_that_die_and_return_lose_no_packet("vxlan")
+}
+
+fn endpoints(node: &Node) -> Result<Vec<EndpointStatus>> {
+    match node.ask(sluice_api::Call::Endpoints {})? {
+        sluice_api::Answer::Endpoints(endpoints) => Ok(endpoints),
+        other => anyhow::bail!("{other:?}"),
+    }
+}
+
+/// Where a node's programs are, which are of one generation.
+fn generation(node: &Node) -> Result<PathBuf> {
+    let listing = fs::read_dir(node.bpf_dir().join("v1/programs"))?;
+    let generations = listing.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    match &generations[..] {
+        [only] => Ok(only.clone()),
+        other => anyhow::bail!("one generation is expected: {other:?}"),
+    }
 }
 
 #[test]
@@ -103,19 +136,15 @@ fn tables_can_be_resized_and_lost() -> Result<()> {
     talk()?;
     node.stop_agent();
 
-    let settings = node.directory.join("agent.yaml");
-    fs::write(&settings, "flow_entries: 20000\n")?;
-    let settings = settings.display().to_string();
-    let mut other = node.agent_command(&["--config", &settings, "--log-level", "error"]).spawn()?;
-    let resized = until_so("it is ready", || Ok(node.status()?.ready)).and_then(|()| talk().map(drop));
-    other.kill()?;
-    other.wait()?;
-    resized?;
-    let generations = || Ok::<_, anyhow::Error>(fs::read_dir(node.bpf_dir().join("v1/programs"))?.count());
-    assert_eq!(generations()?, 1);
-    node.start_agent()?;
-    node.wait_until_ready()?;
+    let before = generation(node)?;
+    node.restart_with("flow_entries: 20000\n")?;
     talk()?;
+    let resized = generation(node)?;
+    assert_ne!(resized, before);
+    // Without a wish, tables stay as they are.
+    node.restart_with("")?;
+    talk()?;
+    assert_eq!(generation(node)?, resized);
     Ok(())
 }
 
@@ -158,10 +187,7 @@ fn only_pods_are_enforced_and_nobody_gets_anothers_address() -> Result<()> {
     let lab = Lab::start(Plan { nodes: 1, ..Plan::default() })?;
     let node = &lab.nodes[0];
     let (_a, _b) = (lab.pod(1, "a")?, lab.pod(1, "b")?);
-    let records: Vec<sluice_api::EndpointRecord> = match node.ask(sluice_api_endpoints())? {
-        sluice_api::Answer::Endpoints(endpoints) => endpoints.into_iter().map(|endpoint| endpoint.record).collect(),
-        other => anyhow::bail!("{other:?}"),
-    };
+    let records: Vec<_> = endpoints(node)?.into_iter().map(|endpoint| endpoint.record).collect();
     let enforce = |record: &sluice_api::EndpointRecord| node.ask(sluice_api::Call::Enforce(record.clone()));
     let (mut first, mut second) = (records[0].clone(), records[1].clone());
     second.addresses.clone_from(&first.addresses);
