@@ -55,7 +55,7 @@ pub struct Plan {
     pub routing: &'static str,
     /// Address families.
     pub families: Families,
-    /// Whether the last node and the stranger are behind a router.
+    /// Whether the last of several nodes and the stranger are behind a router.
     pub routed: bool,
     /// MTU of the stranger's link, bytes.
     pub stranger_mtu: u32,
@@ -132,6 +132,11 @@ impl Lab {
         equip(&stranger, plan.families, number, 100)?;
         if plan.stranger_mtu != 1500 {
             router.ip(&format!("link set far mtu {}", plan.stranger_mtu))?;
+            // It asks for segments as of any link: that its own is a narrow one, others learn from the router.
+            for router in subnet(plan.families, number, 254) {
+                let (router, segment) = (plain(&router), if router.contains(':') { 1440 } else { 1460 });
+                stranger.ip(&format!("route replace default via {router} advmss {segment}"))?;
+            }
         }
 
         let mut lab = Self {
@@ -144,7 +149,7 @@ impl Lab {
         };
         for number in 1..=plan.nodes {
             let place = Place::make(&format!("{name}-n{number}"))?;
-            let is_far = plan.routed && number == plan.nodes;
+            let is_far = plan.routed && number == plan.nodes && number > 1;
             let (switch, net) = (&lab._places[usize::from(is_far)], u8::from(is_far));
             connect(switch, &place, "eth0", 1500)?;
             let addresses = equip(&place, plan.families, net, number)?;
@@ -174,7 +179,7 @@ impl Lab {
     pub fn stranger_addresses(&self) -> Vec<IpAddr> {
         subnet(self.plan.families, u8::from(self.plan.routed), 100)
             .iter()
-            .filter_map(|net| net.split('/').next()?.parse().ok())
+            .filter_map(|net| plain(net).parse().ok())
             .collect()
     }
 
@@ -222,6 +227,11 @@ fn subnet(families: Families, segment: u8, host: u8) -> Vec<String> {
     }
 }
 
+/// An address without the length of its subnet.
+fn plain(net: &str) -> &str {
+    net.split('/').next().unwrap_or_default()
+}
+
 /// Plugs a place into a switch.
 fn connect(switch: &Place, place: &Place, interface: &str, mtu: u32) -> Result<()> {
     let port = place.name.rsplit('-').next().unwrap_or("port");
@@ -236,7 +246,6 @@ fn equip(place: &Place, families: Families, segment: u8, host: u8) -> Result<Vec
     let mut addresses = Vec::new();
     for (own, router) in subnet(families, segment, host).iter().zip(subnet(families, segment, 254)) {
         place.ip(&format!("addr add {own} dev eth0 nodad"))?;
-        let plain = |net: &str| net.split('/').next().unwrap_or_default().to_owned();
         place.ip(&format!("route add default via {}", plain(&router)))?;
         addresses.push(plain(own).parse()?);
     }

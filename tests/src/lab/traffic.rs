@@ -101,6 +101,26 @@ pub fn ping(from: &Place, address: IpAddr) -> Result<()> {
     Ok(())
 }
 
+/// Whether an echo of so many bytes, its headers included, goes in one piece; where not, the sender is told, by its own
+/// host or a router.
+///
+/// # Errors
+/// Where it does not come back, and nobody says why.
+pub fn fits(from: &Place, address: IpAddr, bytes: u32) -> Result<bool> {
+    // Headers of IP and ICMP.
+    let payload = bytes - if address.is_ipv4() { 20 + 8 } else { 40 + 8 };
+    let output = from
+        .command("ping")
+        .args(["-M", "do", "-c", "1", "-W", "3", "-s", &payload.to_string(), &address.to_string()])
+        .output()
+        .context("running ping")?;
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    let is_too_long = ["message too long", "Frag needed", "Packet too big"].iter().any(|words| said.contains(words));
+    ensure!(output.status.success() || is_too_long, "{} gets no echo from {address}: {said}", from.name);
+    Ok(!is_too_long)
+}
+
 /// Connects to a port, and reads until the other side is done. One who does not listen yet is asked again.
 ///
 /// # Errors

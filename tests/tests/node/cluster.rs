@@ -2,12 +2,14 @@
 
 use std::net::IpAddr;
 
-use anyhow::Result;
-use sluice_tests::lab::traffic::{is_refused, ping, tcp, udp};
+use anyhow::{Context, Result};
+use sluice_tests::lab::traffic::{fits, is_refused, ping, tcp, udp};
 use sluice_tests::lab::{Families, Lab, Place, Plan, Pod};
 
 /// A megabyte: large segments on every path that has them.
 const MUCH: usize = 1 << 20;
+/// What takes longer than any window, queue or turn of a CPU.
+const VERY_MUCH: usize = 64 << 20;
 
 fn talk(client: &Place, server: &Place, address: IpAddr, seen_as: &[IpAddr]) -> Result<()> {
     ping(client, address)?;
@@ -40,12 +42,15 @@ fn everybody_talks(plan: Plan) -> Result<()> {
             talk(&node.place, &a.place, *address, &node.addresses)?;
         }
     }
-    for address in lab.stranger_addresses() {
-        talk(&a.place, &lab.stranger, address, &first.addresses)?;
-        is_refused(&a.place, address)?;
-        udp(&a.place, &lab.stranger, address, 4000)?;
+    for (pod, node) in [(&a, first), (&c, last)] {
+        for address in lab.stranger_addresses() {
+            talk(&pod.place, &lab.stranger, address, &node.addresses)?;
+            is_refused(&pod.place, address)?;
+            udp(&pod.place, &lab.stranger, address, 4000)?;
+        }
     }
     for address in &c.addresses {
+        tcp(&a.place, &c.place, *address, VERY_MUCH)?;
         // Its pieces may be too large for the overlay, of which each side learns by a datagram that is lost.
         let large = || udp(&a.place, &c.place, *address, 4000);
         large().or_else(|_| large()).or_else(|_| large())?;
@@ -95,12 +100,69 @@ fn automatically_across_a_router() -> Result<()> {
     everybody_talks(Plan { nodes: 3, routed: true, ..Plan::default() })
 }
 
+/// Pods' packets are as large as the way to other nodes has room for, and smaller where the way out is narrower.
+fn a_narrow_way_out_makes_pods_send_smaller_packets(routing: &'static str, sizes: [(Families, u32); 3]) -> Result<()> {
+    for (families, mtu) in sizes {
+        let lab =
+            Lab::start(Plan { nodes: 1, routing, families, routed: true, stranger_mtu: 1400, ..Plan::default() })?;
+        let a = lab.pod(1, "a")?;
+        assert_eq!(a.result["interfaces"][1]["mtu"], mtu, "{families:?}");
+        for address in &lab.nodes[0].addresses {
+            assert!(fits(&a.place, *address, mtu)?, "{mtu} to {address}");
+            assert!(!fits(&a.place, *address, mtu + 1)?, "{mtu} and one more to {address}");
+        }
+        for address in lab.stranger_addresses() {
+            tcp(&a.place, &lab.stranger, address, MUCH)?;
+            assert!(!fits(&a.place, address, mtu)?, "{mtu} to {address}");
+            assert!(fits(&a.place, address, 1400)?, "1400 to {address}");
+            assert!(!fits(&a.place, address, 1401)?, "1401 to {address}");
+        }
+    }
+    Ok(())
+}
+
 #[test]
-fn a_narrow_way_out_makes_pods_send_smaller_packets() -> Result<()> {
-    let lab = Lab::start(Plan { nodes: 2, routed: true, routing: "vxlan", stranger_mtu: 1400, ..Plan::default() })?;
+fn a_narrow_way_out_makes_pods_send_smaller_packets_natively() -> Result<()> {
+    let sizes = [(Families::V4, 1500), (Families::V6, 1500), (Families::Dual, 1500)];
+    a_narrow_way_out_makes_pods_send_smaller_packets("native", sizes)
+}
+
+#[test]
+fn a_narrow_way_out_makes_pods_send_smaller_packets_in_the_overlay() -> Result<()> {
+    // Its header has 50 bytes over IPv4, which it goes over where there is a choice, and 70 over IPv6.
+    let sizes = [(Families::V4, 1450), (Families::V6, 1430), (Families::Dual, 1450)];
+    a_narrow_way_out_makes_pods_send_smaller_packets("vxlan", sizes)
+}
+
+#[test]
+fn some_see_pods_with_their_own_addresses() -> Result<()> {
+    let mut lab = Lab::start(Plan { nodes: 1, ..Plan::default() })?;
     let a = lab.pod(1, "a")?;
-    for address in lab.stranger_addresses() {
-        tcp(&a.place, &lab.stranger, address, MUCH)?;
+    let node = lab.nodes[0].addresses.clone();
+    // The stranger knows the way back to pods.
+    for (cidr, via) in lab.nodes[0].pod_cidrs.iter().zip(&node) {
+        lab.stranger.ip(&format!("route add {cidr} via {via}"))?;
+    }
+    let (v4, v6) = ("192.0.2.100", "2001:db8::64");
+    assert_eq!(lab.stranger_addresses(), [v4, v6].map(|address| address.parse::<IpAddr>().unwrap()));
+    let cases = [
+        (String::new(), false, false),
+        (format!("exempt: [{v4}/32, '2001:db8::65/128']"), true, false),
+        (format!("exempt: [192.0.2.101/32, '{v6}/128']"), false, true),
+        ("exempt: [192.0.2.0/24, '2001:db8::/32']".into(), true, true),
+        ("ipv4: false".into(), true, false),
+        ("ipv6: false".into(), false, true),
+    ];
+    for (settings, own4, own6) in cases {
+        lab.nodes[0].restart_with(&format!("masquerade: {{{settings}}}\n"))?;
+        for address in lab.stranger_addresses() {
+            let as_own = if address.is_ipv4() { own4 } else { own6 };
+            let seen_as = if as_own { &a.addresses } else { &node };
+            talk(&a.place, &lab.stranger, address, seen_as).with_context(|| settings.clone())?;
+        }
+        for address in &a.addresses {
+            talk(&lab.stranger, &a.place, *address, &lab.stranger_addresses()).with_context(|| settings.clone())?;
+        }
     }
     Ok(())
 }
