@@ -1,5 +1,6 @@
 //! A cluster on one machine: nodes, pods and strangers in network namespaces, wired by the real plugin and agent.
 
+mod disk;
 mod node;
 mod place;
 mod pod;
@@ -15,6 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Result, ensure};
 
+pub use disk::FullDisk;
 pub use node::{Node, binary};
 pub use place::{Place, ip, spawn_in};
 pub use pod::{Call, Pod};

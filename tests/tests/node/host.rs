@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Result, ensure};
 use sluice_tests::lab::traffic::tcp;
-use sluice_tests::lab::{Lab, Node, Plan, until, until_so};
+use sluice_tests::lab::{FullDisk, Lab, Node, Plan, until, until_so};
 
 /// Another node's manifest.
 fn write_node(lab: &Lab, name: &str, pod_cidr: &str, address: &str) -> Result<()> {
@@ -49,15 +49,32 @@ fn a_disk_that_has_room_again_is_enough() -> Result<()> {
     let node = &mut lab.nodes[0];
     node.stop_agent();
     let directory = node.directory.join("cni");
-    fs::remove_dir_all(&directory)?;
-    fs::write(&directory, "in the way")?;
+    // Over the one that has the configuration.
+    let disk = FullDisk::at(&directory)?;
     node.start_agent()?;
     until_so("the agent says what it waits for", || {
-        Ok(node.status()?.waiting_for.is_some_and(|what| what.contains("CNI configuration")))
+        let waiting_for = node.status()?.waiting_for.unwrap_or_default();
+        Ok(waiting_for.contains("CNI configuration") && waiting_for.contains("No space left"))
     })?;
-    fs::remove_file(&directory)?;
+    let left = || Ok::<_, anyhow::Error>(fs::read_dir(&directory)?.count());
+    assert_eq!(left()?, 1, "only what fills the disk");
+    disk.make_room()?;
     node.wait_until_ready()?;
     assert!(directory.join("10-sluice.conflist").exists());
+    Ok(())
+}
+
+#[test]
+fn pins_need_a_bpf_file_system() -> Result<()> {
+    let mut lab = Lab::start(Plan { nodes: 1, ..Plan::default() })?;
+    let node = &mut lab.nodes[0];
+    node.stop_agent();
+    let elsewhere = node.directory.join("pins").display().to_string();
+    let output = node.agent_command(&["--bpf-dir", &elsewhere]).output()?;
+    let told = [output.stdout, output.stderr].concat();
+    let told = String::from_utf8_lossy(&told);
+    assert!(!output.status.success(), "{told}");
+    assert!(told.contains("pins") && told.contains("is not on a BPF file system; mount one: mount -t bpf"), "{told}");
     Ok(())
 }
 
