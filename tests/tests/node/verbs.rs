@@ -1,16 +1,16 @@
 //! The plugin's verbs and errors against a real agent.
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use sluice_tests::lab::traffic::ping;
-use sluice_tests::lab::{Call, Lab, Node, Place, Plan, Pod};
+use sluice_tests::lab::{Call, FullDisk, Lab, Node, Place, Plan, Pod};
 
 fn lab() -> Result<Lab> {
     Lab::start(Plan { nodes: 1, ..Plan::default() })
@@ -131,11 +131,18 @@ fn garbage_is_collected_as_far_as_possible() -> Result<()> {
 
 /// Puts an IPAM plugin into a node's directory that writes down what it is asked for and gives this; and its configuration.
 fn ipam(node: &Node, result: &Value) -> Result<Value> {
+    ipam_that(node, "cat result", &result.to_string())
+}
+
+/// As [`ipam`], of a plugin that does this with ADD, and has a file with its result.
+fn ipam_that(node: &Node, act: &str, result: &str) -> Result<Value> {
     let directory = node.directory.join("plugins");
     fs::create_dir_all(&directory)?;
-    fs::write(directory.join("result"), result.to_string())?;
-    let script = "#!/bin/sh\ncd $(dirname $0) && cat >config && echo $CNI_COMMAND $CNI_CONTAINERID >>calls\n\
-                  [ $CNI_COMMAND != ADD ] || cat result\n";
+    fs::write(directory.join("result"), result)?;
+    let script = format!(
+        "#!/bin/sh\ncd $(dirname $0) && cat >config && echo $CNI_COMMAND $CNI_CONTAINERID >>calls\n\
+         [ $CNI_COMMAND != ADD ] || {{ {act}; }}\n"
+    );
     fs::write(directory.join("given"), script)?;
     fs::set_permissions(directory.join("given"), fs::Permissions::from_mode(0o755))?;
     Ok(json!({ "type": "given", "mark": "by then" }))
@@ -170,6 +177,86 @@ fn addresses_go_back_to_where_they_came_from() -> Result<()> {
     call("DEL")?.config("ipam", ipam).run()?;
     assert_eq!(traces(&lab)?, (0, 0, 0));
     Ok(())
+}
+
+#[test]
+fn what_another_ipam_plugin_does_wrong_is_told() -> Result<()> {
+    let lab = lab()?;
+    let node = &lab.nodes[0];
+    let plugins = node.directory.join("plugins");
+    let place = Place::make(&format!("{}-x", node.place.name))?;
+    let own = json!({ "cniVersion": "1.1.0", "code": 999, "msg": "the pool is dry" }).to_string();
+    let twice = json!({ "ips": [{ "address": "10.77.0.9/24" }, { "address": "10.77.0.10/24" }] }).to_string();
+    let cases = [
+        ("exit 1", "", 105, "exit status: 1 without saying why"),
+        ("echo nonsense; exit 1", "", 105, "exit status: 1 without saying why"),
+        ("kill -9 $$", "", 105, "signal: 9"),
+        ("cat result; exit 1", &own, 999, "the pool is dry"),
+        ("cat result", "nonsense", 105, "answered something else"),
+        ("cat result", "{}", 105, "gave no address"),
+        ("cat result", &twice, 105, "several addresses of one family"),
+    ];
+    for (act, result, code, word) in cases {
+        let ipam = ipam_that(node, act, result)?;
+        let add = Call::new(node, "ADD", "x", &place.path())?.with("CNI_PATH", &plugins.display().to_string());
+        let (actual, message) = add.config("ipam", ipam).fails()?;
+        assert!(actual == code && message.contains(word), "{code} {word:?}: {actual} {message}");
+        assert_eq!(traces(&lab)?, (0, 0, 0), "{message}");
+        // What it may have taken all the same is given back.
+        let calls = fs::read_to_string(plugins.join("calls"))?;
+        assert!(calls.starts_with("ADD x\nDEL x\n"), "{calls}");
+        fs::remove_file(plugins.join("calls"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn addresses_that_others_have_are_refused_whoever_gives_them() -> Result<()> {
+    let lab = lab()?;
+    let node = &lab.nodes[0];
+    let pod = lab.pod(1, "a")?;
+    let place = Place::make(&format!("{}-x", node.place.name))?;
+    let path = node.directory.join("plugins").display().to_string();
+    let refused = |address: std::net::IpAddr, owner: &str| {
+        let length = if address.is_ipv4() { 32 } else { 128 };
+        let ipam = ipam(node, &json!({ "ips": [{ "address": format!("{address}/{length}") }] }))?;
+        let add = Call::new(node, "ADD", "x", &place.path())?.with("CNI_PATH", &path);
+        let (code, message) = add.config("ipam", ipam).fails()?;
+        let told = format!("{address} is the address of {owner} too");
+        assert!(code == 104 && message.contains(&told), "{code} {message}");
+        assert_eq!(traces(&lab)?, (1, 2, 1), "{message}");
+        Ok::<_, anyhow::Error>(())
+    };
+    for address in &node.addresses {
+        refused(*address, "this node")?;
+    }
+    for address in &pod.addresses {
+        refused(*address, &pod.host_interface)?;
+        ping(&node.place, *address)?;
+    }
+    pod.call(node, "CHECK")?.run().map(drop)
+}
+
+#[test]
+fn the_plugin_writes_a_log_where_it_is_told_to() -> Result<()> {
+    let mut lab = lab()?;
+    let log = lab.nodes[0].directory.join("plugin.log");
+    let first = lab.pod(1, "a")?;
+    lab.nodes[0].restart_with(&format!("plugin_log_file: {}\n", log.display()))?;
+    // Runtimes keep the configuration that a pod was added with.
+    first.delete()?;
+    assert!(!log.exists());
+    let second = lab.pod(1, "b")?;
+    let (id, node) = (&second.place.name, &lab.nodes[0]);
+    let (code, message) = Call::new(node, "ADD", id, &second.place.path())?.fails()?;
+    second.delete()?;
+    let lines = fs::read_to_string(&log)?;
+    let told: Vec<_> = lines.lines().filter_map(|line| line.split_once(' ')).map(|(_, told)| told).collect();
+    let failed = format!("Add {id} eth0: failed, code {code}: {message}");
+    assert_eq!(told, [format!("Add {id} eth0: done"), failed, format!("Del {id} eth0: done")]);
+    // A log that cannot be written stops nothing.
+    lab.nodes[0].restart_with("plugin_log_file: /proc/version/no/log\n")?;
+    lab.pod(1, "c").map(drop)
 }
 
 #[test]
@@ -295,34 +382,6 @@ fn what_cannot_be_told_is_undone() -> Result<()> {
     Ok(())
 }
 
-/// A disk that is full; gone when dropped.
-struct FullDisk<'a>(&'a Path);
-
-impl<'a> FullDisk<'a> {
-    fn at(directory: &'a Path) -> Result<Self> {
-        fs::create_dir_all(directory)?;
-        let tmpfs = Some("tmpfs");
-        mount(tmpfs, directory, tmpfs, MsFlags::empty(), Some("size=64k"))?;
-        let disk = Self(directory);
-        // All of it, and directories, which take none of it, are there already.
-        fs::create_dir_all(directory.join("addresses"))?;
-        while fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(directory.join(".fill"))?
-            .write_all(&[0; 4096])
-            .is_ok()
-        {}
-        Ok(disk)
-    }
-}
-
-impl Drop for FullDisk<'_> {
-    fn drop(&mut self) {
-        let _ = umount2(self.0, MntFlags::MNT_DETACH);
-    }
-}
-
 #[test]
 fn a_full_disk_is_named_and_nothing_is_left() -> Result<()> {
     let lab = lab()?;
@@ -332,11 +391,13 @@ fn a_full_disk_is_named_and_nothing_is_left() -> Result<()> {
     for (what, disk) in [("addresses", "state"), ("endpoint record", "run/endpoints")] {
         let directory = node.directory.join(disk);
         let _disk = FullDisk::at(&directory)?;
+        // Directories take no room, and this one is there already.
+        fs::create_dir_all(directory.join("addresses"))?;
         let (code, message) = add()?.fails()?;
         assert!(code == 5 && message.contains("No space left") && message.contains(what), "{code} {message}");
         let left = |path: &Path| {
             let names = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.file_name());
-            names.filter(|name| ![".fill", ".lock", "addresses"].iter().any(|own| name == own)).count()
+            names.filter(|name| ![FullDisk::FILL, ".lock", "addresses"].iter().any(|own| name == own)).count()
         };
         assert_eq!((traces(&lab)?.0, left(&directory), left(&directory.join("addresses"))), (0, 0, 0), "{disk}");
     }
@@ -373,18 +434,32 @@ fn sixty_four_at_once() -> Result<()> {
 
 #[test]
 fn a_plugin_that_is_killed_leaves_nothing_that_del_does_not_find() -> Result<()> {
+    /// About 0.4 ms apart where an ADD takes 20.
+    const INSTANTS: u32 = 48;
     let lab = lab()?;
     let node = &lab.nodes[0];
-    for milliseconds in 0..12 {
-        let place = Place::make(&format!("{}-k{milliseconds}", node.place.name))?;
-        let mut child = Call::new(node, "ADD", &place.name, &place.path())?.spawn()?;
-        // The instant of the kill: any will do, and each another.
-        std::thread::sleep(Duration::from_millis(milliseconds * 3));
-        child.kill()?;
-        child.wait()?;
-        Call::new(node, "DEL", &place.name, &place.path())?.run()?;
-        assert_eq!(traces(&lab)?, (0, 0, 0), "killed after {milliseconds} times 3 ms");
+    let place = Place::make(&format!("{}-x", node.place.name))?;
+    let call = |verb| Call::new(node, verb, "x", &place.path());
+    let (add, del) = (call("ADD")?, call("DEL")?);
+    let mut length = Duration::MAX;
+    for _ in 0..3 {
+        let started = Instant::now();
+        add.run()?;
+        length = length.min(started.elapsed());
+        del.run()?;
     }
+    let step = length / INSTANTS;
+    let mut killed = 0;
+    for instant in 0..INSTANTS {
+        let mut child = add.spawn()?;
+        // The instant of the kill: any will do, and each another.
+        std::thread::sleep(step * instant);
+        child.kill()?;
+        killed += u32::from(child.wait()?.signal() == Some(Signal::SIGKILL as i32));
+        del.run()?;
+        assert_eq!(traces(&lab)?, (0, 0, 0), "killed after {instant} times {step:?}");
+    }
+    assert!(killed > 0, "none of the plugins was killed before its end");
     let pod: Pod = lab.pod(1, "a")?;
     ping(&pod.place, node.addresses[0])
 }
