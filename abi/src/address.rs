@@ -1,6 +1,7 @@
 //! Who an address belongs to: the longest-prefix tables `addresses4` and `addresses6`.
 
 use crate::endpoint::Slot;
+use crate::policy::Identity;
 
 /// Key of a longest-prefix trie as the kernel lays it out (`struct bpf_lpm_trie_key`).
 #[repr(C)]
@@ -20,13 +21,13 @@ pub struct AddressEntry {
     pub kind: AddressKind,
     /// Of [`AddressKind::Endpoint`], the slot in `endpoints`; of `RemotePods` and `Node`, the slot in `nodes`; else 0.
     pub slot: Slot,
-    /// The policy identity; 0 is nobody in particular.
-    pub identity: u32,
+    /// As whom policies know it.
+    pub identity: Identity,
 }
 
 impl AddressEntry {
     /// Of an address that no entry says anything of.
-    pub const UNKNOWN: Self = Self { kind: AddressKind::Outside, slot: Slot::NONE, identity: 0 };
+    pub const UNKNOWN: Self = Self { kind: AddressKind::Outside, slot: Slot::NONE, identity: Identity::ANYONE };
 
     /// The endpoint's slot, where it is one's address.
     #[inline(always)]

@@ -14,6 +14,7 @@ mod ip;
 mod node;
 #[cfg(feature = "user")]
 mod pod;
+mod policy;
 mod stage;
 
 pub use address::{AddressEntry, AddressKind, Prefix};
@@ -23,6 +24,7 @@ pub use endpoint::{Endpoint, Mac, RevisionSlot, Slot, Stamp};
 pub use flow::{Deliver, Direction, Flow, FlowKey, Fragment, FragmentKey, Rewrites, Scope, Seen, Verdict};
 pub use ip::{IpAddress, Ipv4, Ipv6, Port, Protocol};
 pub use node::{Node, Routing};
+pub use policy::{Identity, PolicyDirection, Rule, RuleKey, RuleSetId, RuleVerdict};
 pub use stage::Stage;
 
 /// The version of all layouts in this crate: the pin directory of the maps carries it.

@@ -1,7 +1,10 @@
 //! Permission to copy the types of this crate in and out of maps as bytes.
 #![allow(unsafe_code, reason = "aya::Pod is an unsafe trait; this module is its only use here")]
 
-use crate::{AddressEntry, Config, Endpoint, Flow, FlowKey, Fragment, FragmentKey, Ipv4, Ipv6, Node, Prefix, Uplink};
+use crate::{
+    AddressEntry, Config, Endpoint, Flow, FlowKey, Fragment, FragmentKey, Ipv4, Ipv6, Node, Prefix, Rule, RuleKey,
+    RuleSetId, Uplink,
+};
 
 macro_rules! pod {
     ($($type:ty),* $(,)?) => {
@@ -19,6 +22,9 @@ pod!(
     Endpoint,
     Fragment,
     Node,
+    Rule,
+    RuleKey,
+    RuleSetId,
     Uplink,
     Ipv4,
     Ipv6,

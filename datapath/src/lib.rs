@@ -20,6 +20,7 @@ mod neighbour;
 mod outcome;
 mod packet;
 pub mod parse;
+pub mod policy;
 mod rewrite;
 pub mod slow;
 mod tables;

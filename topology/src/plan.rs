@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use sluice_abi::{AddressEntry, AddressKind, Node, Routing, Slot};
+use sluice_abi::{AddressEntry, AddressKind, Identity, Node, Routing, Slot};
 
 use crate::{NodeObject, PodObject, Slots};
 
@@ -100,7 +100,7 @@ pub fn plan<'a>(
     slots: &mut Slots,
 ) -> Plan {
     let mut plan = Plan::default();
-    let entry = |kind, slot| AddressEntry { kind, slot: Slot(slot), identity: 0 };
+    let entry = |kind, slot| AddressEntry { kind, slot: Slot(slot), identity: Identity::ANYONE };
     for net in &local.exempt {
         plan.addresses.insert(*net, entry(AddressKind::Unmasqueraded, 0));
     }

@@ -18,8 +18,8 @@ use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray};
 use ipnet::IpNet;
 use sluice_abi::{
-    AddressEntry, AddressKind, Config, Endpoint, Hook, Ipv4, Ipv6, MAX_ENDPOINTS, Mac, Node, Reason, RevisionSlot,
-    Slot, Uplink, maps,
+    AddressEntry, AddressKind, Config, Endpoint, Hook, Identity, Ipv4, Ipv6, MAX_ENDPOINTS, Mac, Node, Reason,
+    RevisionSlot, Slot, Uplink, maps,
 };
 use sluice_api::{Counter, EndpointRecord, EndpointStatus, FlowStatus};
 
@@ -356,7 +356,7 @@ impl Kernel {
             }
         }
         for address in &record.addresses {
-            let entry = AddressEntry { kind: AddressKind::Endpoint, slot, identity: 0 };
+            let entry = AddressEntry { kind: AddressKind::Endpoint, slot, identity: Identity::ANYONE };
             if self.known.get(&IpNet::from(*address)) != Some(&entry) {
                 self.put_address(IpNet::from(*address), entry)?;
             }

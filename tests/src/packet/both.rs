@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use anyhow::{Result, ensure};
 use sluice_abi::{
-    AddressEntry, AddressKind, Config, Direction, Endpoint, Features, Flow, FlowKey, Fragment, FragmentKey, Hook,
+    AddressEntry, AddressKind, Config, Direction, Endpoint, Features, Flow, FlowKey, Fragment, FragmentKey, Hook, Identity,
     IpAddress, Ipv4, Ipv6, Mac, Node, Reason, RevisionSlot, Routing, Slot, Timeouts, Uplink, maps,
 };
 use sluice_datapath::{MARK, MARK_MASK, Outcome};
@@ -143,7 +143,7 @@ impl Both {
         kind: AddressKind,
         slot: u32,
     ) -> Result<()> {
-        let entry = AddressEntry { kind, slot: Slot(slot), identity: 0 };
+        let entry = AddressEntry { kind, slot: Slot(slot), identity: Identity::ANYONE };
         let v4 = masked(Ipv4::from(v4).words(), lengths.0);
         let v6 = masked(Ipv6::from(v6).words(), lengths.1);
         self.native.v4.addresses.insert((lengths.0, v4), entry);

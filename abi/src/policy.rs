@@ -1,0 +1,180 @@
+//! What policies say: identities, and the longest-prefix table of rules.
+
+use crate::ip::{Port, Protocol};
+
+/// The compiled policy of one or more pods.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct RuleSetId(pub u32);
+
+impl RuleSetId {
+    /// No policy: everything is allowed. Has no entries.
+    pub const OPEN: Self = Self(0);
+    /// Of pods whose policy does not fit or is not known: everything is denied. Has no entries.
+    pub const CLOSED: Self = Self(1);
+    /// The first that rules are written for.
+    pub const FIRST: Self = Self(2);
+}
+
+/// A number for a set of addresses that all policies in force on this node treat alike.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Identity(pub u32);
+
+impl Identity {
+    /// Nobody in particular; its rules hold for everybody that a rule set has no other rules for.
+    pub const ANYONE: Self = Self(0);
+    /// The greatest: in keys, one bit is needed for the direction.
+    pub const MAX: Self = Self(u32::MAX >> 1);
+}
+
+/// The direction of a flow as the pod sees it whose policy is asked.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum PolicyDirection {
+    /// To the pod.
+    Ingress = 0,
+    /// From the pod.
+    Egress = 1,
+}
+
+impl PolicyDirection {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Ingress, Self::Egress];
+
+    /// Its name, as metrics and tools show it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        }
+    }
+}
+
+/// Key of the longest-prefix trie of rules, as the kernel lays it out (`struct bpf_lpm_trie_key`).
+///
+/// The trie compares bits in the order in which they lie in memory, so all fields but the length are big-endian: rule
+/// set (32 bits), direction (1), identity (31), protocol (8), port (16), and 8 bits that never count.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RuleKey {
+    /// Number of bits after this field that count, host order; the others are 0.
+    pub length: u32,
+    /// The [`RuleSetId`], big-endian.
+    pub rule_set: u32,
+    /// The [`PolicyDirection`] in the highest bit and the [`Identity`] in the others, big-endian.
+    pub peer: u32,
+    /// The [`Protocol`] in the highest 8 bits and the destination port in the next 16, big-endian.
+    pub traffic: u32,
+}
+
+impl RuleKey {
+    /// Length of keys for any protocol.
+    pub const ANY_PROTOCOL: u32 = 64;
+    /// Length of keys for a protocol and any port.
+    pub const ANY_PORT: u32 = 72;
+    /// Length of keys for one port. For 2^n ports it is n less.
+    pub const ONE_PORT: u32 = 88;
+
+    /// The key that asks for a port of a protocol; of protocols without ports the port does not matter.
+    #[inline(always)]
+    pub const fn new(
+        rule_set: RuleSetId,
+        direction: PolicyDirection,
+        identity: Identity,
+        protocol: Protocol,
+        port: Port,
+    ) -> Self {
+        Self {
+            length: Self::ONE_PORT,
+            rule_set: rule_set.0.to_be(),
+            peer: ((direction as u32) << 31 | identity.0).to_be(),
+            traffic: (protocol.0 << 24 | (port.get() as u32) << 8).to_be(),
+        }
+    }
+
+    /// The same with another identity.
+    #[inline(always)]
+    pub const fn of(self, identity: Identity) -> Self {
+        Self { peer: (u32::from_be(self.peer) & !Identity::MAX.0 | identity.0).to_be(), ..self }
+    }
+
+    /// The first `length` bits of this key; at least [`ANY_PROTOCOL`](Self::ANY_PROTOCOL) of them, at most
+    /// [`ONE_PORT`](Self::ONE_PORT).
+    #[inline(always)]
+    pub const fn prefix(self, length: u32) -> Self {
+        let kept = length - Self::ANY_PROTOCOL;
+        let mask = !(u32::MAX >> kept);
+        Self { length, traffic: (u32::from_be(self.traffic) & mask).to_be(), ..self }
+    }
+
+    /// Whose rule it is.
+    pub const fn rule_set(self) -> RuleSetId {
+        RuleSetId(u32::from_be(self.rule_set))
+    }
+
+    /// For which direction it is.
+    pub const fn direction(self) -> PolicyDirection {
+        match u32::from_be(self.peer) >> 31 {
+            0 => PolicyDirection::Ingress,
+            _ => PolicyDirection::Egress,
+        }
+    }
+
+    /// Whom it is about.
+    pub const fn identity(self) -> Identity {
+        Identity(u32::from_be(self.peer) & Identity::MAX.0)
+    }
+}
+
+/// What a rule says.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum RuleVerdict {
+    /// May pass.
+    Allow = 0,
+    /// Must not.
+    Deny = 1,
+}
+
+/// Value of the longest-prefix trie of rules.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Rule {
+    /// What it says.
+    pub verdict: RuleVerdict,
+    /// Which policy says so, or the lack of one: a number that the agent knows the meaning of; 0: no policy applies.
+    pub policy: u32,
+}
+
+const _: () = assert!(size_of::<RuleKey>() == 16 && align_of::<RuleKey>() == 4 && size_of::<Rule>() == 8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: RuleKey = RuleKey::new(
+        RuleSetId(0x0102_0304),
+        PolicyDirection::Egress,
+        Identity(0x0506_0708),
+        Protocol::TCP,
+        Port::new(0x1234),
+    );
+
+    #[test]
+    fn bits_lie_in_the_order_in_which_the_trie_compares_them() {
+        let bytes: [[u8; 4]; 3] = [KEY.rule_set, KEY.peer, KEY.traffic].map(u32::to_ne_bytes);
+        assert_eq!(bytes, [[1, 2, 3, 4], [0x85, 6, 7, 8], [6, 0x12, 0x34, 0]]);
+        assert_eq!((KEY.rule_set(), KEY.identity()), (RuleSetId(0x0102_0304), Identity(0x0506_0708)));
+        assert_eq!(KEY.direction(), PolicyDirection::Egress);
+    }
+
+    #[test]
+    fn prefixes_keep_what_counts() {
+        assert_eq!(KEY.prefix(RuleKey::ONE_PORT), KEY);
+        assert_eq!(KEY.prefix(RuleKey::ANY_PORT).traffic.to_ne_bytes(), [6, 0, 0, 0]);
+        assert_eq!(KEY.prefix(RuleKey::ANY_PROTOCOL).traffic, 0);
+        assert_eq!(KEY.prefix(80).traffic.to_ne_bytes(), [6, 0x12, 0, 0]);
+        assert_eq!(KEY.of(Identity::ANYONE).peer.to_ne_bytes(), [0x80, 0, 0, 0]);
+    }
+}
