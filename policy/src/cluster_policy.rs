@@ -1,7 +1,7 @@
 //! ClusterNetworkPolicy of `policy.networking.k8s.io/v1alpha2` (network-policy-api v0.2.0), as it is written.
 //!
 //! These types take whatever stands in an object and judge nothing: a value out of range must not end the watch of all
-//! the others. [`ClusterPolicyObject`](crate::object::ClusterPolicyObject) judges.
+//! the others. [`PolicyObject`](crate::object::PolicyObject) judges.
 //!
 //! Fields that this version does not know are kept in `unknown`. What becomes of a rule that has one, or a peer or
 //! protocol that is not supported (`domainNames`), follows the API's own words for peers without a known field:

@@ -1,0 +1,13 @@
+//! What matters of each kind of object, validated as the API server does it.
+
+mod cluster_policy;
+mod namespace;
+mod network_policy;
+mod node;
+mod pod;
+mod policy;
+
+pub use namespace::NamespaceObject;
+pub use node::NodeObject;
+pub use pod::PodObject;
+pub use policy::{Action, Direction, Note, Peer, Peers, PolicyObject, PolicyRule, Scope, Tier};

@@ -1,0 +1,159 @@
+//! Pods.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+
+use crate::labels::Labels;
+use crate::name::{Kind, ObjectError, ObjectName, PodName};
+use crate::traffic::{NamedPort, Transport};
+
+/// What matters of a Pod.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PodObject {
+    /// Its namespace and name.
+    pub name: PodName,
+    /// Its labels.
+    pub labels: Labels,
+    /// Its addresses, at most one of each family, once it has them.
+    pub addresses: Vec<IpAddr>,
+    /// The node that it runs on, once it has one.
+    pub node: Option<String>,
+    /// It uses its node's addresses: to policies it is neither subject nor peer.
+    pub host_network: bool,
+    /// It has run to its end, well or not. One that is terminating has not.
+    pub ended: bool,
+    /// Its container ports that have names, those of init containers that keep running among them. Sorted.
+    pub named_ports: Vec<NamedPort>,
+    /// The numbers of all its container ports, named or not. Sorted.
+    pub ports: Vec<(Transport, u16)>,
+    /// When it was made, seconds since 1970: of two that claim an address, the newer has it.
+    pub created: i64,
+}
+
+impl PodObject {
+    /// Whether policies may select it, as subject or as peer.
+    pub fn is_selectable(&self) -> bool {
+        !self.host_network && !self.ended
+    }
+}
+
+/// Containers that run beside each other: all but those init containers that must end first.
+fn running<'a>(
+    containers: &'a [Container],
+    init_containers: Option<&'a [Container]>,
+) -> impl Iterator<Item = (String, &'a Container)> {
+    let keeps_running = |(_, container): &(usize, &Container)| container.restart_policy.as_deref() == Some("Always");
+    let init = init_containers.unwrap_or_default().iter().enumerate().filter(keeps_running);
+    let named = |list: &'static str| move |(index, container)| (format!("spec.{list}[{index}]"), container);
+    containers.iter().enumerate().map(named("containers")).chain(init.map(named("initContainers")))
+}
+
+impl TryFrom<&Pod> for PodObject {
+    type Error = ObjectError;
+
+    fn try_from(pod: &Pod) -> Result<Self, ObjectError> {
+        let object = ObjectName::of(Kind::Pod, &pod.metadata)?;
+        let mut addresses: Vec<IpAddr> = Vec::new();
+        if let Some(status) = &pod.status {
+            let many: Vec<&str> = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str()).collect();
+            let texts = if many.is_empty() { status.pod_ip.as_deref().into_iter().collect() } else { many };
+            for (index, text) in texts.into_iter().enumerate().filter(|(_, text)| !text.is_empty()) {
+                let wrong = |what| object.wrong(format!("status.podIPs[{index}].ip"), what);
+                let address: IpAddr = text.parse().map_err(|_| wrong(format!("{text:?} is no address")))?;
+                if addresses.iter().any(|other| other.is_ipv4() == address.is_ipv4()) {
+                    return Err(wrong(format!("{address} is the second address of its family")));
+                }
+                addresses.push(address);
+            }
+        }
+        let (mut named_ports, mut ports) = (Vec::new(), Vec::new());
+        if let Some(spec) = &pod.spec {
+            for (at, container) in running(&spec.containers, spec.init_containers.as_deref()) {
+                for (index, port) in container.ports.iter().flatten().enumerate() {
+                    let wrong = |field: &str, what| object.wrong(format!("{at}.ports[{index}].{field}"), what);
+                    let transport = Transport::named(port.protocol.as_deref())
+                        .ok_or_else(|| wrong("protocol", format!("{:?} is no protocol", port.protocol)))?;
+                    let number = u16::try_from(port.container_port)
+                        .ok()
+                        .filter(|number| *number > 0)
+                        .ok_or_else(|| wrong("containerPort", format!("{} is no port", port.container_port)))?;
+                    ports.push((transport, number));
+                    if let Some(name) = port.name.as_deref().filter(|name| !name.is_empty()) {
+                        named_ports.push(NamedPort { name: name.into(), transport, port: number });
+                    }
+                }
+            }
+        }
+        ports.sort_unstable();
+        ports.dedup();
+        named_ports.sort_unstable();
+        named_ports.dedup();
+        let spec = pod.spec.as_ref();
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        Ok(Self {
+            name: PodName { namespace: object.namespace, name: object.name },
+            labels: Labels::from(pod.metadata.labels.as_ref()),
+            addresses,
+            node: spec.and_then(|spec| spec.node_name.clone()).filter(|node| !node.is_empty()),
+            host_network: spec.is_some_and(|spec| spec.host_network == Some(true)),
+            ended: matches!(phase, Some("Succeeded" | "Failed")),
+            named_ports,
+            ports,
+            created: pod.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn pod(value: Value) -> Result<PodObject, String> {
+        let pod: Pod = serde_json::from_value(value).unwrap();
+        PodObject::try_from(&pod).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn ports_of_containers_that_run_beside_each_other_count() {
+        let pod = pod(json!({
+            "metadata": { "name": "a" },
+            "spec": {
+                "containers": [{ "name": "c", "ports": [
+                    { "containerPort": 80, "name": "web" }, { "containerPort": 53, "protocol": "UDP", "name": "dns" },
+                    { "containerPort": 7 },
+                ] }],
+                "initContainers": [
+                    { "name": "once", "ports": [{ "containerPort": 1, "name": "once" }] },
+                    { "name": "sidecar", "restartPolicy": "Always", "ports": [{ "containerPort": 2, "name": "side" }] },
+                ],
+            },
+        }))
+        .unwrap();
+        let named: Vec<(&str, u16)> = pod.named_ports.iter().map(|port| (&*port.name, port.port)).collect();
+        assert_eq!(named, [("dns", 53), ("side", 2), ("web", 80)]);
+        assert_eq!(pod.ports.len(), 4);
+    }
+
+    #[test]
+    fn completed_and_host_network_pods_are_not_selectable_but_terminating_ones_are() {
+        let of = |spec: Value, status: Value| {
+            let metadata = json!({ "name": "a", "deletionTimestamp": "2024-01-01T00:00:00Z" });
+            pod(json!({ "metadata": metadata, "spec": spec, "status": status })).unwrap().is_selectable()
+        };
+        let spec = json!({ "containers": [] });
+        assert!(of(spec.clone(), json!({ "phase": "Running" })));
+        assert!(!of(spec.clone(), json!({ "phase": "Succeeded" })) && !of(spec, json!({ "phase": "Failed" })));
+        assert!(!of(json!({ "containers": [], "hostNetwork": true }), json!({ "phase": "Running" })));
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        let with = |status: Value| pod(json!({ "metadata": { "name": "a", "namespace": "x" }, "status": status }));
+        assert!(with(json!({ "podIPs": [{ "ip": "10.0.0.1" }, { "ip": "fd00::1" }] })).is_ok());
+        let error = with(json!({ "podIPs": [{ "ip": "10.0.1" }] })).expect_err("no address");
+        assert_eq!(error, "Pod x/a: status.podIPs[0].ip: \"10.0.1\" is no address");
+        assert!(with(json!({ "podIPs": [{ "ip": "10.0.0.1" }, { "ip": "10.0.0.2" }] })).is_err());
+    }
+}

@@ -1,0 +1,74 @@
+//! What rules say of protocols and ports.
+
+use std::sync::Arc;
+
+/// A protocol that has ports.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl Transport {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
+    /// The protocol of a name in the API; without one it is TCP.
+    pub fn named(name: Option<&str>) -> Option<Self> {
+        match name {
+            None | Some("TCP") => Some(Self::Tcp),
+            Some("UDP") => Some(Self::Udp),
+            Some("SCTP") => Some(Self::Sctp),
+            Some(_) => None,
+        }
+    }
+
+    /// Its name in the API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+        }
+    }
+}
+
+/// What a rule is about.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Traffic {
+    /// Any protocol, those without ports among them.
+    Any,
+    /// Any of these; of none, nothing at all.
+    Listed(Box<[Ports]>),
+}
+
+/// Some ports of some protocol.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Ports {
+    /// By number, both ends included.
+    Range(Transport, u16, u16),
+    /// A container port of the receiving pod, by its name; of one protocol, or of whichever it has.
+    Named(Option<Transport>, Arc<str>),
+}
+
+impl Ports {
+    /// All ports of a protocol, 0 among them.
+    pub const fn all(transport: Transport) -> Self {
+        Self::Range(transport, 0, u16::MAX)
+    }
+}
+
+/// A container port that has a name.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct NamedPort {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its protocol.
+    pub transport: Transport,
+    /// Its number.
+    pub port: u16,
+}
