@@ -1,5 +1,5 @@
 //! A second opinion on policies, for tests: [`Cluster::judge`] says what becomes of a packet by the words of the API's
-//! documentation.
+//! documentation, and [`generate`] makes random clusters to ask about.
 //!
 //! It shares no code with the compiler, only the types of the objects, so that a misreading must be made twice to go
 //! unnoticed. It is written to be read beside the documentation: nested loops over the objects as they stand, nothing
@@ -19,6 +19,7 @@
 mod cidr;
 mod cluster;
 mod cluster_network_policy;
+pub mod generate;
 mod judge;
 mod network_policy;
 mod probe;
