@@ -1,6 +1,7 @@
 //! Labels, and what may stand in them and in names.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Labels of an object, sorted by key.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -36,6 +37,13 @@ impl From<Option<&BTreeMap<String, String>>> for Labels {
         let boxed = |(key, value): (&String, &String)| (key.as_str().into(), value.as_str().into());
         Self(labels.into_iter().flatten().map(boxed).collect())
     }
+}
+
+/// A number for a label, to look up what it is needed for. Two labels may share one: whoever looks, looks closer.
+pub(crate) fn fingerprint(key: &str, value: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (key, value).hash(&mut hasher);
+    hasher.finish()
 }
 
 fn is_alphanumeric(byte: u8) -> bool {

@@ -3,15 +3,24 @@
 
 mod block;
 pub mod cluster_policy;
+mod flatten;
+mod index;
 mod labels;
+mod matchers;
 mod name;
 pub mod object;
 mod path;
+mod prefixes;
+mod reason;
 mod selector;
+mod tables;
 mod traffic;
 
 pub use block::Block;
+pub use index::{Counts, Delta, Event, Index, Limits, Problem, Severity, View};
 pub use labels::Labels;
 pub use name::{Kind, ObjectError, ObjectName, PodName};
+pub use reason::Reason;
 pub use selector::Selector;
+pub use tables::{Step, Tables};
 pub use traffic::{NamedPort, Ports, Traffic, Transport};

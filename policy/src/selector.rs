@@ -46,6 +46,16 @@ impl Selector {
         })
     }
 
+    /// Labels one of which everything selected has, as [`fingerprint`](labels::fingerprint)s. `None`: no such labels.
+    pub(crate) fn anchors(&self) -> Option<Vec<u64>> {
+        let alternatives = self.0.iter().filter_map(|requirement| match &requirement.operator {
+            Operator::In(values) => Some((&requirement.key, values)),
+            Operator::NotIn(_) | Operator::Exists | Operator::DoesNotExist => None,
+        });
+        let (key, values) = alternatives.min_by_key(|(_, values)| values.len())?;
+        Some(values.iter().map(|value| labels::fingerprint(key, value)).collect())
+    }
+
     /// A selector as the API has it.
     ///
     /// # Errors
@@ -157,5 +167,16 @@ mod tests {
             let error = selector(value).expect_err("nonsense");
             assert!(error.starts_with(&format!("{field}: ")), "{error}");
         }
+    }
+
+    #[test]
+    fn anchors_are_the_fewest_alternatives() {
+        let of = |value| selector(value).unwrap().anchors();
+        assert_eq!(of(expression("NotIn", &["1"])), None);
+        assert_eq!(of(expression("In", &["1", "2"])).map(|anchors| anchors.len()), Some(2));
+        let both = json!({ "matchLabels": { "z": "1" }, "matchExpressions": [
+            { "key": "a", "operator": "In", "values": ["1", "2"] },
+        ] });
+        assert_eq!(of(both), Some(vec![labels::fingerprint("z", "1")]));
     }
 }

@@ -72,3 +72,19 @@ pub struct NamedPort {
     /// Its number.
     pub port: u16,
 }
+
+impl Ports {
+    /// Tells which ports these are on a pod with such named ports: all of that name, where several containers have one.
+    pub(crate) fn resolve(&self, named: &[NamedPort], mut each: impl FnMut(Transport, u16, u16)) {
+        match self {
+            Self::Range(transport, first, last) => each(*transport, *first, *last),
+            Self::Named(transport, name) => {
+                for port in named {
+                    if port.name == *name && transport.is_none_or(|transport| transport == port.transport) {
+                        each(port.transport, port.port, port.port);
+                    }
+                }
+            }
+        }
+    }
+}

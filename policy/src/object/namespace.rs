@@ -15,6 +15,11 @@ pub struct NamespaceObject {
 }
 
 impl NamespaceObject {
+    /// A namespace of which nothing is known but that it is there.
+    pub(crate) fn unlabelled(name: &str) -> Self {
+        Self::with_labels(name, Labels::default())
+    }
+
     fn with_labels(name: &str, labels: Labels) -> Self {
         // The API server sets this one; manifests need not have it.
         Self { name: name.to_owned(), labels: labels.with_default("kubernetes.io/metadata.name", name) }

@@ -1,0 +1,390 @@
+//! Objects in, changes of the tables out: work is proportional to the change.
+//!
+//! *Atoms* are the peer lists of rules, each once however many rules have it. An address's *membership* is the set of
+//! atoms that match it: by selectors, where it is a pod's or node's, and by blocks. Addresses with the same membership
+//! (and, of pods, the same ports behind the names that egress rules use for them) share an *identity*.
+//!
+//! An event is applied in three parts. `maintain` keeps all that is derived from objects up to date: which policies are
+//! in force, their atoms, memberships. `plan` finds which pods need which rule sets and which prefixes which identities,
+//! and what must be written for it in which order. `commit` makes it so and tells the steps.
+
+mod atoms;
+mod identities;
+mod maintain;
+mod plan;
+mod policies;
+mod population;
+mod regions;
+mod rule_sets;
+mod settle;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use sluice_abi::{Identity, RuleSetId};
+
+use crate::cluster_policy::ClusterNetworkPolicy;
+use crate::name::{Kind, ObjectError, ObjectName, PodName};
+use crate::object::{NamespaceObject, NodeObject, PodObject, PolicyObject, Tier};
+use crate::reason::{Reason, Reasons};
+use crate::tables::{Step, Tables};
+
+use atoms::{AtomId, Atoms};
+use identities::Identities;
+use policies::{Policies, VersionId};
+use population::{PodId, Population};
+use regions::Regions;
+use rule_sets::RuleSets;
+use settle::Cost;
+
+/// Whose pods' policies are compiled.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum View {
+    /// Those of a node.
+    Node(String),
+    /// All pods': for answers about a whole cluster.
+    Everything,
+}
+
+/// How much fits into the tables, at every moment of a change. What does not fit is denied to the pods concerned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Greatest number of rules.
+    pub rules: usize,
+    /// Greatest number of prefixes that have an identity.
+    pub prefixes: usize,
+}
+
+impl Limits {
+    /// None.
+    pub const NONE: Self = Self { rules: usize::MAX, prefixes: usize::MAX };
+}
+
+/// Something is no longer as it was.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// A namespace is new, or has changed.
+    Namespace(NamespaceObject),
+    /// A pod is new, or has changed.
+    Pod(PodObject),
+    /// A node is new, or has changed.
+    Node(NodeObject),
+    /// A policy of either kind is new, or has changed.
+    Policy(PolicyObject),
+    /// An object is new or has changed, but makes no sense: what was known of it still holds.
+    Invalid(ObjectError),
+    /// An object is gone.
+    Removed(ObjectName),
+}
+
+macro_rules! events {
+    ($($object:ty => $event:ident($trimmed:ty)),* $(,)?) => {$(
+        impl From<&$object> for Event {
+            fn from(object: &$object) -> Self {
+                <$trimmed>::try_from(object).map_or_else(Self::Invalid, Self::$event)
+            }
+        }
+    )*};
+}
+
+events! {
+    Namespace => Namespace(NamespaceObject),
+    Pod => Pod(PodObject),
+    Node => Node(NodeObject),
+    NetworkPolicy => Policy(PolicyObject),
+    ClusterNetworkPolicy => Policy(PolicyObject),
+}
+
+/// How the tables become what they should be.
+///
+/// Steps are to be made in order, by one writer. What a pod's policy says of a packet, in either direction, is at each
+/// moment what it said before all steps or what it says after them; a packet between two pods is judged by each of their
+/// policies, which change one after the other. Rules are never changed where they can be seen: they come before the
+/// first pod or address that is judged by them, and go after the last.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Delta {
+    /// The steps.
+    pub steps: Vec<Step>,
+}
+
+/// How bad a problem is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Severity {
+    /// Something is not enforced as it stands in the object.
+    Error,
+    /// It is enforced, but perhaps not as it was meant.
+    Warning,
+}
+
+/// Something is wrong with an object.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Problem {
+    /// How bad it is.
+    pub severity: Severity,
+    /// Which object.
+    pub object: ObjectName,
+    /// Where in it; empty: all of it.
+    pub field: String,
+    /// What is wrong, and what becomes of it.
+    pub what: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.object)?;
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        f.write_str(&self.what)
+    }
+}
+
+/// How much there is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Counts {
+    /// Rules in the tables.
+    pub rules: usize,
+    /// Prefixes in the tables.
+    pub prefixes: usize,
+    /// Identities.
+    pub identities: usize,
+    /// Rule sets.
+    pub rule_sets: usize,
+    /// Policies that select a pod of this node.
+    pub policies: usize,
+    /// Different peer lists of those.
+    pub atoms: usize,
+    /// Reasons that verdicts give.
+    pub reasons: usize,
+}
+
+/// All objects, and what follows from them.
+#[derive(Debug)]
+pub struct Index {
+    view: View,
+    limits: Limits,
+    population: Population,
+    policies: Policies,
+    atoms: Atoms,
+    regions: Regions,
+    reasons: Reasons,
+    /// Of each pod and node, the atoms whose selectors match it, sorted; without entry: none.
+    memberships: Memberships,
+    /// The policies in force of each pod of this node, in the order in which they are asked.
+    selected: BTreeMap<PodId, Box<[VersionId]>>,
+    /// What does not fit, by pod: what it would need.
+    closed: BTreeMap<PodId, Cost>,
+    invalid: BTreeMap<ObjectName, ObjectError>,
+    identities: Identities,
+    rule_sets: RuleSets,
+    /// What each pod of this node is pointed at.
+    assigned: BTreeMap<PodId, (PodName, RuleSetId)>,
+}
+
+#[derive(Debug, Default)]
+struct Memberships {
+    pods: BTreeMap<PodId, Vec<AtomId>>,
+    nodes: BTreeMap<String, Vec<AtomId>>,
+}
+
+/// What must be looked at anew.
+#[derive(Debug, Default)]
+struct Work {
+    /// Pods that other policies may select than before.
+    subjects: BTreeSet<PodId>,
+    /// Pods that other atoms may match than before.
+    peers: BTreeSet<PodId>,
+    /// The same of nodes.
+    nodes: BTreeSet<String>,
+    /// Pods whose policies have been looked at.
+    touched: BTreeSet<PodId>,
+    /// Prefixes that may have another identity than before.
+    prefixes: BTreeSet<IpNet>,
+    /// Atoms that no rule set in the tables knows.
+    newborn: BTreeSet<AtomId>,
+    /// Atoms that only rule sets know which are about to go.
+    dying: BTreeSet<AtomId>,
+}
+
+impl Index {
+    /// Without any objects.
+    pub fn new(view: View, limits: Limits) -> Self {
+        Self {
+            view,
+            limits,
+            population: Population::default(),
+            policies: Policies::default(),
+            atoms: Atoms::default(),
+            regions: Regions::default(),
+            reasons: Reasons::default(),
+            memberships: Memberships::default(),
+            selected: BTreeMap::new(),
+            closed: BTreeMap::new(),
+            invalid: BTreeMap::new(),
+            identities: Identities::default(),
+            rule_sets: RuleSets::default(),
+            assigned: BTreeMap::new(),
+        }
+    }
+
+    /// Takes only numbers after these, for tables that still hold those of an earlier agent.
+    #[must_use]
+    pub fn numbered_after(mut self, rule_set: RuleSetId, identity: Identity) -> Self {
+        self.rule_sets.number_after(rule_set);
+        self.identities.number_after(identity);
+        self
+    }
+
+    /// Applies an event.
+    pub fn apply(&mut self, event: Event) -> Delta {
+        self.apply_all([event])
+    }
+
+    /// Applies several events as one change.
+    pub fn apply_all(&mut self, events: impl IntoIterator<Item = Event>) -> Delta {
+        let mut work = Work::default();
+        for event in events {
+            self.take_in(event, &mut work);
+        }
+        let mut steps = Vec::new();
+        self.settle(work, &mut steps);
+        self.heal(false, &mut steps);
+        Delta { steps }
+    }
+
+    /// Tries again whatever does not fit. [`apply`](Self::apply) does so itself where there is as much space as was
+    /// missing; this helps where less is needed by now.
+    pub fn retry(&mut self) -> Delta {
+        let mut steps = Vec::new();
+        self.heal(true, &mut steps);
+        Delta { steps }
+    }
+
+    /// The tables after all changes so far.
+    pub fn tables(&self) -> Tables {
+        let mut tables = Tables::default();
+        for (key, rule) in self.rule_sets.rules() {
+            tables.apply(&Step::AddRule(key, rule));
+        }
+        for (net, identity) in self.identities.prefixes.iter() {
+            tables.apply(&Step::SetIdentity(*net, *identity));
+        }
+        for (pod, rule_set) in self.assigned.values() {
+            tables.apply(&Step::SetRuleSet(pod.clone(), *rule_set));
+        }
+        tables
+    }
+
+    /// The rule set of a pod of this node; `None`: no such pod is known.
+    pub fn rule_set(&self, pod: &PodName) -> Option<RuleSetId> {
+        let id = self.population.id(pod)?;
+        self.assigned.get(&id).map(|(_, rule_set)| *rule_set)
+    }
+
+    /// As whom policies know an address.
+    pub fn identity(&self, address: IpAddr) -> Identity {
+        self.identities.of(&IpNet::from(address))
+    }
+
+    /// What a number in a rule stands for; `None`: no policy applies, or none that is still there.
+    pub fn reason(&self, number: u32) -> Option<&Reason> {
+        self.reasons.get(number)
+    }
+
+    /// How much there is.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            rules: self.rule_sets.count_rules(),
+            prefixes: self.identities.prefixes.len(),
+            identities: self.identities.len(),
+            rule_sets: self.rule_sets.len(),
+            policies: self.policies.in_force(),
+            atoms: self.atoms.len(),
+            reasons: self.reasons.len(),
+        }
+    }
+
+    /// All pods.
+    pub fn pods(&self) -> impl Iterator<Item = &PodObject> {
+        self.population.pods()
+    }
+
+    /// A pod.
+    pub fn pod(&self, name: &PodName) -> Option<&PodObject> {
+        self.population.pod(self.population.id(name)?)
+    }
+
+    /// A node.
+    pub fn node(&self, name: &str) -> Option<&NodeObject> {
+        self.population.node(name)
+    }
+
+    /// All nodes, sorted by name.
+    pub fn nodes(&self) -> impl Iterator<Item = &NodeObject> {
+        self.population.nodes()
+    }
+
+    /// The pod that has an address, if it is one that policies may select: of several, the newest.
+    pub fn pod_at(&self, address: IpAddr) -> Option<&PodObject> {
+        self.population.pod(self.population.owner(&IpNet::from(address))?)
+    }
+
+    /// All policies, sorted by name.
+    pub fn policies(&self) -> impl Iterator<Item = &PolicyObject> {
+        self.policies.all()
+    }
+
+    /// The policies that select a pod of this node, in the order in which they are asked.
+    pub fn policies_of(&self, pod: &PodName) -> impl Iterator<Item = &PolicyObject> {
+        let id = self.population.id(pod);
+        let versions = id.and_then(|id| self.selected.get(&id));
+        versions.into_iter().flatten().filter_map(|version| self.policies.object(*version))
+    }
+
+    /// All that is wrong with objects.
+    pub fn problems(&self) -> Vec<Problem> {
+        let problem = |severity, object: &ObjectName, field: &str, what: String| Problem {
+            severity,
+            object: object.clone(),
+            field: field.to_owned(),
+            what,
+        };
+        let mut problems = Vec::new();
+        for ObjectError { object, field, what } in self.invalid.values() {
+            problems.push(problem(Severity::Error, object, field, what.clone()));
+        }
+        let mut places: BTreeMap<Tier, Vec<&ObjectName>> = BTreeMap::new();
+        for policy in self.policies.all() {
+            for note in &policy.notes {
+                problems.push(problem(Severity::Error, &policy.name, &note.field, note.what.clone()));
+            }
+            if policy.tier != Tier::Namespaced {
+                places.entry(policy.tier).or_default().push(&policy.name);
+            }
+        }
+        for names in places.values().filter(|names| names.len() > 1) {
+            for name in names {
+                let others: Vec<&str> = names.iter().filter(|other| *other != name).map(|other| &*other.name).collect();
+                let what =
+                    format!("{} has the same priority; they are asked in the order of their names", others.join(", "));
+                problems.push(problem(Severity::Warning, name, "spec.priority", what));
+            }
+        }
+        for id in self.closed.keys() {
+            if let Some(pod) = self.population.pod(*id) {
+                let object = ObjectName::new(Kind::Pod, &pod.name.namespace, &pod.name.name);
+                let what =
+                    "its policies do not fit into the tables; all its traffic is denied until they do".to_owned();
+                problems.push(problem(Severity::Error, &object, "", what));
+            }
+        }
+        problems.sort();
+        problems
+    }
+}

@@ -1,0 +1,205 @@
+//! Makes the tables what they should be, as far as they have room.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
+
+use sluice_abi::RuleSetId;
+
+use super::plan::Plan;
+use super::policies::VersionId;
+use super::population::PodId;
+use super::rule_sets::{Answers, RuleSet, count, rules_of};
+use super::{Identity, Index, Work};
+use crate::tables::Step;
+
+/// Room in the tables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Cost {
+    pub rules: usize,
+    pub prefixes: usize,
+}
+
+impl Index {
+    /// Makes the tables what they should be. What does not fit is closed.
+    pub(super) fn settle(&mut self, mut work: Work, steps: &mut Vec<Step>) {
+        loop {
+            self.maintain(&mut work);
+            let plan = self.plan(&work);
+            let cost = plan.cost();
+            if self.has_room_for(cost) {
+                self.commit(plan, steps);
+                return;
+            }
+            let pods = self.largest(&plan, cost);
+            self.discard(plan);
+            self.close(pods, &mut work, steps);
+        }
+    }
+
+    /// Tries again what does not fit: pods with the same policies together.
+    pub(super) fn heal(&mut self, always: bool, steps: &mut Vec<Step>) {
+        let mut groups: BTreeMap<Box<[VersionId]>, BTreeSet<PodId>> = BTreeMap::new();
+        for id in self.closed.keys() {
+            let pod = self.population.pod(*id);
+            if let Some(pod) = pod
+                && let Some(namespace) = self.population.namespace(&pod.name.namespace)
+            {
+                groups.entry(self.policies.selecting(namespace, &pod.labels)).or_default().insert(*id);
+            }
+        }
+        for group in groups.into_values() {
+            let need = group.iter().filter_map(|id| self.closed.get(id)).copied().next().unwrap_or_default();
+            if always || self.has_room_for(need) {
+                self.reopen(&group, steps);
+            }
+        }
+    }
+
+    /// Opens pods that did not fit, or closes them again.
+    fn reopen(&mut self, group: &BTreeSet<PodId>, steps: &mut Vec<Step>) {
+        for id in group {
+            self.closed.remove(id);
+        }
+        let mut work = Work { subjects: group.clone(), ..Work::default() };
+        self.maintain(&mut work);
+        let plan = self.plan(&work);
+        let need = plan.cost();
+        if self.has_room_for(need) {
+            self.commit(plan, steps);
+            return;
+        }
+        self.discard(plan);
+        self.close(group.clone(), &mut work, steps);
+        self.settle(work, steps);
+        for id in group {
+            self.closed.insert(*id, need);
+        }
+    }
+
+    fn has_room_for(&self, cost: Cost) -> bool {
+        self.rule_sets.count_rules().saturating_add(cost.rules) <= self.limits.rules
+            && self.identities.prefixes.len().saturating_add(cost.prefixes) <= self.limits.prefixes
+    }
+
+    /// The pods of the rule set that needs most of what there is too little of.
+    fn largest(&self, plan: &Plan, cost: Cost) -> BTreeSet<PodId> {
+        let mut needs: BTreeMap<RuleSetId, usize> = BTreeMap::new();
+        if self.rule_sets.count_rules().saturating_add(cost.rules) > self.limits.rules {
+            for (id, set) in &plan.new_sets {
+                *needs.entry(*id).or_default() += set.len();
+            }
+            for (id, _, answers) in plan.extensions.iter().chain(&plan.passing) {
+                *needs.entry(*id).or_default() += count(answers);
+            }
+        } else {
+            for membership in plan.added() {
+                let new = plan.new_sets.iter().filter(|(_, set)| count(&set.answers(membership)) > 0);
+                for id in self.rule_sets.about(membership).into_iter().chain(new.map(|(id, _)| *id)) {
+                    *needs.entry(id).or_default() += 1;
+                }
+            }
+        }
+        let pods_of = |id: RuleSetId| -> BTreeSet<PodId> {
+            let here = self.rule_sets.get(id).into_iter().flat_map(|set| &set.pods).copied();
+            let coming = plan.switches.iter().filter(|switch| switch.to == id).map(|switch| switch.pod);
+            here.chain(coming).collect()
+        };
+        let mut needs: Vec<(RuleSetId, usize)> = needs.into_iter().collect();
+        needs.sort_by_key(|(_, need)| *need);
+        let largest = needs.into_iter().rev().map(|(id, _)| pods_of(id)).find(|pods| !pods.is_empty());
+        // Prefixes that are there only to tell apart what no rule has yet: whoever has rules at all.
+        let all = || plan.new_sets.keys().copied().chain(self.rule_sets.iter().map(|(id, _)| id));
+        largest.or_else(|| all().map(pods_of).find(|pods| !pods.is_empty())).unwrap_or_default()
+    }
+
+    /// Closes pods, at once.
+    fn close(&mut self, pods: BTreeSet<PodId>, work: &mut Work, steps: &mut Vec<Step>) {
+        for id in pods {
+            self.closed.insert(id, Cost::default());
+            work.subjects.insert(id);
+            let Some((name, rule_set)) = self.assigned.get_mut(&id) else { continue };
+            if *rule_set == RuleSetId::CLOSED {
+                continue;
+            }
+            steps.push(Step::SetRuleSet(name.clone(), RuleSetId::CLOSED));
+            let before = mem::replace(rule_set, RuleSetId::CLOSED);
+            if let Some(set) = self.rule_sets.get_mut(before) {
+                set.pods.remove(&id);
+                if set.pods.is_empty() {
+                    self.remove_set(before, steps);
+                }
+            }
+        }
+    }
+
+    fn remove_set(&mut self, id: RuleSetId, steps: &mut Vec<Step>) {
+        if let Some(set) = self.rule_sets.remove(id) {
+            steps.extend(set.rules(id).map(|(key, _)| Step::RemoveRule(key)));
+            set.reasons().for_each(|reason| self.reasons.release(reason));
+        }
+    }
+
+    /// Takes back what a plan has taken.
+    fn discard(&mut self, plan: Plan) {
+        for set in plan.new_sets.values() {
+            set.reasons().for_each(|reason| self.reasons.release(reason));
+        }
+    }
+
+    /// Makes a plan so, and tells the steps.
+    fn commit(&mut self, plan: Plan, steps: &mut Vec<Step>) {
+        let add = |(key, rule)| Step::AddRule(key, rule);
+        let rules = |(id, identity, answers): &(RuleSetId, Identity, Answers)| {
+            rules_of(*id, *identity, answers).collect::<Vec<_>>()
+        };
+        steps.extend(plan.new_sets.iter().flat_map(|(id, set): (&RuleSetId, &RuleSet)| set.rules(*id)).map(add));
+        steps.extend(plan.extensions.iter().chain(&plan.passing).flat_map(rules).map(add));
+        steps.extend(plan.before().into_iter().map(|(net, identity)| Step::SetIdentity(net, identity)));
+        steps.extend(plan.switches.iter().map(|switch| Step::SetRuleSet(switch.name.clone(), switch.to)));
+        steps.extend(plan.after().map(|(net, identity)| Step::SetIdentity(net, identity)));
+        let removed = plan.removed();
+        steps.extend(removed.into_iter().map(Step::RemovePrefix));
+        steps.extend(plan.passing.iter().flat_map(rules).map(|(key, _)| Step::RemoveRule(key)));
+
+        for (identity, membership) in &plan.definitions {
+            self.identities.define(*identity, membership.clone());
+        }
+        for (net, identity) in plan.outcome() {
+            match identity {
+                Some(identity) => self.identities.set_prefix(net, identity),
+                None => self.identities.remove_prefix(&net),
+            }
+        }
+        for (id, set) in plan.new_sets {
+            self.rule_sets.insert(id, set);
+        }
+        for (id, identity, answers) in plan.extensions {
+            self.rule_sets.write(id, identity, answers);
+        }
+        for switch in plan.switches {
+            let before = self.assigned.get(&switch.pod).map(|(_, before)| *before);
+            if let Some(set) = before.and_then(|before| self.rule_sets.get_mut(before)) {
+                set.pods.remove(&switch.pod);
+            }
+            if switch.is_gone {
+                self.assigned.remove(&switch.pod);
+                self.population.forget(switch.pod, &switch.name);
+                continue;
+            }
+            if let Some(set) = self.rule_sets.get_mut(switch.to) {
+                set.pods.insert(switch.pod);
+            }
+            self.assigned.insert(switch.pod, (switch.name, switch.to));
+        }
+        for id in plan.dead_sets {
+            self.remove_set(id, steps);
+        }
+        for identity in plan.dead_identities {
+            let membership = self.identities.membership(identity).clone();
+            self.identities.undefine(identity);
+            for (id, answers) in self.rule_sets.erase(identity, &membership) {
+                steps.extend(rules_of(id, identity, &answers).map(|(key, _)| Step::RemoveRule(key)));
+            }
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! Sequences of changes: what comes of them, and what is there in between.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use proptest::prelude::*;
+use proptest::sample::select;
+use serde_json::{Value, json};
+use sluice_abi::{PolicyDirection, Port, Protocol, RuleSetId, RuleVerdict};
+use sluice_datapath::policy::decide;
+
+use super::{Event, Index, Limits, View};
+use crate::cluster_policy::ClusterNetworkPolicy;
+use crate::name::{Kind, ObjectName, PodName};
+use crate::tables::{Step, Tables};
+
+/// What may be changed, by name: `None` removes.
+type Change = (ObjectName, Option<Event>);
+
+fn change(kind: Kind, namespace: &str, name: &str, object: Option<Value>) -> Change {
+    let event = object.map(|mut object| {
+        object["metadata"]["name"] = json!(name);
+        if kind.is_namespaced() {
+            object["metadata"]["namespace"] = json!(namespace);
+        }
+        match kind {
+            Kind::Namespace => Event::from(&serde_json::from_value::<Namespace>(object).unwrap()),
+            Kind::Pod => Event::from(&serde_json::from_value::<Pod>(object).unwrap()),
+            Kind::Node => Event::from(&serde_json::from_value::<Node>(object).unwrap()),
+            Kind::NetworkPolicy => Event::from(&serde_json::from_value::<NetworkPolicy>(object).unwrap()),
+            Kind::ClusterNetworkPolicy => Event::from(&serde_json::from_value::<ClusterNetworkPolicy>(object).unwrap()),
+        }
+    });
+    if let Some(Event::Invalid(error)) = &event {
+        panic!("{error}");
+    }
+    (ObjectName::new(kind, namespace, name), event)
+}
+
+fn labels() -> impl Strategy<Value = Value> {
+    proptest::collection::btree_map(select(&["a", "b"][..]), select(&["1", "2"][..]), 0..3).prop_map(|map| json!(map))
+}
+
+fn selector() -> impl Strategy<Value = Value> {
+    let expression = (select(&["a", "b"][..]), select(&["In", "NotIn", "Exists", "DoesNotExist"][..])).prop_map(
+        |(key, operator)| {
+            let values: &[&str] = if operator.ends_with("In") { &["1"] } else { &[] };
+            json!({ "matchExpressions": [{ "key": key, "operator": operator, "values": values }] })
+        },
+    );
+    prop_oneof![Just(json!({})), labels().prop_map(|labels| json!({ "matchLabels": labels })), expression]
+}
+
+const NETS: [&str; 7] =
+    ["0.0.0.0/0", "10.0.0.0/8", "10.0.0.0/30", "10.0.0.2/31", "10.0.0.2/32", "fd00::/64", "fd00::2/127"];
+
+fn block() -> impl Strategy<Value = Value> {
+    (select(&NETS[..]), any::<bool>()).prop_map(|(net, trimmed)| {
+        let excepts: &[&str] = match net {
+            "0.0.0.0/0" => &["10.0.0.0/30", "10.0.0.0/8"],
+            "10.0.0.0/8" => &["10.0.0.2/31"],
+            "10.0.0.0/30" => &["10.0.0.2/32"],
+            "fd00::/64" => &["fd00::2/127"],
+            _ => &[],
+        };
+        json!({ "cidr": net, "except": if trimmed { excepts } else { &[] } })
+    })
+}
+
+fn peer() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        selector().prop_map(|pods| json!({ "podSelector": pods })),
+        selector().prop_map(|namespaces| json!({ "namespaceSelector": namespaces })),
+        (selector(), selector()).prop_map(|(n, p)| json!({ "namespaceSelector": n, "podSelector": p })),
+        block().prop_map(|block| json!({ "ipBlock": block })),
+    ]
+}
+
+fn port() -> impl Strategy<Value = Value> {
+    select(vec![
+        json!({}),
+        json!({ "protocol": "UDP" }),
+        json!({ "port": 80 }),
+        json!({ "port": 80, "endPort": 90 }),
+        json!({ "port": "web" }),
+        json!({ "port": "web", "protocol": "UDP" }),
+    ])
+}
+
+fn rules(peers: &'static str) -> impl Strategy<Value = Value> {
+    let rule = (proptest::collection::vec(peer(), 0..3), proptest::collection::vec(port(), 0..3))
+        .prop_map(move |(listed, ports)| json!({ peers: listed, "ports": ports }));
+    proptest::collection::vec(rule, 0..3).prop_map(|rules| json!(rules))
+}
+
+fn cluster_rules(peers: &'static str) -> impl Strategy<Value = Value> {
+    let pods = || (selector(), selector()).prop_map(|(n, p)| json!({ "namespaceSelector": n, "podSelector": p }));
+    let in_cluster = prop_oneof![
+        selector().prop_map(|namespaces| json!({ "namespaces": namespaces })),
+        pods().prop_map(|pods| json!({ "pods": pods })),
+    ];
+    let peer = if peers == "from" {
+        in_cluster.boxed()
+    } else {
+        prop_oneof![
+            2 => in_cluster,
+            1 => selector().prop_map(|nodes| json!({ "nodes": nodes })),
+            1 => select(&NETS[..]).prop_map(|net| json!({ "networks": [net] })),
+        ]
+        .boxed()
+    };
+    let protocol = select(vec![
+        json!({ "tcp": { "destinationPort": { "number": 80 } } }),
+        json!({ "udp": { "destinationPort": { "range": { "start": 1, "end": 90 } } } }),
+        json!({ "tcp": { "destinationPort": { "range": { "start": 85, "end": 65535 } } } }),
+    ]);
+    let action = select(&["Accept", "Deny", "Pass"][..]);
+    let rule = (action, proptest::collection::vec(peer, 1..3), proptest::collection::vec(protocol, 0..3)).prop_map(
+        move |(action, listed, protocols)| {
+            let mut rule = json!({ "action": action, peers: listed });
+            if !protocols.is_empty() {
+                rule["protocols"] = json!(protocols);
+            }
+            rule
+        },
+    );
+    proptest::collection::vec(rule, 0..3).prop_map(|rules| json!(rules))
+}
+
+fn a_change() -> impl Strategy<Value = Change> {
+    let namespace = || select(&["x", "y"][..]);
+    let namespaces = (namespace(), proptest::option::weighted(0.9, labels())).prop_map(|(name, labels)| {
+        change(Kind::Namespace, "", name, labels.map(|labels| json!({ "metadata": { "labels": labels } })))
+    });
+    let pod = (labels(), 1u8..7, 0u8..10, proptest::option::of(80u16..82), 0i64..3).prop_map(
+        |(labels, at, state, port, created)| {
+            let ports = port.map(|port| json!([{ "name": "web", "containerPort": port }]));
+            json!({
+                "metadata": { "labels": labels, "creationTimestamp": format!("2024-01-01T00:00:0{created}Z") },
+                "spec": {
+                    "nodeName": if state > 7 { "n2" } else { "n1" },
+                    "hostNetwork": state == 7,
+                    "containers": [{ "name": "c", "ports": ports }],
+                },
+                "status": {
+                    "podIPs": if state == 6 { json!([]) } else { json!([{ "ip": format!("10.0.0.{at}") }, { "ip": format!("fd00::{at}") }]) },
+                    "phase": if state == 5 { "Failed" } else { "Running" },
+                },
+            })
+        },
+    );
+    let pods = (namespace(), select(&["a", "b", "c"][..]), proptest::option::weighted(0.85, pod))
+        .prop_map(|(namespace, name, pod)| change(Kind::Pod, namespace, name, pod));
+    let node = (labels(), 1u8..9).prop_map(|(labels, at)| {
+        let address = json!({ "type": "InternalIP", "address": format!("10.0.0.{at}") });
+        json!({ "metadata": { "labels": labels }, "status": { "addresses": [address] } })
+    });
+    let nodes = (select(&["n1", "n2"][..]), proptest::option::weighted(0.8, node))
+        .prop_map(|(name, node)| change(Kind::Node, "", name, node));
+    let types = select(vec![json!([]), json!(["Ingress"]), json!(["Egress"]), json!(["Ingress", "Egress"])]);
+    let policy = (selector(), types, rules("from"), rules("to")).prop_map(|(pods, types, ingress, egress)| {
+        json!({ "spec": { "podSelector": pods, "policyTypes": types, "ingress": ingress, "egress": egress } })
+    });
+    let policies = (namespace(), select(&["p", "q"][..]), proptest::option::weighted(0.8, policy))
+        .prop_map(|(namespace, name, policy)| change(Kind::NetworkPolicy, namespace, name, policy));
+    let subject = prop_oneof![
+        selector().prop_map(|namespaces| json!({ "namespaces": namespaces })),
+        (selector(), selector()).prop_map(|(n, p)| json!({ "pods": { "namespaceSelector": n, "podSelector": p } })),
+    ];
+    let tier = select(&["Admin", "Baseline"][..]);
+    let cluster_policy = (tier, 0..3, subject, cluster_rules("from"), cluster_rules("to")).prop_map(
+        |(tier, priority, subject, ingress, egress)| {
+            let spec = json!({
+                "tier": tier, "priority": priority, "subject": subject, "ingress": ingress, "egress": egress,
+            });
+            json!({ "spec": spec })
+        },
+    );
+    let cluster_policies = (select(&["c", "d"][..]), proptest::option::weighted(0.8, cluster_policy))
+        .prop_map(|(name, policy)| change(Kind::ClusterNetworkPolicy, "", name, policy));
+    prop_oneof![2 => namespaces, 5 => pods, 1 => nodes, 5 => policies, 3 => cluster_policies]
+}
+
+fn changes() -> impl Strategy<Value = Vec<Vec<Change>>> {
+    let batch = prop_oneof![3 => 1usize..2, 1 => 2usize..6];
+    let batch = batch.prop_flat_map(|size| proptest::collection::vec(a_change(), size));
+    (proptest::collection::vec(a_change(), 12), proptest::collection::vec(batch, 1..8)).prop_map(|(first, mut rest)| {
+        rest.insert(0, first);
+        rest
+    })
+}
+
+type Question = (PodName, PolicyDirection, IpAddr, Protocol, u16);
+
+/// Questions about pods of this node.
+fn questions(pods: &BTreeSet<PodName>) -> Vec<Question> {
+    let addresses = (1..9).map(|at| format!("10.0.0.{at}")).chain((1..4).map(|at| format!("fd00::{at}")));
+    let addresses: Vec<IpAddr> =
+        addresses.chain(["192.0.2.1".into(), "10.1.0.1".into()]).map(|text| text.parse().unwrap()).collect();
+    let traffic =
+        [(Protocol::TCP, 80), (Protocol::TCP, 81), (Protocol::TCP, 85), (Protocol::UDP, 81), (Protocol::ICMP, 0)];
+    let mut questions = Vec::new();
+    for pod in pods {
+        for direction in PolicyDirection::ALL {
+            for address in &addresses {
+                for (protocol, port) in traffic {
+                    questions.push((pod.clone(), direction, *address, protocol, port));
+                }
+            }
+        }
+    }
+    questions
+}
+
+fn ask(tables: &Tables, (pod, direction, address, protocol, port): &Question) -> (RuleVerdict, u32) {
+    let (rule_set, identity) = (tables.rule_set(pod), tables.identity(*address));
+    let decision = decide(rule_set, *direction, identity, *protocol, Port::new(*port), tables);
+    (decision.verdict, decision.policy)
+}
+
+/// An index, the tables that its steps have led to, and the objects that it has been told of.
+struct Followed {
+    index: Index,
+    tables: Tables,
+    objects: BTreeMap<ObjectName, Event>,
+}
+
+fn view() -> View {
+    View::Node("n1".into())
+}
+
+impl Followed {
+    fn new(limits: Limits) -> Self {
+        Self { index: Index::new(view(), limits), tables: Tables::default(), objects: BTreeMap::new() }
+    }
+
+    fn pods(&self) -> BTreeSet<PodName> {
+        self.index.tables().pods().map(|(pod, _)| pod.clone()).collect()
+    }
+
+    /// Applies changes; tells the steps, and the tables before them.
+    fn apply(&mut self, changes: Vec<Change>) -> (Tables, Vec<Step>) {
+        let before = self.tables.clone();
+        let mut events = Vec::new();
+        for (name, event) in changes {
+            match event {
+                Some(event) => {
+                    self.objects.insert(name, event.clone());
+                    events.push(event);
+                }
+                None => {
+                    self.objects.remove(&name);
+                    events.push(Event::Removed(name));
+                }
+            }
+        }
+        let steps = self.index.apply_all(events).steps;
+        steps.iter().for_each(|step| self.tables.apply(step));
+        (before, steps)
+    }
+}
+
+fn assert_same_tables(a: &Tables, b: &Tables) {
+    let rules = |tables: &Tables| tables.rules().map(|(key, rule)| (*key, *rule)).collect::<BTreeMap<_, _>>();
+    assert_eq!(rules(a), rules(b));
+    let identities = |tables: &Tables| tables.identities().map(|(net, of)| (*net, *of)).collect::<Vec<_>>();
+    assert_eq!(identities(a), identities(b));
+    // Of pods that are gone, nothing needs to be known.
+    for (pod, rule_set) in a.pods() {
+        assert_eq!(b.rule_set(pod), *rule_set);
+    }
+}
+
+fn cases(count: u32) -> ProptestConfig {
+    ProptestConfig { cases: count, max_shrink_iters: 4000, ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(cases(128))]
+
+    #[test]
+    fn a_sequence_of_changes_leads_where_its_outcome_does(batches in changes()) {
+        let mut followed = Followed::new(Limits::NONE);
+        for batch in batches {
+            followed.apply(batch);
+            assert_same_tables(&followed.index.tables(), &followed.tables);
+            let mut scratch = Index::new(view(), Limits::NONE);
+            scratch.apply_all(followed.objects.values().cloned());
+            prop_assert_eq!(followed.index.counts(), scratch.counts());
+            prop_assert_eq!(followed.index.problems(), scratch.problems());
+            let tables = scratch.tables();
+            for question in questions(&followed.pods()) {
+                let (verdict, policy) = ask(&followed.tables, &question);
+                let (expected, reason) = ask(&tables, &question);
+                prop_assert_eq!(verdict, expected, "{:?}", question);
+                prop_assert_eq!(followed.index.reason(policy), scratch.reason(reason), "{:?}", question);
+            }
+        }
+        let all: Vec<Change> = followed.objects.keys().map(|name| (name.clone(), None)).collect();
+        followed.apply(all);
+        let counts = followed.index.counts();
+        let empty = Index::new(view(), Limits::NONE).counts();
+        prop_assert_eq!(counts, empty, "nothing is left behind");
+        prop_assert_eq!(followed.tables.rules().count() + followed.tables.identities().count(), 0);
+    }
+
+    #[test]
+    fn in_between_everything_is_as_before_or_as_after(batches in changes()) {
+        let mut followed = Followed::new(Limits::NONE);
+        for batch in batches {
+            let pods = followed.pods();
+            let (mut tables, steps) = followed.apply(batch);
+            let pods = pods.intersection(&followed.pods()).cloned().collect();
+            let questions = questions(&pods);
+            let expected: Vec<_> = questions.iter().map(|q| (ask(&tables, q).0, ask(&followed.tables, q).0)).collect();
+            for (at, step) in steps.iter().enumerate() {
+                if let Step::AddRule(key, _) = step {
+                    prop_assert!(!tables.rules().any(|(other, _)| other == key), "a rule changes in place");
+                }
+                tables.apply(step);
+                for (question, (before, after)) in questions.iter().zip(&expected) {
+                    let now = ask(&tables, question).0;
+                    prop_assert!(now == *before || now == *after, "{question:?} after {step:?}, step {at} of {steps:#?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_closed_and_heals(batches in changes(), rules in 0usize..40, prefixes in 0usize..12) {
+        let mut followed = Followed::new(Limits { rules, prefixes });
+        for batch in batches {
+            let pods = followed.pods();
+            let (mut tables, steps) = followed.apply(batch);
+            let pods = pods.intersection(&followed.pods()).cloned().collect();
+            let questions = questions(&pods);
+            let expected: Vec<_> = questions.iter().map(|q| (ask(&tables, q).0, ask(&followed.tables, q).0)).collect();
+            for step in &steps {
+                tables.apply(step);
+                prop_assert!(tables.rules().count() <= rules && tables.identities().count() <= prefixes);
+                for (question, (before, after)) in questions.iter().zip(&expected) {
+                    let now = ask(&tables, question).0;
+                    prop_assert!(now == *before || now == *after || now == RuleVerdict::Deny, "{question:?} after {step:?}");
+                }
+            }
+            assert_same_tables(&followed.index.tables(), &followed.tables);
+            let closed = followed.tables.pods().filter(|(pod, rule_set)| {
+                **rule_set == RuleSetId::CLOSED && followed.index.rule_set(pod).is_some()
+            });
+            let told = followed.index.problems().into_iter().filter(|problem| problem.object.kind == Kind::Pod);
+            prop_assert_eq!(closed.count(), told.count());
+
+            // What is open is as it would be with more room.
+            let mut scratch = Index::new(view(), Limits::NONE);
+            scratch.apply_all(followed.objects.values().cloned());
+            let tables = scratch.tables();
+            for question in self::questions(&followed.pods()) {
+                if followed.tables.rule_set(&question.0) != RuleSetId::CLOSED {
+                    prop_assert_eq!(ask(&followed.tables, &question).0, ask(&tables, &question).0, "{:?}", question);
+                }
+            }
+        }
+        let policies: Vec<Change> = followed.objects.keys().filter(|name| name.kind >= Kind::NetworkPolicy)
+            .map(|name| (name.clone(), None)).collect();
+        followed.apply(policies);
+        let is_open = |(pod, rule_set): (&PodName, &RuleSetId)| {
+            *rule_set == RuleSetId::OPEN || followed.index.rule_set(pod).is_none()
+        };
+        let all_open = followed.tables.pods().all(is_open);
+        prop_assert!(all_open);
+        prop_assert_eq!(followed.tables.rules().count() + followed.tables.identities().count(), 0);
+    }
+}
