@@ -3,6 +3,7 @@
 
 mod block;
 pub mod cluster_policy;
+mod evaluator;
 mod flatten;
 mod index;
 mod labels;
@@ -13,10 +14,13 @@ mod path;
 mod prefixes;
 mod reason;
 mod selector;
+#[cfg(test)]
+mod semantics;
 mod tables;
 mod traffic;
 
 pub use block::Block;
+pub use evaluator::{Answer, Evaluator, Judgement, Party, ProbeError, Why};
 pub use index::{Counts, Delta, Event, Index, Limits, Problem, Severity, View};
 pub use labels::Labels;
 pub use name::{Kind, ObjectError, ObjectName, PodName};
