@@ -88,7 +88,7 @@ impl Plan {
     }
 
     /// Prefixes to be set before pods are pointed at other rule sets, and to which identity. Longer ones first: an address
-    /// is then never that of a shorter one which it is about to leave, or has not had.
+    /// then goes from its old identity to its new one without having that of a shorter prefix in between.
     pub fn before(&self) -> Vec<(IpNet, Identity)> {
         let is_due = |step: &&Move| match (step.stays, step.is_there) {
             (true, false) => true,

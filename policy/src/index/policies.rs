@@ -136,8 +136,9 @@ impl Policies {
             let selects = |policy: &PolicyObject| namespace.is_in(&policy.scope) && policy.pods.matches(labels);
             self.object(**id).is_some_and(selects)
         }));
-        let mut ids: Vec<VersionId> = ids.into_iter().collect();
-        ids.sort_by_key(|id| self.object(*id).map(|policy| (policy.tier, &policy.name)));
-        ids.into()
+        let place = |id: VersionId| self.object(id).map(|policy| (policy.tier, &policy.name));
+        let mut places: Vec<_> = ids.into_iter().map(|id| (place(id), id)).collect();
+        places.sort_unstable();
+        places.into_iter().map(|(_, id)| id).collect()
     }
 }
