@@ -6,9 +6,8 @@
 //! Fields that this version does not know are kept in `unknown`. What becomes of a rule that has one, or a peer or
 //! protocol that is not supported (`domainNames`), follows the API's own words for peers without a known field:
 //!
-//! * a rule that **accepts** matches nothing of what is not understood: such a peer or protocol matches no traffic, and
-//!   where the rule itself has an unknown field, the whole rule matches none. Its other peers and protocols still hold:
-//!   they say the same with or without it.
+//! * a rule that **accepts** matches no traffic at all, its other peers and protocols included: it is the rule that fails
+//!   closed.
 //! * a rule that **denies or passes** becomes a rule that denies everything in its direction: what it was meant to match
 //!   cannot be told, so nothing may get past it.
 //!

@@ -160,7 +160,7 @@ fn read_rule<P>(
         other => return Err(path.field("action").wrong(format!("{other:?} is not Accept, Deny or Pass"))),
     };
     let mut doubts = Doubts::default();
-    let all_in_doubt = doubts.unknown(text.unknown, path);
+    doubts.unknown(text.unknown, path);
 
     let list = path.field(field);
     some_at_most(peers.len(), &list)?;
@@ -189,8 +189,8 @@ fn read_rule<P>(
     }
     match action {
         Action::Accept => {
-            notes.extend(doubts.conclude("nothing is accepted for it"));
-            Ok(if all_in_doubt { PolicyRule { peers: Peers::listed(Vec::new()), ..rule } } else { rule })
+            notes.extend(doubts.conclude("to be safe, its rule accepts nothing"));
+            Ok(PolicyRule { peers: Peers::listed(Vec::new()), ..rule })
         }
         Action::Deny | Action::Pass => {
             notes.extend(doubts.conclude("to be safe, its rule denies everything in this direction"));
@@ -407,21 +407,22 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_accepts_nothing() {
-        let read = egress("Accept", json!([{ "domainNames": ["a.b"] }, { "networks": ["10.0.0.0/8"] }]), Value::Null);
-        let Peers::Listed(peers) = &read.rules[1][0].peers else { panic!("peers were listed") };
-        assert_eq!(peers.len(), 1, "the other peer still holds");
-        assert_eq!(read.notes[0].field, "spec.egress[0].to[0].domainNames");
-        for nothing in [json!([{ "domainNames": ["a.b"] }]), json!([{ "services": {} }]), json!([{}])] {
-            let read = egress("Accept", nothing, Value::Null);
-            assert_eq!((&read.rules[1][0].peers, read.notes.len()), (&Peers::listed(Vec::new()), 1));
+        let network = json!({ "networks": ["10.0.0.0/8"] });
+        for doubtful in [json!({ "domainNames": ["a.b"] }), json!({ "services": {} }), json!({})] {
+            for to in [json!([doubtful]), json!([doubtful, network])] {
+                let read = egress("Accept", to, Value::Null);
+                assert_eq!((&read.rules[1][0].peers, read.notes.len()), (&Peers::listed(Vec::new()), 1));
+                assert!(read.notes[0].field.starts_with("spec.egress[0].to[0]"));
+            }
         }
-        let anyone = json!([{ "namespaces": {} }]);
-        for nothing in [json!([{ "icmp": {} }]), json!([{ "tcp": {} }]), json!([{ "tcp": { "destinationPort": {} } }])]
-        {
-            let read = egress("Accept", anyone.clone(), nothing);
-            assert_eq!((&read.rules[1][0].traffic, read.notes.len()), (&Traffic::Listed([].into()), 1));
+        let web = json!({ "tcp": { "destinationPort": { "number": 80 } } });
+        for doubtful in [json!({ "icmp": {} }), json!({ "tcp": {} }), json!({ "tcp": { "destinationPort": {} } })] {
+            for protocols in [json!([doubtful]), json!([doubtful, web])] {
+                let read = egress("Accept", json!([network]), protocols);
+                assert_eq!((&read.rules[1][0].peers, read.notes.len()), (&Peers::listed(Vec::new()), 1));
+            }
         }
-        let rule = json!({ "action": "Accept", "to": anyone, "sourcePorts": [1] });
+        let rule = json!({ "action": "Accept", "to": [network], "sourcePorts": [1] });
         assert_eq!(policy(json!({ "egress": [rule] })).unwrap().rules[1][0].peers, Peers::listed(Vec::new()));
     }
 
