@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use anyhow::{Result, ensure};
 use sluice_abi::{
-    AddressEntry, AddressKind, Config, Direction, Endpoint, Features, Flow, FlowKey, Fragment, FragmentKey, Hook, Identity,
-    IpAddress, Ipv4, Ipv6, Mac, Node, Reason, RevisionSlot, Routing, Slot, Timeouts, Uplink, maps,
+    AddressEntry, AddressKind, Config, Direction, Endpoint, Features, Flow, FlowKey, Fragment, FragmentKey, Hook,
+    Identity, IpAddress, Ipv4, Ipv6, Mac, Node, Reason, RevisionSlot, Routing, Slot, Timeouts, Uplink, maps,
 };
 use sluice_datapath::{MARK, MARK_MASK, Outcome};
 
