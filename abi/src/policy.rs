@@ -135,6 +135,8 @@ pub enum RuleVerdict {
     Allow = 0,
     /// Must not.
     Deny = 1,
+    /// Must not, because nothing allows it to a pod that is isolated; which a pod never is from its own node.
+    Isolate = 2,
 }
 
 /// Value of the longest-prefix trie of rules.

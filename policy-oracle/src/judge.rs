@@ -1,6 +1,6 @@
 //! The order in which policies are asked.
 
-use crate::cluster::{Cluster, Party};
+use crate::cluster::{Cluster, Party, is_node_of};
 use crate::cluster_network_policy::{self, Tier};
 use crate::network_policy;
 use crate::probe::{Family, Judgement, Probe, Protocol, Side, Verdict};
@@ -70,6 +70,11 @@ impl Cluster {
         let Some(subject) = packet.subject().pod else { return Side::undecided() };
         // "a pod cannot block access to itself", and "A Pod connecting to its own Pod IP is not subject to CNP."
         if packet.from.address == packet.to.address {
+            return Side::undecided();
+        }
+        // "traffic to and from the node where a Pod is running is always allowed". No rule of a ClusterNetworkPolicy for
+        // ingress can be about nodes, and one that is not understood and so denies all must not end probes of health.
+        if packet.direction == Direction::Ingress && is_node_of(&packet.peer(), subject) {
             return Side::undecided();
         }
         cluster_network_policy::decide(self, Tier::Admin, subject, packet)

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use sluice_abi::{PolicyDirection, Port, Protocol, RuleSetId, RuleVerdict};
+use sluice_abi::{PolicyDirection, Port, Protocol};
 use sluice_datapath::Family;
-use sluice_datapath::policy::decide;
+use sluice_datapath::policy::{Peer, Verdict, decide};
 use thiserror::Error;
 
 use crate::index::Index;
-use crate::name::PodName;
+use crate::name::{Kind, PodName};
 use crate::object::PodObject;
 use crate::reason::Reason;
 use crate::tables::Tables;
@@ -27,7 +27,7 @@ pub enum Party {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Answer<'a> {
     /// Whether it may pass: both ends must allow it.
-    pub verdict: RuleVerdict,
+    pub verdict: Verdict,
     /// What the sender's policies say.
     pub egress: Judgement<'a>,
     /// What the receiver's policies say.
@@ -38,7 +38,7 @@ pub struct Answer<'a> {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Judgement<'a> {
     /// Whether the flow may pass.
-    pub verdict: RuleVerdict,
+    pub verdict: Verdict,
     /// Why.
     pub why: Why<'a>,
 }
@@ -50,7 +50,7 @@ pub enum Why<'a> {
     NotSubject,
     /// A pod always reaches itself.
     Itself,
-    /// A pod's own node always reaches it, and is reached by it.
+    /// A pod's own node always reaches it, and no NetworkPolicy keeps it from being reached.
     OwnNode,
     /// No policy has anything to say.
     NoPolicy,
@@ -123,8 +123,8 @@ impl<'a> Evaluator<'a> {
         let egress = self.judge(PolicyDirection::Egress, &from, &to, protocol, port);
         let ingress = self.judge(PolicyDirection::Ingress, &to, &from, protocol, port);
         let verdict = match (egress.verdict, ingress.verdict) {
-            (RuleVerdict::Allow, RuleVerdict::Allow) => RuleVerdict::Allow,
-            (RuleVerdict::Deny, _) | (_, RuleVerdict::Deny) => RuleVerdict::Deny,
+            (Verdict::Allow, Verdict::Allow) => Verdict::Allow,
+            (Verdict::Deny, _) | (_, Verdict::Deny) => Verdict::Deny,
         };
         Ok(Answer { verdict, egress, ingress })
     }
@@ -159,22 +159,23 @@ impl<'a> Evaluator<'a> {
         protocol: Protocol,
         port: u16,
     ) -> Judgement<'a> {
-        let allow = |why| Judgement { verdict: RuleVerdict::Allow, why };
+        let allow = |why| Judgement { verdict: Verdict::Allow, why };
         let Some(pod) = subject.pod else { return allow(Why::NotSubject) };
         if peer.pod.is_some_and(|peer| peer.name == pod.name) {
             return allow(Why::Itself);
         }
         let node = pod.node.as_deref().and_then(|node| self.nodes.get(node));
-        if peer.pod.is_none() && node.is_some_and(|addresses| addresses.contains(&peer.address)) {
-            return allow(Why::OwnNode);
-        }
+        let is_own_node = peer.pod.is_none() && node.is_some_and(|addresses| addresses.contains(&peer.address));
         let rule_set = self.tables.rule_set(&pod.name);
-        let identity = self.tables.identity(peer.address);
-        let decision = decide(rule_set, direction, identity, protocol, Port::new(port), &self.tables);
-        let why = match self.index.reason(decision.policy) {
-            Some(reason) => Why::Policy(reason),
-            None if rule_set == RuleSetId::CLOSED => Why::Closed,
-            None => Why::NoPolicy,
+        let other = Peer { identity: self.tables.identity(peer.address), is_own_node };
+        let decision = decide(rule_set, direction, other, protocol, Port::new(port), &self.tables);
+        let why = match (self.index.reason(decision.policy), decision.verdict) {
+            // Some NetworkPolicy may allow it as well; but it is not theirs to judge.
+            (Some(Reason::Rule { policy, .. }), _) if is_own_node && policy.kind == Kind::NetworkPolicy => Why::OwnNode,
+            (Some(reason), _) => Why::Policy(reason),
+            (None, Verdict::Allow) if is_own_node => Why::OwnNode,
+            (None, Verdict::Allow) => Why::NoPolicy,
+            (None, Verdict::Deny) => Why::Closed,
         };
         Judgement { verdict: decision.verdict, why }
     }

@@ -95,7 +95,7 @@ impl Claims {
         };
         decided(first(ADMIN, &self.admin))
             .or_else(|| decided(first(NAMESPACED, &self.namespaced)))
-            .or_else(|| self.isolated.map(|policy| Rule { verdict: RuleVerdict::Deny, policy }))
+            .or_else(|| self.isolated.map(|policy| Rule { verdict: RuleVerdict::Isolate, policy }))
             .or_else(|| decided(first(BASELINE, &self.baseline)))
             .unwrap_or(DEFAULT)
     }
@@ -216,7 +216,7 @@ mod tests {
     use proptest::prelude::*;
 
     const ALLOW: Rule = Rule { verdict: RuleVerdict::Allow, policy: 7 };
-    const DENY: Rule = Rule { verdict: RuleVerdict::Deny, policy: 8 };
+    const ISOLATE: Rule = Rule { verdict: RuleVerdict::Isolate, policy: 8 };
 
     fn claim(action: Action, policy: u32, ports: &[(u16, u16)]) -> Claim {
         let ranges = ports.iter().map(|(first, last)| (Transport::Tcp, *first, *last)).collect::<Vec<_>>();
@@ -248,9 +248,9 @@ mod tests {
     #[test]
     fn protocols_without_ports_are_reached_only_by_rules_without_ports() {
         let entries = allowed(1, u16::MAX);
-        assert_eq!(answer(&entries, Protocol::ICMP, 0), DENY);
-        assert_eq!(answer(&entries, Protocol::UDP, 53), DENY);
-        assert_eq!((answer(&entries, Protocol::TCP, 0), answer(&entries, Protocol::TCP, 1)), (DENY, ALLOW));
+        assert_eq!(answer(&entries, Protocol::ICMP, 0), ISOLATE);
+        assert_eq!(answer(&entries, Protocol::UDP, 53), ISOLATE);
+        assert_eq!((answer(&entries, Protocol::TCP, 0), answer(&entries, Protocol::TCP, 1)), (ISOLATE, ALLOW));
     }
 
     #[test]

@@ -26,5 +26,6 @@ pub use labels::Labels;
 pub use name::{Kind, ObjectError, ObjectName, PodName};
 pub use reason::Reason;
 pub use selector::Selector;
+pub use sluice_datapath::policy::Verdict;
 pub use tables::{Step, Tables};
 pub use traffic::{NamedPort, Ports, Traffic, Transport};

@@ -3,11 +3,11 @@
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde_json::{Value, json};
-use sluice_abi::{Protocol, RuleVerdict};
+use sluice_abi::Protocol;
 use sluice_datapath::Family;
 
 use crate::cluster_policy::ClusterNetworkPolicy;
-use crate::{Answer, Evaluator, Event, Index, Limits, Party, PodName, ProbeError, Severity, View, Why};
+use crate::{Answer, Evaluator, Event, Index, Limits, Party, PodName, ProbeError, Severity, Verdict, View, Why};
 
 /// An object as an event.
 fn event(object: Value) -> Event {
@@ -78,7 +78,7 @@ impl Cluster {
 
     /// Whether a packet passes. `port` is such as `80/TCP`, `53/UDP`, `ICMP`.
     fn passes(&self, from: &str, to: &str, port: &str) -> bool {
-        self.ask(from, to, port, |answer| answer.verdict == RuleVerdict::Allow)
+        self.ask(from, to, port, |answer| answer.verdict == Verdict::Allow)
     }
 
     fn ask<R>(&self, from: &str, to: &str, port: &str, use_it: impl FnOnce(Answer<'_>) -> R) -> R {
@@ -346,14 +346,15 @@ fn changed_named_ports_are_followed() {
     assert!(!cluster.passes("x/b", "x/a", "80/TCP") && cluster.passes("x/b", "x/a", "81/TCP"));
 }
 
+fn node(name: &str, address: &str) -> Value {
+    json!({
+        "kind": "Node", "metadata": { "name": name },
+        "status": { "addresses": [{ "type": "InternalIP", "address": address }, { "type": "Hostname", "address": name }] },
+    })
+}
+
 #[test]
 fn a_pod_reaches_itself_and_its_own_node() {
-    let node = |name: &str, address: &str| {
-        json!({
-            "kind": "Node", "metadata": { "name": name },
-            "status": { "addresses": [{ "type": "InternalIP", "address": address }, { "type": "Hostname", "address": name }] },
-        })
-    };
     let mut host = pod("x/host", json!({ "app": "b" }), &["192.0.2.1"]);
     host["spec"]["hostNetwork"] = json!(true);
     let mut elsewhere = host.clone();
@@ -377,6 +378,23 @@ fn a_pod_reaches_itself_and_its_own_node() {
     assert!(!cluster.passes("x/elsewhere", "x/a", "80/TCP"), "no peer by its labels");
     assert!(cluster.passes("x/elsewhere", "192.0.2.9", "80/TCP"), "no subject either");
     assert!(cluster.ask("x/a", "x/a", "1/TCP", |answer| answer.egress.why == Why::Itself));
+}
+
+#[test]
+fn only_cluster_policies_keep_a_pod_from_its_own_node_and_nothing_the_node_from_it() {
+    let isolating = policy("x/none", json!({ "podSelector": {}, "policyTypes": ["Ingress", "Egress"] }));
+    let nodes = json!([{ "action": "Deny", "to": [{ "nodes": {} }] }]);
+    let all = json!([{ "action": "Deny", "from": [{ "namespaces": {} }] }]);
+    let [admin, baseline] = ["Admin", "Baseline"]
+        .map(|tier| cluster_policy("p", tier, 0, json!({ "egress": nodes.clone(), "ingress": all.clone() })));
+    for (policies, reaches) in
+        [(vec![isolating.clone(), admin.clone()], false), (vec![isolating, baseline], true), (vec![admin], false)]
+    {
+        let cluster = small([node("n1", "192.0.2.1")].into_iter().chain(policies));
+        assert_eq!(cluster.passes("x/a", "192.0.2.1", "22/TCP"), reaches);
+        assert!(cluster.passes("192.0.2.1", "x/a", "22/TCP"));
+        assert!(cluster.ask("192.0.2.1", "x/a", "22/TCP", |answer| answer.ingress.why == Why::OwnNode));
+    }
 }
 
 #[test]

@@ -186,6 +186,11 @@ fn a_rule_for_nodes_is_for_a_pods_own_node_too() {
     let deny = json!([{ "action": "Deny", "to": [{ "nodes": {} }] }]);
     let cluster = with_all([isolating, cluster_policy("base", json!({ "tier": "Baseline", "egress": deny }))]);
     cluster.allows(["x/a > 192.0.2.1 22/TCP"]);
+    let unclear =
+        json!({ "subject": { "namespaces": {} }, "ingress": [{ "action": "Deny", "from": [{ "later": {} }] }] });
+    let cluster = with_all([cluster_policy("unclear", unclear)]);
+    cluster.allows(["192.0.2.1 > x/a 22/TCP"]);
+    cluster.denies(["192.0.2.2 > x/a 22/TCP"]);
 }
 
 #[test]

@@ -1,5 +1,7 @@
-//! What the documentation says, sentence by sentence, and what follows from it for any cluster.
+//! What the documentation says, sentence by sentence, what follows from it for any cluster, and whether the compiler
+//! agrees.
 
+mod agreement;
 mod cluster_network_policy;
 mod common;
 mod generate;

@@ -8,8 +8,8 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
-use sluice_abi::{PolicyDirection, Port, Protocol, RuleSetId, RuleVerdict};
-use sluice_datapath::policy::decide;
+use sluice_abi::{PolicyDirection, Port, Protocol, RuleSetId};
+use sluice_datapath::policy::{Peer, Verdict, decide};
 
 use super::{Event, Index, Limits, View};
 use crate::cluster_policy::ClusterNetworkPolicy;
@@ -214,9 +214,9 @@ fn questions(pods: &BTreeSet<PodName>) -> Vec<Question> {
     questions
 }
 
-fn ask(tables: &Tables, (pod, direction, address, protocol, port): &Question) -> (RuleVerdict, u32) {
-    let (rule_set, identity) = (tables.rule_set(pod), tables.identity(*address));
-    let decision = decide(rule_set, *direction, identity, *protocol, Port::new(*port), tables);
+fn ask(tables: &Tables, (pod, direction, address, protocol, port): &Question) -> (Verdict, u32) {
+    let (rule_set, peer) = (tables.rule_set(pod), Peer { identity: tables.identity(*address), is_own_node: false });
+    let decision = decide(rule_set, *direction, peer, *protocol, Port::new(*port), tables);
     (decision.verdict, decision.policy)
 }
 
@@ -297,10 +297,10 @@ fn pods_that_stay_see_their_peers_change_too() {
     ]);
     let question =
         (PodName::new("x", "stays"), PolicyDirection::Ingress, "10.0.0.3".parse().unwrap(), Protocol::TCP, 80);
-    assert_eq!(ask(&followed.tables, &question).0, RuleVerdict::Deny);
+    assert_eq!(ask(&followed.tables, &question).0, Verdict::Deny);
     // To the rule set that one pod leaves, the peer must stay a stranger; to the one that stays, it must not.
     followed.apply(vec![pod("leaves", 1, json!({})), pod("peer", 3, json!({ "b": "1" }))]);
-    assert_eq!(ask(&followed.tables, &question).0, RuleVerdict::Allow);
+    assert_eq!(ask(&followed.tables, &question).0, Verdict::Allow);
 }
 
 /// `SLUICE_CASES=10000` tries more.
@@ -374,7 +374,7 @@ proptest! {
                 prop_assert!(tables.rules().count() <= rules && tables.identities().count() <= prefixes);
                 for (question, (before, after)) in questions.iter().zip(&expected) {
                     let now = ask(&tables, question).0;
-                    prop_assert!(now == *before || now == *after || now == RuleVerdict::Deny, "{question:?} after {step:?}");
+                    prop_assert!(now == *before || now == *after || now == Verdict::Deny, "{question:?} after {step:?}");
                 }
             }
             assert_same_tables(&followed.index.tables(), &followed.tables);
