@@ -2,18 +2,46 @@
 
 use crate::ip::{Port, Protocol};
 
-/// The compiled policy of one or more pods.
+/// The compiled policy of one or more pods: a number, below two bits that say which directions it rules.
+///
+/// In a direction that it does not rule everything is allowed, without a lookup. In one that it does, what it has no rule
+/// for is denied: so nothing gets past a policy whose rules are just being removed.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct RuleSetId(pub u32);
 
 impl RuleSetId {
     /// No policy: everything is allowed. Has no entries.
-    pub const OPEN: Self = Self(0);
+    pub const OPEN: Self = Self::new(0, [false; 2]);
     /// Of pods whose policy does not fit or is not known: everything is denied. Has no entries.
-    pub const CLOSED: Self = Self(1);
-    /// The first that rules are written for.
-    pub const FIRST: Self = Self(2);
+    pub const CLOSED: Self = Self::new(0, [true; 2]);
+    /// The greatest number.
+    pub const MAX_NUMBER: u32 = u32::MAX >> 2;
+
+    /// With a number, from 1 on where entries are written for it, and with the directions that it rules.
+    pub const fn new(number: u32, [ingress, egress]: [bool; 2]) -> Self {
+        let [ingress, egress] =
+            [ingress as u32 * Self::bit(PolicyDirection::Ingress), egress as u32 * Self::bit(PolicyDirection::Egress)];
+        Self(ingress | egress | number & Self::MAX_NUMBER)
+    }
+
+    /// Whether it has to be asked about flows in this direction.
+    #[inline(always)]
+    pub const fn rules(self, direction: PolicyDirection) -> bool {
+        self.0 & Self::bit(direction) != 0
+    }
+
+    /// Its number.
+    pub const fn number(self) -> u32 {
+        self.0 & Self::MAX_NUMBER
+    }
+
+    const fn bit(direction: PolicyDirection) -> u32 {
+        match direction {
+            PolicyDirection::Ingress => 1 << 31,
+            PolicyDirection::Egress => 1 << 30,
+        }
+    }
 }
 
 /// A number for a set of addresses that all policies in force on this node treat alike.
@@ -162,6 +190,18 @@ mod tests {
         Protocol::TCP,
         Port::new(0x1234),
     );
+
+    #[test]
+    fn rule_sets_know_which_directions_they_rule() {
+        use PolicyDirection::{Egress, Ingress};
+        let ruled = |id: RuleSetId| [id.rules(Ingress), id.rules(Egress)];
+        assert_eq!((ruled(RuleSetId::OPEN), ruled(RuleSetId::CLOSED)), ([false; 2], [true; 2]));
+        for rules in [[false, false], [true, false], [false, true], [true, true]] {
+            let id = RuleSetId::new(RuleSetId::MAX_NUMBER, rules);
+            assert_eq!((ruled(id), id.number()), (rules, RuleSetId::MAX_NUMBER));
+            assert_ne!(RuleSetId::new(1, rules), RuleSetId::new(0, rules));
+        }
+    }
 
     #[test]
     fn bits_lie_in_the_order_in_which_the_trie_compares_them() {

@@ -47,7 +47,8 @@ impl Decision {
 /// Asks the policy of one pod about a flow to it (`Ingress`) or from it (`Egress`).
 ///
 /// `peer` is the other end; `protocol` and `port` are what the flow is sent to, behind translation. At most two lookups:
-/// what is written for an identity is the whole answer for it, so whoever has one needs no other.
+/// what is written for an identity is the whole answer for it, so whoever has one needs no other. None in a direction
+/// that the rule set does not rule; in one that it does, whatever has no answer is denied.
 ///
 /// A pod's own node always reaches it. It is reached by it whatever NetworkPolicies say, but not where a
 /// ClusterNetworkPolicy says otherwise: those are the policies for traffic to nodes.
@@ -60,7 +61,7 @@ pub fn decide<T: PolicyTables>(
     port: Port,
     tables: &T,
 ) -> Decision {
-    if rule_set == RuleSetId::OPEN || peer.is_own_node && matches!(direction, PolicyDirection::Ingress) {
+    if !rule_set.rules(direction) || peer.is_own_node && matches!(direction, PolicyDirection::Ingress) {
         return Decision::OPEN;
     }
     if rule_set == RuleSetId::CLOSED {
@@ -77,7 +78,69 @@ pub fn decide<T: PolicyTables>(
         Some(Rule { verdict: RuleVerdict::Deny | RuleVerdict::Isolate, policy }) => {
             Decision { verdict: Verdict::Deny, policy }
         }
-        // Not isolated in this direction.
-        None => Decision::OPEN,
+        // Whose rules are gone is judged by others in a moment.
+        None => Decision::CLOSED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::cell::Cell;
+
+    use super::*;
+
+    /// One rule for one identity, and how often it was asked for any.
+    struct Tables(Identity, RuleVerdict, Cell<u32>);
+
+    impl PolicyTables for Tables {
+        fn rule(&self, key: &RuleKey) -> Option<Rule> {
+            self.2.set(self.2.get() + 1);
+            (key.identity() == self.0).then_some(Rule { verdict: self.1, policy: 7 })
+        }
+    }
+
+    const STRANGER: Peer = Peer { identity: Identity(5), is_own_node: false };
+    const NODE: Peer = Peer { identity: Identity(5), is_own_node: true };
+
+    /// What a rule set says of a flow where there is a rule of this kind for an identity, and after how many lookups.
+    fn ask(rule_set: RuleSetId, direction: PolicyDirection, peer: Peer, rule: (u32, RuleVerdict)) -> (Decision, u32) {
+        let tables = Tables(Identity(rule.0), rule.1, Cell::new(0));
+        let decision = decide(rule_set, direction, peer, Protocol::TCP, Port::new(80), &tables);
+        (decision, tables.2.get())
+    }
+
+    const INGRESS: PolicyDirection = PolicyDirection::Ingress;
+    const EGRESS: PolicyDirection = PolicyDirection::Egress;
+    const DENIED: Decision = Decision { verdict: Verdict::Deny, policy: 7 };
+    const ALLOWED: Decision = Decision { verdict: Verdict::Allow, policy: 7 };
+
+    #[test]
+    fn a_direction_without_rules_costs_nothing_and_one_with_rules_fails_closed() {
+        let one_way = RuleSetId::new(1, [true, false]);
+        let elsewhere = (9, RuleVerdict::Allow);
+        assert_eq!(ask(one_way, EGRESS, STRANGER, elsewhere), (Decision::OPEN, 0));
+        assert_eq!(ask(one_way, INGRESS, STRANGER, elsewhere), (Decision::CLOSED, 2));
+        for direction in PolicyDirection::ALL {
+            assert_eq!(ask(RuleSetId::OPEN, direction, STRANGER, elsewhere), (Decision::OPEN, 0));
+            assert_eq!(ask(RuleSetId::CLOSED, direction, STRANGER, (5, RuleVerdict::Allow)), (Decision::CLOSED, 0));
+        }
+    }
+
+    #[test]
+    fn who_has_no_rules_is_judged_as_anyone() {
+        let both = RuleSetId::new(1, [true; 2]);
+        assert_eq!(ask(both, INGRESS, STRANGER, (5, RuleVerdict::Allow)), (ALLOWED, 1));
+        assert_eq!(ask(both, EGRESS, STRANGER, (0, RuleVerdict::Isolate)), (DENIED, 2));
+        assert_eq!(ask(both, EGRESS, STRANGER, (0, RuleVerdict::Deny)), (DENIED, 2));
+    }
+
+    #[test]
+    fn a_pods_own_node_reaches_it_and_only_explicit_rules_keep_it_from_being_reached() {
+        let both = RuleSetId::new(1, [true; 2]);
+        for verdict in [RuleVerdict::Deny, RuleVerdict::Isolate] {
+            assert_eq!(ask(both, INGRESS, NODE, (5, verdict)), (Decision::OPEN, 0));
+        }
+        assert_eq!(ask(both, EGRESS, NODE, (0, RuleVerdict::Isolate)), (Decision::OPEN, 2));
+        assert_eq!(ask(both, EGRESS, NODE, (5, RuleVerdict::Deny)), (DENIED, 1));
     }
 }

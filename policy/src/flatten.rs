@@ -8,7 +8,7 @@ use crate::object::Action;
 use crate::traffic::Transport;
 
 /// Nothing applies.
-pub(crate) const DEFAULT: Rule = Rule { verdict: RuleVerdict::Allow, policy: 0 };
+const DEFAULT: Rule = Rule { verdict: RuleVerdict::Allow, policy: 0 };
 
 /// What a rule reaches.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -100,8 +100,7 @@ impl Claims {
             .unwrap_or(DEFAULT)
     }
 
-    /// The whole answer as prefixes. The first is for any protocol; where that is [`DEFAULT`] and the only one, nothing
-    /// needs to be written.
+    /// The whole answer as prefixes. The first is for any protocol.
     pub fn flatten(&self) -> Vec<Entry> {
         let mut everywhere = Active::new();
         let mut edges: [Edges; 3] = Default::default();
@@ -225,8 +224,8 @@ mod tests {
 
     fn answer(entries: &[Entry], of: Protocol, port: u16) -> Rule {
         let matches = |entry: &&Entry| {
-            let key = |of, port| RuleKey::new(RuleSetId(2), PolicyDirection::Ingress, Identity(1), of, Port::new(port));
-            entry.key(RuleSetId(2), PolicyDirection::Ingress, Identity(1)) == key(of, port).prefix(entry.length)
+            let key = |of, port| RuleKey::new(RuleSetId(1), PolicyDirection::Ingress, Identity(1), of, Port::new(port));
+            entry.key(RuleSetId(1), PolicyDirection::Ingress, Identity(1)) == key(of, port).prefix(entry.length)
         };
         entries.iter().filter(matches).max_by_key(|entry| entry.length).expect("a whole answer").rule
     }

@@ -162,7 +162,7 @@ impl Index {
         self.find_switches(work, &mut plan);
         let mut sources: BTreeMap<RuleSetId, BTreeSet<PodId>> = BTreeMap::new();
         for switch in &plan.switches {
-            if let Some(from) = switch.from.filter(|from| *from >= RuleSetId::FIRST) {
+            if let Some(from) = switch.from.filter(|from| from.number() > 0) {
                 sources.entry(from).or_default().insert(switch.pod);
             }
         }
@@ -214,11 +214,11 @@ impl Index {
                     match self.rule_sets.find(&key).or_else(|| made.get(&key).copied()) {
                         Some(known) => known,
                         None => {
-                            let number = self.rule_sets.next_number();
                             let set = RuleSet::new(Arc::clone(&key), &self.policies, &mut self.reasons);
-                            plan.new_sets.insert(number, set);
-                            made.insert(key, number);
-                            number
+                            let new = self.rule_sets.next_id(set.directions());
+                            plan.new_sets.insert(new, set);
+                            made.insert(key, new);
+                            new
                         }
                     }
                 }
@@ -354,16 +354,16 @@ impl Index {
             if !numbers.new.values().any(changes) {
                 continue;
             }
-            let key = Arc::clone(set.key());
-            let number = self.rule_sets.next_number();
-            plan.new_sets.insert(number, RuleSet::new(key, &self.policies, &mut self.reasons));
+            let set = RuleSet::new(Arc::clone(set.key()), &self.policies, &mut self.reasons);
+            let new = self.rule_sets.next_id(set.directions());
+            plan.new_sets.insert(new, set);
             for switch in plan.switches.iter_mut().filter(|switch| switch.to == *id) {
-                switch.to = number;
+                switch.to = new;
             }
             for pod in staying {
                 if let Some((name, _)) = self.assigned.get(&pod) {
                     let name = name.clone();
-                    plan.switches.push(Switch { pod, name, from: Some(*id), to: number, is_gone: false });
+                    plan.switches.push(Switch { pod, name, from: Some(*id), to: new, is_gone: false });
                 }
                 leaving.insert(pod);
             }

@@ -9,7 +9,7 @@ use super::atoms::AtomId;
 use super::identities::Membership;
 use super::policies::{Policies, VersionId};
 use super::population::PodId;
-use crate::flatten::{Claim, Claims, DEFAULT, Entry, Reach};
+use crate::flatten::{Claim, Claims, Entry, Reach};
 use crate::object::{Action, PodObject, Tier};
 use crate::reason::{Reason, Reasons};
 use crate::traffic::{NamedPort, Ports, Traffic};
@@ -30,7 +30,7 @@ pub(super) type Answers = [Option<Arc<[Entry]>>; 2];
 pub(super) struct RuleSet {
     key: Arc<SetKey>,
     sides: [Side; 2],
-    /// What is written for anyone.
+    /// What is written for anyone; in directions without rules nothing.
     anyone: [Arc<[Entry]>; 2],
     answers: BTreeMap<Identity, Answers>,
     /// The pods that are pointed at it.
@@ -122,6 +122,11 @@ impl Side {
         Self { isolated, rules, for_anyone, by_atom, names }
     }
 
+    /// Whether it has anything to say.
+    fn is_ruled(&self) -> bool {
+        self.isolated.is_some() || !self.rules.is_empty()
+    }
+
     /// The whole answer for a membership; `None`: no rule is about it in particular.
     fn answer(&self, membership: &Membership) -> Option<Vec<Entry>> {
         let mut places: Vec<usize> = if self.by_atom.len() < membership.atoms.len() {
@@ -162,20 +167,20 @@ impl Side {
     }
 }
 
-/// Whether nothing needs to be written for anyone: without rules, everything is allowed.
-fn is_default(entries: &[Entry]) -> bool {
-    matches!(entries, [only] if only.rule == DEFAULT)
-}
-
 impl RuleSet {
     /// Compiles; what it says of identities must be [asked for](Self::answers) and [written](Self::write) apart.
     pub fn new(key: Arc<SetKey>, policies: &Policies, reasons: &mut Reasons) -> Self {
         let sides = Direction::ALL.map(|direction| Side::new(direction, &key, policies, reasons));
         let anyone = [0, 1].map(|side: usize| {
             let side = &sides[side];
-            side.flatten(side.for_anyone.iter().copied(), &[]).into()
+            if side.is_ruled() { side.flatten(side.for_anyone.iter().copied(), &[]).into() } else { Arc::default() }
         });
         Self { key, sides, anyone, answers: BTreeMap::new(), pods: BTreeSet::new() }
+    }
+
+    /// The directions that it rules.
+    pub fn directions(&self) -> [bool; 2] {
+        [self.sides[0].is_ruled(), self.sides[1].is_ruled()]
     }
 
     pub fn key(&self) -> &Arc<SetKey> {
@@ -220,17 +225,16 @@ impl RuleSet {
     /// All rules, with their keys.
     pub fn rules(&self, id: RuleSetId) -> impl Iterator<Item = (RuleKey, Rule)> {
         let anyone = Direction::ALL.into_iter().flat_map(move |direction| {
-            let entries = &self.anyone[direction as usize];
-            let written = if is_default(entries) { &[] } else { &entries[..] };
-            written.iter().map(move |entry| (entry.key(id, direction, Identity::ANYONE), entry.rule))
+            self.anyone[direction as usize]
+                .iter()
+                .map(move |entry| (entry.key(id, direction, Identity::ANYONE), entry.rule))
         });
         anyone.chain(self.answers.iter().flat_map(move |(identity, answers)| rules_of(id, *identity, answers)))
     }
 
     /// How many rules it has.
     pub fn len(&self) -> usize {
-        let anyone = self.anyone.iter().filter(|entries| !is_default(entries)).map(|entries| entries.len());
-        anyone.sum::<usize>() + self.answers.values().map(count).sum::<usize>()
+        self.anyone.iter().map(|entries| entries.len()).sum::<usize>() + self.answers.values().map(count).sum::<usize>()
     }
 }
 
@@ -260,15 +264,16 @@ pub(super) struct RuleSets {
 
 impl RuleSets {
     pub fn number_after(&mut self, rule_set: RuleSetId) {
-        self.last = rule_set.0;
+        self.last = rule_set.number();
     }
 
-    /// A number that no rule set has. Numbers are not used again soon.
-    pub fn next_number(&mut self) -> RuleSetId {
+    /// An id that no rule set has, for one that rules these directions. Numbers are not used again soon.
+    pub fn next_id(&mut self, directions: [bool; 2]) -> RuleSetId {
         loop {
-            self.last = self.last.wrapping_add(1).max(RuleSetId::FIRST.0);
-            if !self.sets.contains_key(&RuleSetId(self.last)) {
-                return RuleSetId(self.last);
+            self.last = if self.last < RuleSetId::MAX_NUMBER { self.last + 1 } else { 1 };
+            let id = RuleSetId::new(self.last, directions);
+            if !self.sets.contains_key(&id) {
+                return id;
             }
         }
     }
