@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use anyhow::{Context, Result};
+use sluice_manifest_reader::is_manifest;
 
 use super::files::Files;
-use super::watch::{Watch, is_manifest};
+use super::watch::Watch;
 use super::{Change, Objects, Source};
 
 /// A directory of manifests: files ending in `.yaml`, `.yml` or `.json`, each with one or more documents.

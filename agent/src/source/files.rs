@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Change, Objects, manifest};
+use super::{Change, Objects};
 
 /// The files of a directory, by name, with what is in force of each.
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ impl Files {
         let mut file = File::default();
         match content {
             Ok(text) => {
-                for (line, result) in manifest::parse(text) {
+                for (line, result) in sluice_manifest_reader::parse(text) {
                     match result {
                         Ok(change) => {
                             file.objects.extend(name(&change).map(|name| Placed { line, name, change }));

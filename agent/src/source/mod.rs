@@ -3,12 +3,13 @@
 mod directory;
 mod files;
 mod kubernetes;
-mod manifest;
 mod watch;
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use serde::Deserialize;
+use serde::de::Error;
 use sluice_topology::{NamespaceObject, NodeObject, ObjectError, PodName, PodObject};
 
 pub use directory::Directory;
@@ -63,6 +64,18 @@ impl TryFrom<&Namespace> for Change {
         let name = namespace.metadata.name.clone();
         let name = name.ok_or_else(|| ObjectError("a Namespace without metadata.name".into()))?;
         Ok(Self::Namespace(name, Some(NamespaceObject::from(namespace))))
+    }
+}
+
+impl sluice_manifest_reader::Object for Change {
+    fn read<'de, D: serde::Deserializer<'de>>(kind: &str, from: D) -> Result<Option<Self>, D::Error> {
+        let change = match kind {
+            "Node" => Self::try_from(&Node::deserialize(from)?),
+            "Pod" => Self::try_from(&Pod::deserialize(from)?),
+            "Namespace" => Self::try_from(&Namespace::deserialize(from)?),
+            _ => return Ok(None),
+        };
+        change.map(Some).map_err(D::Error::custom)
     }
 }
 

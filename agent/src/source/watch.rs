@@ -182,12 +182,6 @@ impl Watch {
     }
 }
 
-/// Whether a file is one of manifests.
-pub fn is_manifest(path: &Path) -> bool {
-    let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-    !hidden && path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -238,11 +232,5 @@ mod tests {
         stirs(&mut watch, || fs::rename(&second, root.path().join("away")).expect("moves"));
         stirs(&mut watch, || fs::create_dir(&second).expect("makes"));
         stirs(&mut watch, || fs::write(second.join("c.yaml"), "").expect("writes"));
-    }
-
-    #[test]
-    fn some_files_are_manifests() {
-        assert!(is_manifest(Path::new("/m/a.yml")) && is_manifest(Path::new("b.json")));
-        assert!(!is_manifest(Path::new("/m/.a.yaml")) && !is_manifest(Path::new("notes.txt")));
     }
 }

@@ -1,20 +1,35 @@
-//! Manifests: text in, objects out.
+//! Manifests: text in, objects out. YAML or JSON, one document or several, objects or lists of them.
+#![forbid(unsafe_code)]
 
 use std::fmt;
+use std::marker::PhantomData;
+use std::path::Path;
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_yaml_ng::{Deserializer, Value};
 
-use super::Change;
+/// What somebody makes of objects.
+pub trait Object: Sized {
+    /// Reads an object of a kind; `None` where that kind is nothing to it.
+    ///
+    /// # Errors
+    /// Where the object makes no sense.
+    fn read<'de, D: serde::Deserializer<'de>>(kind: &str, from: D) -> Result<Option<Self>, D::Error>;
+}
 
 /// An object of a file, or what is wrong with one; with the number of its line.
-pub type Parsed = (usize, Result<Change, String>);
+pub type Parsed<T> = (usize, Result<T, String>);
 
-/// All objects of a file. Kinds that are nothing to us are passed over.
-pub fn parse(text: &str) -> Vec<Parsed> {
+/// Whether a file is a manifest, by its name.
+pub fn is_manifest(path: &Path) -> bool {
+    let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    !hidden && path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known))
+}
+
+/// All objects of a file. Kinds that are nothing to the reader are passed over.
+pub fn parse<T: Object>(text: &str) -> Vec<Parsed<T>> {
     documents(text).iter().flat_map(Document::parse).collect()
 }
 
@@ -58,40 +73,40 @@ impl Document<'_> {
         self.text.lines().position(says).map(|inner| self.line + inner)
     }
 
-    fn parse(&self) -> Vec<Parsed> {
+    fn parse<T: Object>(&self) -> Vec<Parsed<T>> {
         let line = self.first().unwrap_or(self.line);
         let typed = match Typed::deserialize(Deserializer::from_str(self.text)) {
             Ok(typed) => typed,
             Err(error) => return vec![self.wrong(&error)],
         };
-        match typed.kind.as_str() {
-            "" => vec![(line, Err("an object without kind".into()))],
-            "List" | "NodeList" | "PodList" | "NamespaceList" => {
-                let of_list = typed.kind.trim_end_matches("List");
+        match (typed.kind.as_str(), typed.kind.strip_suffix("List")) {
+            ("", _) => vec![(line, Err("an object without kind".into()))],
+            (_, Some(of_list)) => {
                 let items = typed.items.into_iter().enumerate();
                 items.filter_map(|(index, item)| self.item(index, of_list, item)).collect()
             }
-            kind => match object(kind, Deserializer::from_str(self.text)) {
-                Ok(change) => change.map(|change| (line, Ok(change))).into_iter().collect(),
+            (kind, None) => match T::read(kind, Deserializer::from_str(self.text)) {
+                Ok(object) => object.map(|object| (line, Ok(object))).into_iter().collect(),
                 Err(error) => vec![self.wrong(&error)],
             },
         }
     }
 
     /// An item of a list; items of a typed list need not say what they are.
-    fn item(&self, index: usize, of_list: &str, item: Value) -> Option<Parsed> {
+    fn item<T: Object>(&self, index: usize, of_list: &str, item: Value) -> Option<Parsed<T>> {
         let kind = item.get("kind").and_then(Value::as_str).unwrap_or(of_list).to_owned();
-        match object(&kind, item) {
-            Ok(change) => change.map(|change| (self.first().unwrap_or(self.line), Ok(change))),
+        match T::read(&kind, item) {
+            Ok(object) => object.map(|object| (self.first().unwrap_or(self.line), Ok(object))),
             // A value knows no line: only the text does.
             Err(error) => {
-                let again = AtIndex { index, kind: &kind }.deserialize(Deserializer::from_str(self.text));
+                let again = AtIndex { index, kind: &kind, read: PhantomData::<T> }
+                    .deserialize(Deserializer::from_str(self.text));
                 Some(self.wrong(&again.err().unwrap_or(error)))
             }
         }
     }
 
-    fn wrong(&self, error: &serde_yaml_ng::Error) -> Parsed {
+    fn wrong<T>(&self, error: &serde_yaml_ng::Error) -> Parsed<T> {
         let line = match error.location() {
             Some(location) => self.line + location.line().saturating_sub(1),
             None => self.first().unwrap_or(self.line),
@@ -100,24 +115,14 @@ impl Document<'_> {
     }
 }
 
-fn object<'de, D: serde::Deserializer<'de>>(kind: &str, from: D) -> Result<Option<Change>, D::Error> {
-    let change = match kind {
-        "Node" => Change::try_from(&Node::deserialize(from)?),
-        "Pod" => Change::try_from(&Pod::deserialize(from)?),
-        "Namespace" => Change::try_from(&Namespace::deserialize(from)?),
-        _ => return Ok(None),
-    };
-    change.map(Some).map_err(D::Error::custom)
-}
-
 /// Reads one item of a list's text, and nothing else of it: an error says where in the text it is.
-#[derive(Clone, Copy)]
-struct AtIndex<'a> {
+struct AtIndex<'a, T> {
     index: usize,
     kind: &'a str,
+    read: PhantomData<T>,
 }
 
-impl<'de> DeserializeSeed<'de> for AtIndex<'_> {
+impl<'de, T: Object> DeserializeSeed<'de> for AtIndex<'_, T> {
     type Value = ();
 
     fn deserialize<D: serde::Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
@@ -125,9 +130,9 @@ impl<'de> DeserializeSeed<'de> for AtIndex<'_> {
     }
 }
 
-struct ListVisitor<'a>(AtIndex<'a>);
+struct ListVisitor<'a, T>(AtIndex<'a, T>);
 
-impl<'de> Visitor<'de> for ListVisitor<'_> {
+impl<'de, T: Object> Visitor<'de> for ListVisitor<'_, T> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -137,7 +142,7 @@ impl<'de> Visitor<'de> for ListVisitor<'_> {
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<(), M::Error> {
         while let Some(key) = map.next_key::<String>()? {
             if key == "items" {
-                map.next_value_seed(Items(self.0))?;
+                map.next_value_seed(Items(&self.0))?;
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
@@ -146,9 +151,9 @@ impl<'de> Visitor<'de> for ListVisitor<'_> {
     }
 }
 
-struct Items<'a>(AtIndex<'a>);
+struct Items<'a, T>(&'a AtIndex<'a, T>);
 
-impl<'de> DeserializeSeed<'de> for Items<'_> {
+impl<'de, T: Object> DeserializeSeed<'de> for Items<'_, T> {
     type Value = ();
 
     fn deserialize<D: serde::Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
@@ -156,7 +161,7 @@ impl<'de> DeserializeSeed<'de> for Items<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Items<'_> {
+impl<'de, T: Object> Visitor<'de> for Items<'_, T> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -167,15 +172,15 @@ impl<'de> Visitor<'de> for Items<'_> {
         for _ in 0..self.0.index {
             items.next_element::<IgnoredAny>()?;
         }
-        items.next_element_seed(Item(self.0.kind))?;
+        items.next_element_seed(Item(self.0.kind, PhantomData::<T>))?;
         while items.next_element::<IgnoredAny>()?.is_some() {}
         Ok(())
     }
 }
 
-struct Item<'a>(&'a str);
+struct Item<'a, T>(&'a str, PhantomData<T>);
 
-impl<'de> DeserializeSeed<'de> for Item<'_> {
+impl<'de, T: Object> DeserializeSeed<'de> for Item<'_, T> {
     type Value = ();
 
     fn deserialize<D: serde::Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
@@ -183,7 +188,7 @@ impl<'de> DeserializeSeed<'de> for Item<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Item<'_> {
+impl<'de, T: Object> Visitor<'de> for Item<'_, T> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -191,13 +196,45 @@ impl<'de> Visitor<'de> for Item<'_> {
     }
 
     fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<(), M::Error> {
-        object(self.0, MapAccessDeserializer::new(map)).map(drop)
+        T::read(self.0, MapAccessDeserializer::new(map)).map(drop)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A Node's name, where its pod CIDRs are texts that end in `/24`.
+    struct Named(String);
+
+    impl Object for Named {
+        fn read<'de, D: serde::Deserializer<'de>>(kind: &str, from: D) -> Result<Option<Self>, D::Error> {
+            #[derive(Deserialize)]
+            struct Metadata {
+                name: String,
+            }
+            #[derive(Default, Deserialize)]
+            #[serde(default, rename_all = "camelCase")]
+            struct Spec {
+                #[serde(rename = "podCIDRs")]
+                pod_cidrs: Vec<String>,
+            }
+            #[derive(Deserialize)]
+            struct Node {
+                metadata: Metadata,
+                #[serde(default)]
+                spec: Spec,
+            }
+            if kind != "Node" {
+                return Ok(None);
+            }
+            let Node { metadata, spec } = Node::deserialize(from)?;
+            match spec.pod_cidrs.iter().find(|cidr| !cidr.ends_with("/24")) {
+                Some(other) => Err(serde::de::Error::custom(format!("{other} is not supported"))),
+                None => Ok(Some(Self(metadata.name))),
+            }
+        }
+    }
 
     const NODE: &str = "kind: Node\nmetadata: {name: NAME}\nspec: {podCIDRs: [10.1.0.0/24]}\n";
 
@@ -210,8 +247,7 @@ mod tests {
         let (mut objects, mut wrong) = (Vec::new(), Vec::new());
         for (line, result) in parse(text) {
             match result {
-                Ok(Change::Node(name, _)) => objects.push((line, name)),
-                Ok(other) => objects.push((line, format!("{other:?}"))),
+                Ok(Named(name)) => objects.push((line, name)),
                 Err(_) => wrong.push(line),
             }
         }
@@ -261,5 +297,11 @@ items:
             {"metadata":{"name":"b"}}]}"#;
         let (objects, wrong) = read(json);
         assert_eq!((objects.len(), wrong), (2, vec![3]));
+    }
+
+    #[test]
+    fn some_files_are_manifests() {
+        assert!(is_manifest(Path::new("/m/a.yml")) && is_manifest(Path::new("b.json")));
+        assert!(!is_manifest(Path::new("/m/.a.yaml")) && !is_manifest(Path::new("notes.txt")));
     }
 }
