@@ -1,5 +1,6 @@
-//! `sluicectl`: looks into the agent of a node.
+//! `sluicectl`: looks into the agent of a node, and answers what policies say.
 
+mod policy;
 mod table;
 
 use std::net::IpAddr;
@@ -12,7 +13,7 @@ use sluice_api::{Answer, Call, Client, FlowStatus, RUN_DIR, SOCKET};
 
 use crate::table::Table;
 
-/// Looks into the agent of a node.
+/// Looks into the agent of a node, and answers what policies say
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -50,6 +51,9 @@ enum Command {
     },
     /// What was counted: drops by program and reason
     Counters,
+    /// What policies say of a cluster that is written down; asks no agent
+    #[command(subcommand)]
+    Policy(policy::Question),
 }
 
 fn main() -> ExitCode {
@@ -63,12 +67,13 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let call = match arguments.command {
+    let call = match &arguments.command {
         Command::Status => Call::Status {},
         Command::Endpoints => Call::Endpoints {},
         Command::Nodes => Call::Nodes {},
-        Command::Flows { limit } => Call::Flows { limit },
+        Command::Flows { limit } => Call::Flows { limit: *limit },
         Command::Counters => Call::Counters {},
+        Command::Policy(question) => return policy::run(question, arguments.output),
     };
     let answer = Client::connect(&arguments.socket, Duration::from_secs(30))?.call(call)?;
     let ready = !matches!(&answer, Answer::Status(status) if !status.ready);
@@ -116,7 +121,7 @@ fn table(answer: &Answer) -> Table {
                 table.row([key.into(), value]);
             }
             for problem in &status.problems {
-                table.row(["problem".into(), problem.clone()]);
+                table.row(["problem", problem]);
             }
             table
         }

@@ -1,6 +1,7 @@
 //! Answers without a kernel: through the tables and the code that the kernel has.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 
 use sluice_abi::{PolicyDirection, Port, Protocol};
@@ -58,6 +59,19 @@ pub enum Why<'a> {
     Policy(&'a Reason),
     /// The pod's policies do not fit, or it is not known here.
     Closed,
+}
+
+impl fmt::Display for Why<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotSubject => f.write_str("no pod with policies"),
+            Self::Itself => f.write_str("the pod itself"),
+            Self::OwnNode => f.write_str("the pod's own node"),
+            Self::NoPolicy => f.write_str("no policy"),
+            Self::Policy(reason) => reason.fmt(f),
+            Self::Closed => f.write_str("its policies do not fit"),
+        }
+    }
 }
 
 /// A question that has no answer.

@@ -59,14 +59,6 @@ impl Entry {
     }
 }
 
-pub(crate) fn protocol(transport: Transport) -> Protocol {
-    match transport {
-        Transport::Tcp => Protocol::TCP,
-        Transport::Udp => Protocol::UDP,
-        Transport::Sctp => Protocol::SCTP,
-    }
-}
-
 const ADMIN: u8 = 0;
 const NAMESPACED: u8 = 1;
 const BASELINE: u8 = 2;
@@ -148,7 +140,7 @@ impl Claims {
                 }
             }
             cover(&pieces, others, |port, bits, rule| {
-                entries.push(Entry { length: RuleKey::ANY_PORT + bits, protocol: protocol(transport), port, rule });
+                entries.push(Entry { length: RuleKey::ANY_PORT + bits, protocol: transport.protocol(), port, rule });
             });
         }
         entries
@@ -311,7 +303,7 @@ mod tests {
             let reaches = |claim: &Claim, of: Protocol, port: u16| match &claim.reach {
                 Reach::Everything => true,
                 Reach::Ports(ranges) => ranges.iter().any(|(transport, first, last)| {
-                    protocol(*transport) == of && (*first..=*last).contains(&port)
+                    transport.protocol() == of && (*first..=*last).contains(&port)
                 }),
             };
             let ports = (0..25).chain(65495..=65535).chain(more);

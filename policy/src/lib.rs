@@ -26,6 +26,8 @@ pub use labels::Labels;
 pub use name::{Kind, ObjectError, ObjectName, PodName};
 pub use reason::Reason;
 pub use selector::Selector;
+pub use sluice_abi::{PolicyDirection, Protocol};
+pub use sluice_datapath::Family;
 pub use sluice_datapath::policy::Verdict;
 pub use tables::{Step, Tables};
 pub use traffic::{NamedPort, Ports, Traffic, Transport};

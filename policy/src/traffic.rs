@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use sluice_abi::Protocol;
+
 /// A protocol that has ports.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Transport {
@@ -24,6 +26,15 @@ impl Transport {
             Some("UDP") => Some(Self::Udp),
             Some("SCTP") => Some(Self::Sctp),
             Some(_) => None,
+        }
+    }
+
+    /// Its number in packets.
+    pub const fn protocol(self) -> Protocol {
+        match self {
+            Self::Tcp => Protocol::TCP,
+            Self::Udp => Protocol::UDP,
+            Self::Sctp => Protocol::SCTP,
         }
     }
 

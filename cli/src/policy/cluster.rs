@@ -1,0 +1,60 @@
+//! The objects of a directory of manifests.
+
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use anyhow::{Context, Result, bail};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use serde::Deserialize;
+use serde::de::Error;
+use sluice_manifest_reader::{Object, is_manifest, parse};
+use sluice_policy::cluster_policy::ClusterNetworkPolicy;
+use sluice_policy::{Event, Index, Limits, View};
+
+/// An object that policies are about.
+struct Read(Event);
+
+impl Object for Read {
+    fn read<'de, D: serde::Deserializer<'de>>(kind: &str, from: D) -> Result<Option<Self>, D::Error> {
+        let event = match kind {
+            "Namespace" => Event::from(&Namespace::deserialize(from)?),
+            "Node" => Event::from(&Node::deserialize(from)?),
+            "Pod" => Event::from(&Pod::deserialize(from)?),
+            "NetworkPolicy" => Event::from(&NetworkPolicy::deserialize(from)?),
+            "ClusterNetworkPolicy" => Event::from(&ClusterNetworkPolicy::deserialize(from)?),
+            _ => return Ok(None),
+        };
+        match event {
+            Event::Invalid(error) => Err(D::Error::custom(error)),
+            event => Ok(Some(Self(event))),
+        }
+    }
+}
+
+/// Reads the manifests of a directory.
+///
+/// # Errors
+/// Where it cannot be read, or anything in it makes no sense: all of that, with file and line.
+pub fn read(directory: &Path) -> Result<Index> {
+    let action = || format!("reading the manifests in {}", directory.display());
+    let listing = fs::read_dir(directory).and_then(Iterator::collect::<io::Result<Vec<_>>>).with_context(action)?;
+    let mut paths: Vec<PathBuf> = listing.into_iter().map(|entry| entry.path()).filter(|it| is_manifest(it)).collect();
+    paths.sort();
+    let (mut events, mut wrong) = (Vec::new(), Vec::new());
+    for path in paths {
+        let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        for (line, result) in parse(&text) {
+            match result {
+                Ok(Read(event)) => events.push(event),
+                Err(what) => wrong.push(format!("{}:{line}: {what}", path.display())),
+            }
+        }
+    }
+    if !wrong.is_empty() {
+        bail!("{}", wrong.join("\n"));
+    }
+    let mut index = Index::new(View::Everything, Limits::NONE);
+    index.apply_all(events);
+    Ok(index)
+}

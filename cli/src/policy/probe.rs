@@ -1,0 +1,205 @@
+//! Questions, and how they are answered.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize, Serializer};
+use sluice_policy::{
+    Answer, Evaluator, Family, Index, Judgement, Kind, ObjectName, Party, PodName, Reason, Verdict, Why,
+};
+
+use super::traffic::Traffic;
+
+/// A question: what becomes of the first packet of a flow.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    /// Who sends it, as it was written.
+    pub from: String,
+    /// Who it is sent to.
+    pub to: String,
+    /// What it is.
+    pub traffic: Traffic,
+    /// What is hoped for.
+    pub expect: Option<Expected>,
+}
+
+/// A verdict, as probes and answers have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Expected {
+    /// It passes.
+    Allow,
+    /// It does not.
+    Deny,
+}
+
+impl Expected {
+    /// Its name in answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        }
+    }
+}
+
+impl From<Verdict> for Expected {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Allow => Self::Allow,
+            Verdict::Deny => Self::Deny,
+        }
+    }
+}
+
+/// The answer to a probe over one family.
+#[derive(Debug, Serialize)]
+pub struct Answered {
+    /// As it was written.
+    pub from: String,
+    /// As it was written.
+    pub to: String,
+    /// Its name.
+    pub protocol: &'static str,
+    /// 0 where the protocol has none.
+    pub port: u16,
+    /// `IPv4` or `IPv6`.
+    #[serde(serialize_with = "family")]
+    pub family: Family,
+    /// Whether it passes.
+    pub verdict: Expected,
+    /// What was hoped for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expect: Option<Expected>,
+    /// What the sender's policies say.
+    pub egress: SideAnswer,
+    /// What the receiver's policies say.
+    pub ingress: SideAnswer,
+}
+
+/// What the policies of one end say.
+#[derive(Debug, Serialize)]
+pub struct SideAnswer {
+    /// Whether it passes.
+    pub verdict: Expected,
+    /// The policy that says so; of several that isolate the pod, the first. `None`: no policy does.
+    pub policy: Option<PolicyRef>,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// Names a policy, and what of it decides.
+#[derive(Debug, Serialize)]
+pub struct PolicyRef {
+    kind: &'static str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    namespace: String,
+    name: String,
+    direction: &'static str,
+    /// From 0; `None`: that none of its rules allows it.
+    rule: Option<u32>,
+}
+
+fn family<S: Serializer>(family: &Family, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(family_name(*family))
+}
+
+/// The name of a family.
+pub fn family_name(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
+    }
+}
+
+fn policy_ref(policy: &ObjectName, direction: &'static str, rule: Option<u32>) -> PolicyRef {
+    let ObjectName { kind, namespace, name } = policy.clone();
+    PolicyRef { kind: Kind::name(kind), namespace, name, direction, rule }
+}
+
+impl From<&Judgement<'_>> for SideAnswer {
+    fn from(judgement: &Judgement<'_>) -> Self {
+        let policy = match judgement.why {
+            Why::Policy(Reason::Rule { policy, direction, index, .. }) => {
+                Some(policy_ref(policy, direction.name(), Some(*index)))
+            }
+            Why::Policy(Reason::Isolated { direction, policies }) => {
+                policies.first().map(|policy| policy_ref(policy, direction.name(), None))
+            }
+            Why::NotSubject | Why::Itself | Why::OwnNode | Why::NoPolicy | Why::Closed => None,
+        };
+        Self { verdict: judgement.verdict.into(), policy, reason: judgement.why.to_string() }
+    }
+}
+
+/// An end as it is written: `namespace/name`, or an address.
+///
+/// # Errors
+/// Where it is neither.
+pub fn party(text: &str) -> Result<Party, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(Party::Address(address));
+    }
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
+            Ok(Party::Pod(PodName::new(namespace, name)))
+        }
+        _ => Err(format!("{text:?} is neither a pod (namespace/name) nor an address")),
+    }
+}
+
+/// The families that an end has. One that is not known has any: it is found out later.
+fn families(index: &Index, party: &Party) -> Vec<Family> {
+    let of = |address: &IpAddr| if address.is_ipv4() { Family::V4 } else { Family::V6 };
+    match party {
+        Party::Address(address) => vec![of(address)],
+        Party::Pod(name) => match index.pod(name).filter(|pod| !pod.addresses.is_empty()) {
+            Some(pod) => pod.addresses.iter().map(of).collect(),
+            None => vec![Family::V4, Family::V6],
+        },
+    }
+}
+
+impl Probe {
+    /// The answers, one for each family that both ends have.
+    ///
+    /// # Errors
+    /// Where it cannot be answered.
+    pub fn ask(&self, index: &Index, evaluator: &Evaluator<'_>) -> Result<Vec<Answered>, String> {
+        let (from, to) = (party(&self.from)?, party(&self.to)?);
+        let theirs = families(index, &to);
+        let common: Vec<Family> = families(index, &from).into_iter().filter(|family| theirs.contains(family)).collect();
+        if common.is_empty() {
+            return Err(format!("{} and {} have no address family in common", self.from, self.to));
+        }
+        let ask = |family: Family| {
+            let protocol = self.traffic.protocol(family);
+            let answer = evaluator.probe(&from, &to, protocol, self.traffic.port, family);
+            answer.map(|answer| self.answered(family, &answer)).map_err(|error| error.to_string())
+        };
+        common.into_iter().map(ask).collect()
+    }
+
+    /// One answer for all families: it passes where it does in each; else one is told in which it does not.
+    ///
+    /// # Errors
+    /// Where it cannot be answered.
+    pub fn ask_once(&self, index: &Index, evaluator: &Evaluator<'_>) -> Result<Answered, String> {
+        let mut answers = self.ask(index, evaluator)?;
+        let told = answers.iter().position(|answer| answer.verdict == Expected::Deny).unwrap_or_default();
+        Ok(answers.swap_remove(told))
+    }
+
+    fn answered(&self, family: Family, answer: &Answer<'_>) -> Answered {
+        Answered {
+            from: self.from.clone(),
+            to: self.to.clone(),
+            protocol: self.traffic.protocol_name(),
+            port: self.traffic.port,
+            family,
+            verdict: answer.verdict.into(),
+            expect: self.expect,
+            egress: SideAnswer::from(&answer.egress),
+            ingress: SideAnswer::from(&answer.ingress),
+        }
+    }
+}

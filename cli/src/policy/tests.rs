@@ -1,0 +1,141 @@
+//! The real functions on small directories.
+
+use std::fs;
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use super::probe::{Answered, Expected};
+use super::traffic::Traffic;
+use super::{cluster, matrix};
+
+/// The example of the API's documentation, and pods to ask about.
+const EXAMPLE: &str = r#"
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: test-network-policy, namespace: default}
+spec:
+  podSelector: {matchLabels: {role: db}}
+  policyTypes: [Ingress, Egress]
+  ingress:
+  - from:
+    - ipBlock: {cidr: 172.17.0.0/16, except: [172.17.1.0/24]}
+    - namespaceSelector: {matchLabels: {project: myproject}}
+    - podSelector: {matchLabels: {role: frontend}}
+    ports: [{protocol: TCP, port: 6379}]
+  egress:
+  - to: [{ipBlock: {cidr: 10.0.0.0/24}}]
+    ports: [{protocol: TCP, port: 5978}]
+"#;
+
+const PODS: &str = r#"
+kind: NamespaceList
+items:
+- metadata: {name: default}
+- metadata: {name: mine, labels: {project: myproject}}
+---
+kind: List
+items:
+- kind: Pod
+  metadata: {name: db, namespace: default, labels: {role: db}}
+  spec: {nodeName: n, containers: [{name: c, ports: [{containerPort: 6379}]}]}
+  status: {podIPs: [{ip: 10.9.0.1}, {ip: "fd00::1"}]}
+- kind: Pod
+  metadata: {name: front, namespace: default, labels: {role: frontend}}
+  spec: {nodeName: n, containers: [{name: c}]}
+  status: {podIPs: [{ip: 10.9.0.2}, {ip: "fd00::2"}]}
+- kind: Pod
+  metadata: {name: other, namespace: default}
+  spec: {nodeName: n, containers: [{name: c}]}
+  status: {podIPs: [{ip: 10.9.0.3}]}
+- kind: Pod
+  metadata: {name: any, namespace: mine}
+  spec: {nodeName: n, containers: [{name: c}]}
+  status: {podIPs: [{ip: 10.9.1.1}]}
+- {kind: Node, metadata: {name: n}, status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}}
+- {kind: Service, metadata: {name: passed-over}}
+"#;
+
+fn directory(files: &[(&str, &str)]) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        fs::write(directory.path().join(name), text).unwrap();
+    }
+    directory
+}
+
+fn example() -> TempDir {
+    directory(&[("policy.yaml", EXAMPLE), ("pods.yml", PODS), ("notes.txt", "kind: nothing")])
+}
+
+fn ask(directory: &Path, probes: &str) -> anyhow::Result<Vec<Answered>> {
+    let file = directory.join("probes.jsonl");
+    fs::write(&file, probes).unwrap();
+    matrix::probes(&cluster::read(directory)?, &file)
+}
+
+#[test]
+fn probes_of_the_well_known_example_are_answered_in_their_order() {
+    let lines: Vec<String> = [
+        ("172.17.0.1", "default/db", 6379, "allow"),
+        ("172.17.1.1", "default/db", 6379, "deny"),
+        ("mine/any", "default/db", 6379, "allow"),
+        ("default/front", "default/db", 6379, "allow"),
+        ("default/front", "default/db", 6380, "deny"),
+        ("default/other", "10.9.0.1", 6379, "deny"),
+        ("192.0.2.1", "default/db", 22, "allow"),
+        ("default/db", "10.0.0.7", 5978, "allow"),
+        ("default/db", "10.0.0.7", 5979, "deny"),
+        ("default/db", "default/front", 5978, "deny"),
+        ("default/db", "default/db", 1, "allow"),
+    ]
+    .iter()
+    .map(|(from, to, port, expect)| {
+        serde_json::json!({ "from": from, "to": to, "port": port, "protocol": "TCP", "expect": expect }).to_string()
+    })
+    .collect();
+    let directory = example();
+    let answers = ask(directory.path(), &lines.join("\n")).unwrap();
+    assert_eq!(answers.len(), lines.len());
+    assert_eq!(matrix::surprises(&answers), [""; 0]);
+    let json = serde_json::to_value(&answers[1]).unwrap();
+    assert_eq!((&json["from"], &json["verdict"]), (&"172.17.1.1".into(), &"deny".into()));
+    assert_eq!((&json["egress"]["verdict"], &json["egress"]["policy"]), (&"allow".into(), &serde_json::Value::Null));
+    assert_eq!(json["ingress"]["policy"]["name"], "test-network-policy");
+    assert_eq!(json["ingress"]["policy"]["rule"], serde_json::Value::Null);
+    let allowed = serde_json::to_value(&answers[0]).unwrap();
+    assert_eq!(allowed["ingress"]["policy"]["rule"], 0);
+    let wrong = ask(directory.path(), &lines[1].replace("deny", "allow")).unwrap();
+    let surprises = matrix::surprises(&wrong);
+    assert!(surprises.len() == 1 && surprises[0].contains("expected allow, found deny"), "{surprises:?}");
+}
+
+#[test]
+fn a_matrix_has_every_pair_family_and_port() {
+    let directory = example();
+    let index = cluster::read(directory.path()).unwrap();
+    let declared = matrix::every_pair(&index, &[]).unwrap();
+    assert!(declared.iter().all(|answer| answer.to == "default/db" && answer.port == 6379));
+    assert_eq!(declared.len(), 6, "four senders over IPv4, two over IPv6");
+    let denied: Vec<&str> =
+        declared.iter().filter(|it| it.verdict == Expected::Deny).map(|it| it.from.as_str()).collect();
+    assert_eq!(denied, ["default/other"]);
+    let ports: Vec<Traffic> = ["80/TCP", "53/UDP", "ICMP"].iter().map(|text| text.parse().unwrap()).collect();
+    assert_eq!(matrix::every_pair(&index, &ports).unwrap().len(), 3 * (16 + 4));
+}
+
+#[test]
+fn what_makes_no_sense_is_named_with_file_and_line() {
+    let bad = EXAMPLE.replace("10.0.0.0/24", "10.0.0.1/24");
+    let broken = directory(&[("a.yaml", &bad), ("b.yaml", "kind: Pod\nmetadata: []\n")]);
+    let error = cluster::read(broken.path()).unwrap_err().to_string();
+    assert!(error.contains("a.yaml:2: NetworkPolicy default/test-network-policy: spec.egress[0].to[0]"), "{error}");
+    assert!(error.contains("b.yaml:2: "), "{error}");
+    let directory = example();
+    let probes = "{\"from\":\"default/nobody\",\"to\":\"default/db\",\"port\":1}\n\n{\"from\":\"x\"}\n{\"from\":\"10.0.0.1\",\"to\":\"fd00::1\",\"port\":1}";
+    let error = ask(directory.path(), probes).unwrap_err().to_string();
+    for part in [":1: there is no pod default/nobody", ":3: ", ":4: "] {
+        assert!(error.contains(part), "{error}");
+    }
+    assert!("80/HTTP".parse::<Traffic>().is_err() && "web".parse::<Traffic>().is_err());
+}
