@@ -212,3 +212,21 @@ fn flow_row(flow: &FlowStatus) -> [String; 10] {
 fn objects(counts: sluice_api::ObjectCounts) -> String {
     format!("{} nodes, {} pods, {} namespaces", counts.nodes, counts.pods, counts.namespaces)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn arguments_go_together() {
+        Arguments::command().debug_assert();
+        let matrix = ["sluicectl", "policy", "matrix", "-o", "json", "--port", "80/TCP", "--port", "ICMP", "manifests"];
+        assert!(Arguments::try_parse_from(matrix).is_ok());
+        let explain =
+            ["sluicectl", "policy", "explain", "--from", "a/x", "--to", "b/y", "--port", "80/TCP", "manifests"];
+        assert!(Arguments::try_parse_from(explain).is_ok());
+        assert!(Arguments::try_parse_from(["sluicectl", "policy", "lint", "manifests"]).is_ok());
+    }
+}

@@ -4,9 +4,11 @@
 mod block;
 pub mod cluster_policy;
 mod evaluator;
+mod explain;
 mod flatten;
 mod index;
 mod labels;
+mod lint;
 mod matchers;
 mod name;
 pub mod object;
@@ -21,6 +23,7 @@ mod traffic;
 
 pub use block::Block;
 pub use evaluator::{Answer, Evaluator, Judgement, Party, ProbeError, Why};
+pub use explain::{Match, Reasoning};
 pub use index::{Counts, Delta, Event, Index, Limits, Problem, Severity, View};
 pub use labels::Labels;
 pub use name::{Kind, ObjectError, ObjectName, PodName};

@@ -1,6 +1,7 @@
 //! What policies say of a cluster that is written down, without one.
 
 mod cluster;
+mod explain;
 mod matrix;
 mod probe;
 #[cfg(test)]
@@ -12,8 +13,11 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Subcommand;
+use sluice_policy::{Problem, Severity};
 
 use crate::Output;
+use crate::table::Table;
+use probe::Probe;
 use traffic::Traffic;
 
 /// Questions about the policies in a directory of manifests.
@@ -29,6 +33,25 @@ pub enum Question {
         /// JSON lines with `from`, `to`, `port`, `protocol`, and perhaps `expect`; `-` reads standard input
         #[arg(long, value_name = "FILE")]
         probes: Option<PathBuf>,
+    },
+    /// Why somebody can talk to somebody, or cannot: the policies of both ends, rule by rule
+    Explain {
+        /// Manifests, as of `matrix`
+        directory: PathBuf,
+        /// Who sends: namespace/name, or an address
+        #[arg(long)]
+        from: String,
+        /// Who receives: namespace/name, or an address
+        #[arg(long)]
+        to: String,
+        /// What is sent
+        #[arg(long, value_name = "PORT/PROTOCOL")]
+        port: Traffic,
+    },
+    /// What of the policies is wrong, or has no effect; exits with 1 where there is any
+    Lint {
+        /// Manifests, as of `matrix`
+        directory: PathBuf,
     },
 }
 
@@ -55,7 +78,56 @@ pub fn run(question: &Question, output: Output) -> Result<ExitCode> {
             }
             Ok(if surprises.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
+        Question::Explain { directory, from, to, port } => {
+            let index = cluster::read(directory)?;
+            warn(&index);
+            let probe = Probe { from: from.clone(), to: to.clone(), traffic: *port, expect: None };
+            let explained = explain::explain(&index, &probe).map_err(anyhow::Error::msg)?;
+            match output {
+                Output::Table => {
+                    explained.iter().flat_map(explain::lines).for_each(|line| anstream::println!("{line}"))
+                }
+                Output::Json => print_lines(&explained)?,
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Question::Lint { directory } => {
+            let findings: Vec<Finding> = cluster::read(directory)?.lint().iter().map(Finding::from).collect();
+            match output {
+                Output::Table => table_of(&findings).print(),
+                Output::Json => print_lines(&findings)?,
+            }
+            Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
     }
+}
+
+/// A problem, as lint tells it.
+#[derive(serde::Serialize)]
+struct Finding {
+    severity: &'static str,
+    object: String,
+    field: String,
+    what: String,
+}
+
+impl From<&Problem> for Finding {
+    fn from(problem: &Problem) -> Self {
+        let severity = match problem.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        let Problem { object, field, what, .. } = problem.clone();
+        Self { severity, object: object.to_string(), field, what }
+    }
+}
+
+fn table_of(findings: &[Finding]) -> Table {
+    let mut table = Table::new(&["SEVERITY", "OBJECT", "FIELD", "WHAT"]);
+    for Finding { severity, object, field, what } in findings {
+        table.row([severity, &**object, field, what]);
+    }
+    table
 }
 
 /// Tells what of the policies is not answered for as it stands there.

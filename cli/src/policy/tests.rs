@@ -5,9 +5,10 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
+use super::probe::Probe;
 use super::probe::{Answered, Expected};
 use super::traffic::Traffic;
-use super::{cluster, matrix};
+use super::{cluster, explain, matrix};
 
 /// The example of the API's documentation, and pods to ask about.
 const EXAMPLE: &str = r#"
@@ -138,4 +139,55 @@ fn what_makes_no_sense_is_named_with_file_and_line() {
         assert!(error.contains(part), "{error}");
     }
     assert!("80/HTTP".parse::<Traffic>().is_err() && "web".parse::<Traffic>().is_err());
+}
+
+#[test]
+fn an_explanation_goes_through_the_rules_in_their_order() {
+    let directory = example();
+    let index = cluster::read(directory.path()).unwrap();
+    let ask = |from: &str, port: &str| {
+        let probe = Probe { from: from.into(), to: "default/db".into(), traffic: port.parse().unwrap(), expect: None };
+        let lines: Vec<String> = explain::explain(&index, &probe).unwrap().iter().flat_map(explain::lines).collect();
+        lines.iter().map(|line| anstream::adapter::strip_str(line).to_string()).collect::<Vec<_>>().join("\n")
+    };
+    let allowed = ask("default/front", "6379/TCP");
+    assert!(allowed.contains("over IPv4: allow") && allowed.contains("over IPv6: allow"), "{allowed}");
+    assert!(allowed.contains("rule 0 matches: accepts"), "{allowed}");
+    assert!(ask("default/front", "80/TCP").contains("rule 0 is about other ports or protocols"));
+    let denied = ask("default/other", "6379/TCP");
+    assert!(denied.contains("selects and isolates the pod\n      rule 0 is about other peers"), "{denied}");
+}
+
+#[test]
+fn lint_finds_what_has_no_effect_and_nothing_else() {
+    let clean = example();
+    assert_eq!(cluster::read(clean.path()).unwrap().lint(), []);
+    let policies = r#"
+{kind: NetworkPolicy, metadata: {name: nobody}, spec: {podSelector: {matchLabels: {role: bd}}}}
+---
+kind: NetworkPolicy
+metadata: {name: typos}
+spec:
+  podSelector: {matchLabels: {role: frontend}}
+  ingress:
+  - {from: [{podSelector: {matchLabels: {role: bd}}}]}
+  - {ports: [{port: web}]}
+  - {ports: [{port: 80}]}
+---
+kind: ClusterNetworkPolicy
+metadata: {name: first}
+spec:
+  {tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Deny, to: [{networks: [203.0.113.0/24]}]}]}
+---
+kind: ClusterNetworkPolicy
+metadata: {name: second}
+spec:
+  {tier: Admin, priority: 2, subject: {namespaces: {}}, egress: [{action: Accept, to: [{networks: [203.0.113.0/25]}]}]}
+"#;
+    let directory = directory(&[("policy.yaml", policies), ("pods.yml", PODS)]);
+    let found = cluster::read(directory.path()).unwrap().lint();
+    let places: Vec<(&str, &str)> = found.iter().map(|it| (&*it.object.name, &*it.field)).collect();
+    let expected =
+        [("nobody", "spec"), ("typos", "spec.ingress[0]"), ("typos", "spec.ingress[1]"), ("second", "spec.egress[0]")];
+    assert_eq!(places, expected);
 }

@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use proptest::sample::Index as Place;
 use sluice_abi::Protocol as Number;
 use sluice_policy::{
-    Evaluator, Event, Index, Judgement, Kind, Limits, ObjectName, Party, PodName, ProbeError, Reason, Verdict as Found,
-    View, Why,
+    Evaluator, Event, Index, Judgement, Kind, Limits, Match, ObjectName, Party, PodName, PolicyDirection, ProbeError,
+    Reason, Reasoning, Transport, Verdict as Found, View, Why,
 };
 use sluice_policy_oracle::generate::{ProbeDraft, change, cluster, probe};
 use sluice_policy_oracle::{Cluster, Decider, End, Family, PolicyName, Probe, Protocol, Side, Verdict};
@@ -98,8 +98,22 @@ fn verdict(found: Found) -> Verdict {
     }
 }
 
+/// Whether an explanation has all that decides a side.
+fn explains(steps: &[Reasoning], side: &Side) -> bool {
+    side.deciders.iter().all(|decider| {
+        steps.iter().any(|step| match step {
+            Reasoning::Policy { policy, isolates } => {
+                *isolates && decider.rule.is_none() && name(policy) == decider.policy
+            }
+            Reasoning::Rule { policy, index, matches, .. } => {
+                *matches == Match::Yes && decider.rule == Some(*index) && name(policy) == decider.policy
+            }
+        })
+    })
+}
+
 /// Asks both about a probe.
-fn ask(cluster: &Cluster, evaluator: &Evaluator<'_>, probe: &Probe) -> Result<(), TestCaseError> {
+fn ask(cluster: &Cluster, index: &Index, evaluator: &Evaluator<'_>, probe: &Probe) -> Result<(), TestCaseError> {
     let expected = cluster.judge(probe);
     let family = family_of(cluster, &probe.from);
     let protocol = number(probe.protocol, family);
@@ -122,12 +136,23 @@ fn ask(cluster: &Cluster, evaluator: &Evaluator<'_>, probe: &Probe) -> Result<()
             && agrees(&answer.ingress, &expected.ingress);
         prop_assert!(agreed, "{probe:?}\nfound    {answer:?}\nexpected {expected:?}\n{cluster:?}");
     }
+    let transport = Transport::ALL.into_iter().find(|transport| Some(transport.name()) == probe.protocol.name());
+    let [from, to] = [&probe.from, &probe.to].map(|end| cluster.address_of(end));
+    let sides = [
+        (&expected.egress, PolicyDirection::Egress, from, to),
+        (&expected.ingress, PolicyDirection::Ingress, to, from),
+    ];
+    for (side, direction, subject, peer) in sides {
+        let pod = index.pod_at(subject).map(|pod| &pod.name);
+        let steps = pod.map(|pod| index.explain(pod, direction, peer, transport, probe.port)).unwrap_or_default();
+        prop_assert!(explains(&steps, side), "{probe:?}\nfound    {steps:?}\nexpected {side:?}\n{cluster:?}");
+    }
     Ok(())
 }
 
 /// `SLUICE_CASES=100000` asks some ten million times.
 fn cases() -> ProptestConfig {
-    let cases = std::env::var("SLUICE_CASES").ok().and_then(|count| count.parse().ok()).unwrap_or(1024);
+    let cases = std::env::var("SLUICE_CASES").ok().and_then(|count| count.parse().ok()).unwrap_or(768);
     ProptestConfig { cases, max_shrink_iters: 20_000, failure_persistence: None, ..ProptestConfig::default() }
 }
 
@@ -153,7 +178,7 @@ proptest! {
             index.apply(event);
         }
         for probe in &probes {
-            ask(&cluster, &Evaluator::new(&index), &probe.of(&cluster))?;
+            ask(&cluster, &index, &Evaluator::new(&index), &probe.of(&cluster))?;
         }
         for change in changes {
             let before = cluster.clone();
@@ -164,7 +189,7 @@ proptest! {
             }
             let evaluator = Evaluator::new(&index);
             for probe in &probes {
-                ask(&cluster, &evaluator, &probe.of(&cluster))?;
+                ask(&cluster, &index, &evaluator, &probe.of(&cluster))?;
             }
         }
     }

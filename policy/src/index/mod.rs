@@ -31,7 +31,7 @@ use sluice_abi::{Identity, RuleSetId};
 
 use crate::cluster_policy::ClusterNetworkPolicy;
 use crate::name::{Kind, ObjectError, ObjectName, PodName};
-use crate::object::{NamespaceObject, NodeObject, PodObject, PolicyObject, Tier};
+use crate::object::{NamespaceObject, NodeObject, PodObject, PolicyObject, Scope, Tier};
 use crate::reason::{Reason, Reasons};
 use crate::tables::{Step, Tables};
 
@@ -333,6 +333,11 @@ impl Index {
     /// The pod that has an address, if it is one that policies may select: of several, the newest.
     pub fn pod_at(&self, address: IpAddr) -> Option<&PodObject> {
         self.population.pod(self.population.owner(&IpNet::from(address))?)
+    }
+
+    /// Whether a namespace that has pods is among these.
+    pub(crate) fn is_in(&self, namespace: &str, scope: &Scope) -> bool {
+        self.population.namespace(namespace).is_some_and(|namespace| namespace.is_in(scope))
     }
 
     /// All policies, sorted by name.
