@@ -1,13 +1,13 @@
 //! Binaries that need nothing of the machine that they run on.
 
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::{env, fs};
+use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::run::{root, say, target};
+use crate::run::{cargo, say, target};
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const PACKAGES: [&str; 4] = ["sluice", "sluice-agent", "sluicectl", "sluice-tests"];
@@ -23,9 +23,9 @@ pub const TIERS: [&str; 2] = ["packet", "node"];
 pub fn build(object: &Path) -> Result<PathBuf> {
     say("Building static binaries");
     let directory = target().join("kernels/static");
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = cargo();
     cargo.args(["build", "--target", TARGET, "--message-format", "json-render-diagnostics", "--target-dir"]);
-    cargo.arg(&directory).current_dir(root());
+    cargo.arg(&directory);
     for (option, names) in [("--package", &PACKAGES[..]), ("--bin", &BINARIES), ("--test", &TIERS)] {
         for name in names {
             cargo.args([option, name]);
