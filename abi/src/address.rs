@@ -21,7 +21,7 @@ pub struct AddressEntry {
     pub kind: AddressKind,
     /// Of [`AddressKind::Endpoint`], the slot in `endpoints`; of `RemotePods` and `Node`, the slot in `nodes`; else 0.
     pub slot: Slot,
-    /// As whom policies know it.
+    /// As whom policies know it; of [`AddressKind::Endpoint`], see [`Endpoint`](crate::Endpoint).
     pub identity: Identity,
 }
 

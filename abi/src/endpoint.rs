@@ -1,7 +1,8 @@
 //! Endpoints (the pods of this node) and the revisions that flows are judged under.
 
-use crate::MAX_ENDPOINTS;
-use crate::ip::{Ipv4, Ipv6};
+use crate::ip::{IpAddress, Ipv4, Ipv6};
+use crate::policy::{Identity, PolicyMode, RuleSetId};
+use crate::{MAX_ENDPOINTS, MAX_REVISIONS};
 
 /// Index into `endpoints` or `nodes`; 0 is nobody.
 #[repr(transparent)]
@@ -64,7 +65,33 @@ pub struct Endpoint {
     pub ipv6: Ipv6,
     /// The link-layer address of its side of the pair.
     pub mac: Mac,
+    /// What policies say of its flows.
+    pub rule_set: RuleSetId,
+    /// What becomes of those that they deny.
+    pub mode: PolicyMode,
+    /// As whom the policies of others know its IPv4 address.
+    pub identity4: Identity,
+    /// As whom the policies of others know its IPv6 address.
+    pub identity6: Identity,
 }
+
+impl Endpoint {
+    /// Whether an address is its own.
+    #[inline(always)]
+    pub fn has<A: IpAddress>(&self, address: A) -> bool {
+        let own = if A::BITS == 32 { self.ipv4.words() } else { self.ipv6.words() };
+        A::from_words(own) == address
+    }
+
+    /// As whom the policies of others know its address of a family.
+    #[inline(always)]
+    pub fn identity<A: IpAddress>(&self) -> Identity {
+        if A::BITS == 32 { self.identity4 } else { self.identity6 }
+    }
+}
+
+/// Slots that addresses share.
+const ADDRESS_REVISIONS: u32 = MAX_REVISIONS / 2;
 
 /// Index into `revisions`, the array of counters that end the validity of judgements.
 ///
@@ -72,7 +99,8 @@ pub struct Endpoint {
 /// |---|---|
 /// | 0 | nobody: always 0 |
 /// | 1 | routes and nodes: changes where packets leave the node |
-/// | 8 + n | endpoint in slot n: its policy, or its end |
+/// | 8 + n | endpoint in slot n: its policies, its identities, its end |
+/// | the upper half | identities of all other addresses, which share these slots by a hash |
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct RevisionSlot(pub u32);
@@ -87,6 +115,16 @@ impl RevisionSlot {
     #[inline(always)]
     pub const fn of_endpoint(slot: Slot) -> Self {
         Self(8 + slot.0)
+    }
+
+    /// The revision of an address that is no endpoint's: as whom policies know it.
+    #[inline(always)]
+    pub fn of_address<A: IpAddress>(address: A) -> Self {
+        let [a, b, c, d] = address.words();
+        let mixed = a ^ b.rotate_left(8) ^ c.rotate_left(16) ^ d.rotate_left(24);
+        // Fibonacci hashing: the highest bits depend on all others.
+        let hash = mixed.wrapping_mul(0x9e37_79b1) >> (u32::BITS - ADDRESS_REVISIONS.ilog2());
+        Self(MAX_REVISIONS - ADDRESS_REVISIONS + hash)
     }
 
     /// The endpoint whose revision this is, where it is one's.
@@ -108,17 +146,41 @@ pub struct Stamp {
     pub revision: u32,
 }
 
-const _: () = assert!(size_of::<Mac>() == 8 && size_of::<Endpoint>() == 32 && size_of::<Stamp>() == 8);
+const _: () = assert!(size_of::<Mac>() == 8 && size_of::<Endpoint>() == 48 && size_of::<Stamp>() == 8);
 
 #[cfg(test)]
 mod tests {
-    use super::{Mac, RevisionSlot, Slot};
+    use super::{ADDRESS_REVISIONS, Endpoint, Mac, RevisionSlot, Slot};
+    use crate::ip::{IpAddress, Ipv4, Ipv6};
+    use crate::{MAX_ENDPOINTS, MAX_REVISIONS};
 
     #[test]
     fn an_endpoint_is_found_by_its_revision() {
         assert_eq!(RevisionSlot::of_endpoint(Slot(7)).endpoint(), Some(Slot(7)));
         assert_eq!(RevisionSlot::ROUTES.endpoint(), None);
         assert_eq!(RevisionSlot(60_000).endpoint(), None);
+    }
+
+    #[test]
+    fn addresses_share_slots_that_no_endpoint_has_and_spread_over_them() {
+        let mut taken = [false; ADDRESS_REVISIONS as usize];
+        let first = MAX_REVISIONS - ADDRESS_REVISIONS;
+        assert!(RevisionSlot::of_endpoint(Slot(MAX_ENDPOINTS)).0 < first);
+        for host in 0..ADDRESS_REVISIONS {
+            let slot = RevisionSlot::of_address(Ipv4((0x0a00_0000 + host).to_be()));
+            taken[(slot.0 - first) as usize] = true;
+            let slot = RevisionSlot::of_address(Ipv6([0xfd00_0010_u32.to_be(), 0, 0, host.to_be()]));
+            assert!((first..MAX_REVISIONS).contains(&slot.0));
+        }
+        // As many as chance would take, or more.
+        assert!(taken.iter().filter(|taken| **taken).count() > ADDRESS_REVISIONS as usize / 2);
+    }
+
+    #[test]
+    fn an_endpoint_knows_its_addresses() {
+        let endpoint = Endpoint { ipv4: Ipv4(7), ipv6: Ipv6([1, 2, 3, 4]), ..Endpoint::default() };
+        assert!(endpoint.has(Ipv4(7)) && !endpoint.has(Ipv4(8)));
+        assert!(endpoint.has(Ipv6([1, 2, 3, 4])) && !endpoint.has(Ipv6::from_words([1, 2, 3, 5])));
     }
 
     #[test]

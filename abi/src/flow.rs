@@ -162,7 +162,8 @@ pub struct Flow<A: IpAddress> {
     pub peer_scope: Scope,
     /// Of [`Deliver::Overlay`]: the node to send to.
     pub node: Slot,
-    /// The policy that allowed the flow; 0: no policy applies.
+    /// The policy that decided: of the forward direction, what the sender's policies say, of the other, what the
+    /// receiver's do; as [`Rule::policy`](crate::Rule::policy). 0: none applies.
     pub policy: u32,
     /// Time of the last packet, in jiffies (low 32 bits).
     pub last_seen: u32,

@@ -24,11 +24,13 @@ pub use endpoint::{Endpoint, Mac, RevisionSlot, Slot, Stamp};
 pub use flow::{Deliver, Direction, Flow, FlowKey, Fragment, FragmentKey, Rewrites, Scope, Seen, Verdict};
 pub use ip::{IpAddress, Ipv4, Ipv6, Port, Protocol};
 pub use node::{Node, Routing};
-pub use policy::{Identity, PolicyDirection, Rule, RuleKey, RuleSetId, RuleVerdict};
+pub use policy::{
+    Denial, DenialKey, Identity, PolicyDirection, PolicyMode, Rule, RuleKey, RulePath, RuleSetId, RuleVerdict,
+};
 pub use stage::Stage;
 
 /// The version of all layouts in this crate: the pin directory of the maps carries it.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// Names of the maps, as `bpftool map` shows them (15 characters at most) and as they are pinned.
 pub mod maps {
@@ -48,6 +50,10 @@ pub mod maps {
     pub const ADDRESSES4: &str = "addresses4";
     /// As [`ADDRESSES4`], for IPv6.
     pub const ADDRESSES6: &str = "addresses6";
+    /// Longest-prefix trie, [`RuleKey`](crate::RuleKey) -> [`Rule`](crate::Rule).
+    pub const RULES: &str = "rules";
+    /// LRU hash, [`DenialKey`](crate::DenialKey) -> [`Denial`](crate::Denial).
+    pub const DENIALS: &str = "denials";
     /// Array, [`Slot`](crate::Slot) -> [`Endpoint`](crate::Endpoint).
     pub const ENDPOINTS: &str = "endpoints";
     /// Array, [`Slot`](crate::Slot) -> [`Node`](crate::Node).

@@ -2,8 +2,8 @@
 #![allow(unsafe_code, reason = "aya::Pod is an unsafe trait; this module is its only use here")]
 
 use crate::{
-    AddressEntry, Config, Endpoint, Flow, FlowKey, Fragment, FragmentKey, Ipv4, Ipv6, Node, Prefix, Rule, RuleKey,
-    RuleSetId, Uplink,
+    AddressEntry, Config, Denial, DenialKey, Endpoint, Flow, FlowKey, Fragment, FragmentKey, Ipv4, Ipv6, Node, Prefix,
+    Rule, RuleKey, RulePath, RuleSetId, Uplink,
 };
 
 macro_rules! pod {
@@ -19,11 +19,14 @@ macro_rules! pod {
 pod!(
     AddressEntry,
     Config,
+    Denial,
+    DenialKey,
     Endpoint,
     Fragment,
     Node,
     Rule,
     RuleKey,
+    RulePath,
     RuleSetId,
     Uplink,
     Ipv4,

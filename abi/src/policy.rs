@@ -1,6 +1,7 @@
 //! What policies say: identities, and the longest-prefix table of rules.
 
-use crate::ip::{Port, Protocol};
+use crate::endpoint::Slot;
+use crate::ip::{IpAddress, Ipv6, Port, Protocol};
 
 /// The compiled policy of one or more pods: a number, below two bits that say which directions it rules.
 ///
@@ -136,6 +137,17 @@ impl RuleKey {
         Self { length, traffic: (u32::from_be(self.traffic) & mask).to_be(), ..self }
     }
 
+    /// All but its length.
+    #[inline(always)]
+    pub const fn path(self) -> RulePath {
+        RulePath { rule_set: self.rule_set, peer: self.peer, traffic: self.traffic }
+    }
+
+    /// Of a length and the rest.
+    pub const fn of_path(length: u32, path: RulePath) -> Self {
+        Self { length, rule_set: path.rule_set, peer: path.peer, traffic: path.traffic }
+    }
+
     /// Whose rule it is.
     pub const fn rule_set(self) -> RuleSetId {
         RuleSetId(u32::from_be(self.rule_set))
@@ -153,6 +165,18 @@ impl RuleKey {
     pub const fn identity(self) -> Identity {
         Identity(u32::from_be(self.peer) & Identity::MAX.0)
     }
+}
+
+/// What a rule is found by: the part of a [`RuleKey`] that its length counts.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct RulePath {
+    /// As [`RuleKey::rule_set`].
+    pub rule_set: u32,
+    /// As [`RuleKey::peer`].
+    pub peer: u32,
+    /// As [`RuleKey::traffic`].
+    pub traffic: u32,
 }
 
 /// What a rule says.
@@ -177,7 +201,63 @@ pub struct Rule {
     pub policy: u32,
 }
 
+/// What becomes of flows that policies deny.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub enum PolicyMode {
+    /// They are dropped.
+    #[default]
+    Enforce = 0,
+    /// They pass, and it is written down.
+    Audit = 1,
+}
+
+/// Key of `denials`: what was denied to whom, and why.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct DenialKey {
+    /// The pod whose policies were asked.
+    pub endpoint: Slot,
+    /// What they say: as [`Rule::policy`]; 0: none that could be named.
+    pub policy: u32,
+    /// The direction that they were asked about.
+    pub direction: PolicyDirection,
+    /// What became of it.
+    pub mode: PolicyMode,
+    /// The other end; an IPv4 address as an IPv4-mapped one (RFC 4291 section 2.5.5.2).
+    pub peer: Ipv6,
+    /// What was sent.
+    pub protocol: Protocol,
+    /// What it was sent to; 0 where the protocol has no ports.
+    pub port: Port,
+    /// Always 0.
+    pub pad: u16,
+}
+
+impl DenialKey {
+    /// An address as the key has it.
+    #[inline(always)]
+    pub fn peer<A: IpAddress>(address: A) -> Ipv6 {
+        let words = address.words();
+        Ipv6(if A::BITS == 32 { [0, 0, 0xffff_u32.to_be(), words[0]] } else { words })
+    }
+}
+
+/// Value of `denials`.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Denial {
+    /// Packets. Kept without atomic operations: packets that several CPUs drop at once may be counted as fewer.
+    pub packets: u64,
+    /// Time of the last one, in jiffies (low 32 bits).
+    pub last_seen: u32,
+    /// Always 0.
+    pub pad: u32,
+}
+
 const _: () = assert!(size_of::<RuleKey>() == 16 && align_of::<RuleKey>() == 4 && size_of::<Rule>() == 8);
+const _: () = assert!(size_of::<RuleKey>() == size_of::<u32>() + size_of::<RulePath>());
+const _: () = assert!(size_of::<DenialKey>() == 40 && size_of::<Denial>() == 16);
 
 #[cfg(test)]
 mod tests {
@@ -217,6 +297,7 @@ mod tests {
         assert_eq!(KEY.prefix(RuleKey::ANY_PORT).traffic.to_ne_bytes(), [6, 0, 0, 0]);
         assert_eq!(KEY.prefix(RuleKey::ANY_PROTOCOL).traffic, 0);
         assert_eq!(KEY.prefix(80).traffic.to_ne_bytes(), [6, 0x12, 0, 0]);
+        assert_eq!(RuleKey::of_path(KEY.length, KEY.path()), KEY);
         assert_eq!(KEY.of(Identity::ANYONE).peer.to_ne_bytes(), [0x80, 0, 0, 0]);
     }
 }

@@ -7,15 +7,20 @@
 pub enum Stage {
     /// Whether a packet may come in here at all, and which flow it is of.
     Admit = 0,
-    /// What policy says of its flow, where it goes, and what is done with it.
-    Judge = 1,
-    /// Which flow an ICMP error is about, by the packet that it quotes; [`Judge`](Self::Judge) follows.
-    Relate = 2,
+    /// Which flow an ICMP error is about, by the packet that it quotes; [`Find`](Self::Find) follows.
+    Relate = 1,
+    /// Whether its flow is known.
+    Find = 2,
+    /// Where its flow goes, and what policies say of it.
+    Judge = 3,
+    /// Writes what was judged, and does what the flow says.
+    Carry = 4,
 }
 
 impl Stage {
     /// Names of the programs, in the order of `slow_paths`: each stage for IPv4, then for IPv6.
-    pub const PROGRAMS: [&str; 6] = ["admit_4", "admit_6", "judge_4", "judge_6", "relate_4", "relate_6"];
+    pub const PROGRAMS: [&str; 10] =
+        ["admit_4", "admit_6", "relate_4", "relate_6", "find_4", "find_6", "judge_4", "judge_6", "carry_4", "carry_6"];
 
     /// Where a stage's program for a family stands in `slow_paths`.
     #[inline(always)]

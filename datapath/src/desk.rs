@@ -5,8 +5,10 @@ use sluice_abi::{
     TimeoutClass, Verdict,
 };
 
-use crate::flows::Action;
+use crate::flows::{Action, Known};
 use crate::parse::{Headers, Message, Parse, Piece};
+use crate::standing::Standing;
+use crate::tables::Table;
 use crate::way::Way;
 
 /// What the slow path works on.
@@ -29,12 +31,28 @@ pub struct Case<A: IpAddress> {
     pub(crate) key: FlowKey<A>,
     /// The key of the other direction.
     pub(crate) peer: FlowKey<A>,
+    /// Whether its flow is known already.
+    pub(crate) is_known: bool,
+    /// The flow, where it is known.
+    pub(crate) standing: Standing,
+    /// Whether the flow was judged just now: that is to be written.
+    pub(crate) is_judged: bool,
     /// What the judgement says.
     pub(crate) plan: Plan<A>,
     /// An entry to be written.
     pub(crate) flow: Flow<A>,
     /// What is to be done with the packet.
     pub(crate) action: Action<A>,
+}
+
+impl<A: IpAddress> Case<A> {
+    /// The flow, where it is known.
+    #[inline(always)]
+    pub(crate) fn standing(&self) -> Option<Standing> {
+        // No `Option` on the desk: the compiler would write what it never set where there is none, and the verifier refuses
+        // that.
+        if self.is_known { Some(self.standing) } else { None }
+    }
 }
 
 /// What a judgement says of a flow.
@@ -44,12 +62,30 @@ pub struct Plan<A> {
     /// The source address behind translation.
     pub(crate) source: A,
     pub(crate) masquerade: bool,
+    /// The revision of who is at the other end of the wire, where somebody is.
+    pub(crate) outsider: Stamp,
+    /// What the policies of sender and receiver say of it, as [`Flow::policy`].
+    pub(crate) policies: [u32; 2],
+    pub(crate) verdict: Verdict,
 }
 
 impl<A: Parse> Plan<A> {
+    /// Of a flow that goes nowhere.
+    fn nowhere() -> Self {
+        Self {
+            forward: Way::stack(),
+            back: Way::stack(),
+            source: A::default(),
+            masquerade: false,
+            outsider: Stamp::default(),
+            policies: [0; 2],
+            verdict: Verdict::Allow,
+        }
+    }
+
     #[inline(always)]
     pub(crate) fn stamps(&self) -> [Stamp; 3] {
-        [self.back.stamp, self.forward.stamp, Stamp::default()]
+        [self.back.stamp, self.forward.stamp, self.outsider]
     }
 }
 
@@ -100,7 +136,10 @@ impl<A: Parse> Default for Desk<A> {
             case: Case {
                 key: FlowKey::default(),
                 peer: FlowKey::default(),
-                plan: Plan { forward: Way::stack(), back: Way::stack(), source: A::default(), masquerade: false },
+                is_known: false,
+                standing: Standing { own: Known::of(Table::Openings, &flow), other: Known::of(Table::Openings, &flow) },
+                is_judged: false,
+                plan: Plan::nowhere(),
                 action: Action::of(&flow),
                 flow,
             },

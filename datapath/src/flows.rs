@@ -1,13 +1,16 @@
 //! What the flow table knows of a packet, and what follows from it.
 
 use sluice_abi::{
-    Deliver, Direction, Flow, FlowKey, IpAddress, Mac, Protocol, Rewrites, Scope, Seen, Slot, Stamp, TimeoutClass,
+    Deliver, Direction, Flow, FlowKey, Hook, IpAddress, Mac, Protocol, Reason, Rewrites, Scope, Seen, Slot, Stamp,
+    TimeoutClass,
 };
 
+use crate::desk::Case;
 use crate::outcome::{Family, Outcome};
 use crate::packet::{Packet, View};
 use crate::parse::{Headers, Parse, tcp};
 use crate::rewrite;
+use crate::standing::Standing;
 use crate::tables::{FamilyTables, Insert, Table, Tables};
 
 /// What is to be done with the packets of a flow: the part of its entry that outlives the lookup.
@@ -225,6 +228,13 @@ pub struct Known {
     pub seen: Seen,
 }
 
+impl Known {
+    /// Of an entry that is neither idle nor valid.
+    pub const fn of<A: IpAddress>(table: Table, flow: &Flow<A>) -> Self {
+        Self { table, direction: flow.direction, idle: false, holds: false, seen: flow.seen }
+    }
+}
+
 /// Looks an entry up in both tables.
 #[inline(always)]
 pub fn look<A: Parse, T: Tables + FamilyTables<A>>(
@@ -236,17 +246,56 @@ pub fn look<A: Parse, T: Tables + FamilyTables<A>>(
     let mut look_in = |table| {
         tables.flow(table, key, |flow| {
             and(flow);
-            Known {
-                table,
-                direction: flow.direction,
-                idle: is_idle(flow, now, tables),
-                holds: holds(&flow.stamps, tables),
-                seen: flow.seen,
-            }
+            Known { idle: is_idle(flow, now, tables), holds: holds(&flow.stamps, tables), ..Known::of(table, flow) }
         })
     };
     let established = look_in(Table::Flows);
     if established.is_some() { established } else { look_in(Table::Openings) }
+}
+
+/// Reads what the flow of a case says of its packets, without accounting for one. `false`: it is gone.
+#[inline(always)]
+pub fn peek<A: Parse, T: FamilyTables<A>>(case: &mut Case<A>, tables: &T) -> bool {
+    let Some(standing) = case.standing() else { return false };
+    let Case { key, action, .. } = case;
+    tables.flow(standing.own.table, key, |flow| *action = Action::of(flow)).is_some()
+}
+
+/// Reads what the flow of a case says of its packets, and accounts for one. A flow that both sides have taken part in by
+/// now moves to the table that does not evict.
+///
+/// # Errors
+/// [`Reason::FlowTableFull`] where it is gone already.
+#[inline(always)]
+pub fn account<A: Parse, T: Tables + FamilyTables<A>>(
+    hook: Hook,
+    headers: &Headers<A>,
+    case: &mut Case<A>,
+    tables: &T,
+) -> Result<(), Reason> {
+    let standing = case.standing();
+    let Case { key, peer, action, .. } = case;
+    if let Some(Standing { own, other }) = standing {
+        // The opener's packet after an answer: not an answer alone, which a forged source could call forth, and which is
+        // all that most questions need.
+        let both_seen = own.direction == Direction::Forward && other.seen.has(Seen::PACKET) && !opens(headers);
+        if both_seen
+            && (own.table == Table::Openings || other.table == Table::Openings)
+            && !establish(key, peer, tables)
+        {
+            tables.count(hook, Reason::NotEstablished);
+        }
+    }
+    let now = tables.now();
+    let mut act = |flow: &mut Flow<A>| {
+        touch(flow, headers, now);
+        *action = Action::of(flow);
+    };
+    if tables.flow(Table::Flows, key, &mut act).is_none() {
+        tables.flow(Table::Openings, key, &mut act).ok_or(Reason::FlowTableFull)?;
+        tables.flow(Table::Openings, peer, |flow| flow.last_seen = now);
+    }
+    Ok(())
 }
 
 /// Forgets both directions of a flow.

@@ -17,12 +17,14 @@ mod fragment;
 mod icmp;
 mod judge;
 mod neighbour;
+mod open;
 mod outcome;
 mod packet;
 pub mod parse;
 pub mod policy;
 mod rewrite;
 pub mod slow;
+mod standing;
 mod tables;
 mod way;
 

@@ -1,6 +1,6 @@
 //! The slow path: whatever is not a plain packet of a known flow.
 //!
-//! It has three stages, each a program of its own (see [`Stage`]); what one leaves for the next lies on the [`Desk`].
+//! It has stages, each a program of its own (see [`Stage`]); what one leaves for the next lies on the [`Desk`].
 
 use sluice_abi::{AddressKind, Endpoint, Hook, Ipv4, Ipv6, Mac, Reason, Rewrites, Scope, Stage};
 
@@ -10,7 +10,7 @@ use crate::packet::{Packet, View};
 use crate::parse::{self, ETHERNET, Headers, Message, Parse};
 use crate::rewrite::End;
 use crate::tables::{FamilyTables, Tables, endpoint_behind};
-use crate::{flows, fragment, icmp, judge, neighbour, rewrite};
+use crate::{flows, fragment, icmp, judge, neighbour, open, rewrite, standing};
 
 /// Lends a desk, and flattens the two ways to drop a packet.
 #[inline(always)]
@@ -34,12 +34,14 @@ pub fn run<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
 ) -> Outcome {
     match stage {
         Stage::Admit => admit::<A, P, T>(hook, packet, tables),
-        Stage::Judge => judge::<A, P, T>(hook, packet, tables),
+        Stage::Find => find::<A, T>(hook, tables),
+        Stage::Judge => judge::<A, T>(hook, tables),
+        Stage::Carry => carry::<A, P, T>(hook, packet, tables),
         Stage::Relate => relate::<A, P, T>(hook, packet, tables),
     }
 }
 
-/// Parses a packet and says whether it may come in at this hook; [`Stage::Judge`] or [`Stage::Relate`] follow.
+/// Parses a packet and says whether it may come in at this hook; [`Stage::Find`] or [`Stage::Relate`] follow.
 #[inline(always)]
 pub fn admit<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(hook: Hook, packet: &mut P, tables: &T) -> Outcome {
     at_desk(tables, |desk: &mut Desk<A>| {
@@ -65,7 +67,7 @@ pub fn admit<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(hook: Hook, packe
                 desk.scope = scope;
             }
         }
-        let stage = if desk.headers.message == Message::IcmpError { Stage::Relate } else { Stage::Judge };
+        let stage = if desk.headers.message == Message::IcmpError { Stage::Relate } else { Stage::Find };
         Ok(Outcome::Slow(stage, family::<A>()))
     })
 }
@@ -232,13 +234,13 @@ fn address<A: Parse, P: Packet>(packet: &P, end: End) -> Option<A> {
     }
 }
 
-/// Finds the packet that the ICMP error on the desk is about; [`Stage::Judge`] follows.
+/// Finds the packet that the ICMP error on the desk is about; [`Stage::Find`] follows.
 #[inline(always)]
 pub fn relate<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(hook: Hook, packet: &mut P, tables: &T) -> Outcome {
     at_desk(tables, |desk: &mut Desk<A>| {
         let complains_to = if hook == Hook::ToPod { Some(packet.interface()) } else { None };
         match icmp::relate(packet, desk, complains_to) {
-            Ok(()) => Ok(Outcome::Slow(Stage::Judge, family::<A>())),
+            Ok(()) => Ok(Outcome::Slow(Stage::Find, family::<A>())),
             // What the node's own packets may look like is the stack's to say, and so of those that are quoted to it.
             Err(_) if hook == Hook::FromNet && !desk.may_open => Ok(Outcome::Pass),
             Err(reason) => Err(reason),
@@ -246,12 +248,12 @@ pub fn relate<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(hook: Hook, pack
     })
 }
 
-/// Finds or opens the flow that the packet on the desk is of, or, as an ICMP error, is about; and does to the packet what
-/// the flow says.
+/// Finds the flow that the packet on the desk is of, or, as an ICMP error, is about. [`Stage::Carry`] follows where it
+/// was judged as things are now, else [`Stage::Judge`].
 #[inline(always)]
-pub fn judge<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(hook: Hook, packet: &mut P, tables: &T) -> Outcome {
+pub fn find<A: Parse, T: Tables + FamilyTables<A>>(hook: Hook, tables: &T) -> Outcome {
     at_desk(tables, |desk: &mut Desk<A>| {
-        let Desk { headers, quoted, case, scope, may_open } = desk;
+        let Desk { headers, case, scope, may_open, .. } = desk;
         let is_error = headers.message == Message::IcmpError;
         if !is_error {
             if let Err(reason) = fragment::follow(*scope, headers, tables) {
@@ -259,11 +261,46 @@ pub fn judge<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(hook: Hook, packe
             }
             case.key = flows::key(*scope, headers);
         }
-        match judge::judge(hook, headers, is_error, *may_open, case, tables) {
-            Ok(true) => {}
-            Ok(false) if is_error => return unknown(hook, *may_open, Reason::UnrelatedIcmp),
-            Ok(false) => return unknown(hook, *may_open, Reason::NoFlow),
-            Err(reason) => return unknown(hook, *may_open, reason),
+        standing::find(case, !is_error && flows::opens(headers), tables);
+        case.is_judged = false;
+        match case.standing() {
+            Some(standing) if standing.holds() => Ok(Outcome::Slow(Stage::Carry, family::<A>())),
+            None if is_error => unknown(hook, *may_open, Reason::UnrelatedIcmp),
+            None if !*may_open => unknown(hook, *may_open, Reason::NoFlow),
+            _ => Ok(Outcome::Slow(Stage::Judge, family::<A>())),
+        }
+    })
+}
+
+/// Judges the flow that was found, or is to be opened; [`Stage::Carry`] follows.
+#[inline(always)]
+pub fn judge<A: Parse, T: Tables + FamilyTables<A>>(hook: Hook, tables: &T) -> Outcome {
+    at_desk(tables, |desk: &mut Desk<A>| match judge::judge(&mut desk.case, tables) {
+        Ok(()) => {
+            desk.case.is_judged = true;
+            Ok(Outcome::Slow(Stage::Carry, family::<A>()))
+        }
+        Err(reason) => unknown(hook, desk.may_open, reason),
+    })
+}
+
+/// Writes what was judged, and does to the packet on the desk what its flow says.
+#[inline(always)]
+pub fn carry<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(hook: Hook, packet: &mut P, tables: &T) -> Outcome {
+    at_desk(tables, |desk: &mut Desk<A>| {
+        let Desk { headers, quoted, case, may_open, .. } = desk;
+        let is_error = headers.message == Message::IcmpError;
+        if case.is_judged
+            && let Err(reason) = open::write(hook, case, tables)
+        {
+            return unknown(hook, *may_open, reason);
+        }
+        if is_error {
+            if !flows::peek(case, tables) {
+                return unknown(hook, *may_open, Reason::UnrelatedIcmp);
+            }
+        } else {
+            flows::account(hook, headers, case, tables)?;
         }
         let action = &case.action;
         // What is on its way out is cut up behind this hook, where it is too large; and an error is never answered with an

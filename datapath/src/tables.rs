@@ -1,11 +1,12 @@
 //! Where the tables live.
 
 use sluice_abi::{
-    AddressEntry, Config, Endpoint, Flow, FlowKey, Fragment, FragmentKey, Hook, IpAddress, Ipv4, Ipv6, Node, Reason,
-    RevisionSlot, Slot, Uplink,
+    AddressEntry, Config, DenialKey, Endpoint, Flow, FlowKey, Fragment, FragmentKey, Hook, IpAddress, Ipv4, Ipv6, Node,
+    Reason, RevisionSlot, Slot, Uplink,
 };
 
 use crate::desk::Desk;
+use crate::policy::PolicyTables;
 
 /// Which flow table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,7 +72,7 @@ pub(crate) fn endpoint_behind<A: IpAddress, T: Tables + FamilyTables<A>>(
 }
 
 /// All tables.
-pub trait Tables: FamilyTables<Ipv4> + FamilyTables<Ipv6> {
+pub trait Tables: FamilyTables<Ipv4> + FamilyTables<Ipv6> + PolicyTables {
     /// The node's settings. An array read.
     fn config(&self) -> Option<&Config>;
     /// The endpoint in a slot. An array read.
@@ -84,6 +85,8 @@ pub trait Tables: FamilyTables<Ipv4> + FamilyTables<Ipv6> {
     fn uplink(&self, interface: u32) -> Option<&Uplink>;
     /// Counts. An array read.
     fn count(&self, hook: Hook, reason: Reason);
+    /// Writes down that policy has denied something. At most two lookups.
+    fn denied(&self, key: &DenialKey);
     /// The time: jiffies, low 32 bits.
     fn now(&self) -> u32;
     /// A random number.

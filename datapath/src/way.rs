@@ -49,28 +49,30 @@ impl<A: Parse> Way<A> {
     }
 }
 
+/// A revision as it is now.
 #[inline(always)]
-fn stamp<T: Tables>(slot: RevisionSlot, tables: &T) -> Stamp {
+pub fn stamp<T: Tables>(slot: RevisionSlot, tables: &T) -> Stamp {
     Stamp { slot, revision: tables.revision(slot) }
 }
 
 /// The way to a pod of this node.
 ///
 /// # Errors
-/// [`Reason::NoEndpoint`] where the slot is free.
+/// [`Reason::NoEndpoint`] where the slot is free, or another's by now.
 #[inline(always)]
-pub fn to_endpoint<A: Parse, T: Tables>(slot: Slot, way: &mut Way<A>, tables: &T) -> Result<(), Reason> {
+pub fn to_endpoint<A: Parse, T: Tables>(slot: Slot, address: A, way: &mut Way<A>, tables: &T) -> Result<(), Reason> {
     // Before the endpoint itself, so that a change in between is noticed at the next packet.
     let stamp = stamp(RevisionSlot::of_endpoint(slot), tables);
     let endpoint = tables.endpoint(slot).ok_or(Reason::NoEndpoint)?;
-    if endpoint.interface == 0 {
+    if endpoint.interface == 0 || !endpoint.has(address) {
         return Err(Reason::NoEndpoint);
     }
     *way = Way { deliver: Deliver::Pod, interface: endpoint.interface, mac: endpoint.mac, stamp, ..Way::stack() };
     Ok(())
 }
 
-/// The way from a pod behind `interface` to any address.
+/// The way from a pod behind `interface` to any address. `routes` is the revision of routes and nodes from before the
+/// entry was looked up.
 ///
 /// # Errors
 /// Where nobody has the address.
@@ -80,14 +82,14 @@ pub fn to<A: Parse, T: Tables + FamilyTables<A>>(
     source: A,
     destination: A,
     entry: AddressEntry,
+    routes: Stamp,
     way: &mut Way<A>,
     tables: &T,
 ) -> Result<(), Reason> {
     let AddressEntry { kind, slot, .. } = entry;
-    let routes = stamp(RevisionSlot::ROUTES, tables);
     *way = Way { stamp: routes, ..Way::stack() };
     match kind {
-        AddressKind::Endpoint => return to_endpoint(slot, way, tables),
+        AddressKind::Endpoint => return to_endpoint(slot, destination, way, tables),
         AddressKind::LocalPods => return Err(Reason::NoEndpoint),
         AddressKind::Host => return Ok(()),
         AddressKind::RemotePods | AddressKind::Node => {

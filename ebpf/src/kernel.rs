@@ -7,9 +7,10 @@ use aya_ebpf::helpers::{bpf_fib_lookup, bpf_get_prandom_u32, bpf_jiffies64};
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::programs::TcContext;
 use sluice_abi::{
-    AddressEntry, Config, Endpoint, Flow, FlowKey, Fragment, FragmentKey, Hook, IpAddress, Ipv4, Ipv6, Node, Reason,
-    RevisionSlot, Slot, Uplink,
+    AddressEntry, Config, Denial, DenialKey, Endpoint, Flow, FlowKey, Fragment, FragmentKey, Hook, IpAddress, Ipv4, Ipv6,
+    Node, Reason, RevisionSlot, Rule, RuleKey, Slot, Uplink,
 };
+use sluice_datapath::policy::PolicyTables;
 use sluice_datapath::{Desk, FamilyTables, Insert, Route, Table, Tables};
 
 use crate::maps;
@@ -166,6 +167,13 @@ family!(
     }
 );
 
+impl PolicyTables for Kernel {
+    #[inline(always)]
+    fn rule(&self, key: &RuleKey) -> Option<Rule> {
+        maps::RULES.get(&Key::new(key.length, key.path())).copied()
+    }
+}
+
 impl Tables for Kernel {
     #[inline(always)]
     fn config(&self) -> Option<&Config> {
@@ -199,6 +207,22 @@ impl Tables for Kernel {
         if let Some(counter) = maps::COUNTERS.get_ptr_mut(reason.index(hook)) {
             // SAFETY: this CPU's own counter.
             unsafe { *counter += 1 };
+        }
+    }
+
+    #[inline(always)]
+    fn denied(&self, key: &DenialKey) {
+        let last_seen = jiffies();
+        match maps::DENIALS.get_ptr_mut(key) {
+            // SAFETY: map memory, live until the program ends; as with flows, CPUs may write it at the same time.
+            Some(entry) => unsafe {
+                (*entry).packets += 1;
+                (*entry).last_seen = last_seen;
+            },
+            None => {
+                // A table that evicts has room; where memory is short, the drop itself is counted all the same.
+                let _ = maps::DENIALS.insert(key, &Denial { packets: 1, last_seen, pad: 0 }, BPF_NOEXIST.into());
+            }
         }
     }
 

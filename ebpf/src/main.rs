@@ -46,24 +46,32 @@ hook!(Hook::ToNet, to_net);
 hook!(Hook::FromOverlay, from_overlay);
 
 macro_rules! stage {
-    ($stage:ident, $bytes:expr, $program:ident, $address:ty) => {
+    ($stage:ident, $program:ident, $address:ty $(, $bytes:expr)?) => {
         #[classifier]
         pub fn $program(context: TcContext) -> i32 {
             // Only the programs of hooks call, and they leave a number.
             let Some(hook) = act::hook(&context) else { return TC_ACT_SHOT };
-            let mut skb = Skb::new(&context, $bytes);
-            let outcome = slow::$stage::<$address, _, _>(hook, &mut skb, &Kernel::new(&context));
+            let outcome = slow::$stage::<$address, $(stage!(packet $bytes),)? _>(
+                hook,
+                $(&mut Skb::new(&context, $bytes),)?
+                &Kernel::new(&context),
+            );
             act::act(&context, hook, outcome)
         }
     };
+    (packet $bytes:expr) => { _ };
 }
 
-stage!(admit, SLOW_BYTES, admit_4, Ipv4);
-stage!(admit, SLOW_BYTES, admit_6, Ipv6);
-stage!(judge, 0, judge_4, Ipv4);
-stage!(judge, 0, judge_6, Ipv6);
-stage!(relate, SLOW_BYTES, relate_4, Ipv4);
-stage!(relate, SLOW_BYTES, relate_6, Ipv6);
+stage!(admit, admit_4, Ipv4, SLOW_BYTES);
+stage!(admit, admit_6, Ipv6, SLOW_BYTES);
+stage!(relate, relate_4, Ipv4, SLOW_BYTES);
+stage!(relate, relate_6, Ipv6, SLOW_BYTES);
+stage!(find, find_4, Ipv4);
+stage!(find, find_6, Ipv6);
+stage!(judge, judge_4, Ipv4);
+stage!(judge, judge_6, Ipv6);
+stage!(carry, carry_4, Ipv4, 0);
+stage!(carry, carry_6, Ipv6, 0);
 
 /// Returns the time that flows are stamped with, so that the agent can read it (by a test run).
 #[classifier]

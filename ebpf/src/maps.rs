@@ -3,14 +3,16 @@
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray};
 use aya_ebpf::macros::btf_map;
 use sluice_abi::{
-    AddressEntry, COUNTERS as COUNTER_COUNT, Config, Endpoint, Flow, FlowKey, Fragment, FragmentKey, Ipv4, Ipv6,
-    MAX_ENDPOINTS, MAX_NODES, MAX_REVISIONS, Node, Uplink,
+    AddressEntry, COUNTERS as COUNTER_COUNT, Config, Denial, DenialKey, Endpoint, Flow, FlowKey, Fragment, FragmentKey,
+    Ipv4, Ipv6, MAX_ENDPOINTS, MAX_NODES, MAX_REVISIONS, Node, Rule, RulePath, Uplink,
 };
 use sluice_datapath::Desk;
 
 const FLOW_COUNT: usize = 65_536;
 const FRAGMENT_COUNT: usize = 8_192;
 const ADDRESS_COUNT: usize = 262_144;
+const RULE_COUNT: usize = 262_144;
+const DENIAL_COUNT: usize = 8_192;
 const UPLINK_COUNT: usize = 64;
 /// `BPF_F_NO_PREALLOC`: the kernel demands it of tries.
 const NO_PREALLOC: usize = 1;
@@ -31,6 +33,10 @@ pub static FRAGMENTS6: LruHashMap<FragmentKey<Ipv6>, Fragment, FRAGMENT_COUNT> =
 pub static ADDRESSES4: LpmTrie<Ipv4, AddressEntry, ADDRESS_COUNT, NO_PREALLOC> = LpmTrie::new();
 #[btf_map(name = "addresses6")]
 pub static ADDRESSES6: LpmTrie<Ipv6, AddressEntry, ADDRESS_COUNT, NO_PREALLOC> = LpmTrie::new();
+#[btf_map(name = "rules")]
+pub static RULES: LpmTrie<RulePath, Rule, RULE_COUNT, NO_PREALLOC> = LpmTrie::new();
+#[btf_map(name = "denials")]
+pub static DENIALS: LruHashMap<DenialKey, Denial, DENIAL_COUNT> = LruHashMap::new();
 #[btf_map(name = "endpoints")]
 pub static ENDPOINTS: Array<Endpoint, { MAX_ENDPOINTS as usize }> = Array::new();
 #[btf_map(name = "nodes")]
@@ -48,4 +54,4 @@ pub static DESK4: PerCpuArray<Desk<Ipv4>, 1> = PerCpuArray::new();
 #[btf_map(name = "desk6")]
 pub static DESK6: PerCpuArray<Desk<Ipv6>, 1> = PerCpuArray::new();
 #[btf_map(name = "slow_paths")]
-pub static SLOW_PATHS: ProgramArray<8> = ProgramArray::new();
+pub static SLOW_PATHS: ProgramArray<16> = ProgramArray::new();

@@ -334,7 +334,7 @@ impl Kernel {
         for other in gone.map(str::to_owned).collect::<Vec<_>>() {
             self.release(&other, false)?;
         }
-        let endpoint = Endpoint { interface, ipv4, ipv6, mac };
+        let endpoint = Endpoint { interface, ipv4, ipv6, mac, ..Endpoint::default() };
         let slot = self.slot(name, &endpoint)?;
         let action = || format!("writing the endpoint {name}");
         if self.endpoints.get(&slot.0, 0).doing(action)? != endpoint {

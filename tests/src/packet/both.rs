@@ -118,7 +118,8 @@ impl Both {
     /// # Errors
     /// Where the kernel refuses.
     pub fn endpoint(&mut self, slot: u32, interface: u32, (v4, v6): addresses::Pair, mac: [u8; 6]) -> Result<()> {
-        let endpoint = Endpoint { interface, ipv4: v4.into(), ipv6: v6.into(), mac: Mac::new(mac) };
+        let (ipv4, ipv6, mac) = (v4.into(), v6.into(), Mac::new(mac));
+        let endpoint = Endpoint { interface, ipv4, ipv6, mac, ..Endpoint::default() };
         self.native.endpoints[slot as usize] = endpoint;
         self.kernel.set_endpoint(slot, endpoint)
     }

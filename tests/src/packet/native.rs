@@ -4,10 +4,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 
 use sluice_abi::{
-    AddressEntry, COUNTERS, Config, Endpoint, Flow, FlowKey, Fragment, FragmentKey, Hook, IpAddress, Ipv4, Ipv6, Node,
-    Reason, RevisionSlot, Slot, Uplink,
+    AddressEntry, COUNTERS, Config, DenialKey, Endpoint, Flow, FlowKey, Fragment, FragmentKey, Hook, IpAddress, Ipv4,
+    Ipv6, Node, Reason, RevisionSlot, Rule, RuleKey, Slot, Uplink,
 };
 use sluice_datapath::parse::Parse;
+use sluice_datapath::policy::PolicyTables;
 use sluice_datapath::{Checksum, Desk, Family, FamilyTables, Insert, Outcome, Packet, Route, Table, Tables, View};
 use sluice_datapath::{fast, slow};
 
@@ -237,6 +238,10 @@ pub struct Native {
     pub uplink: (u32, Uplink),
     /// By [`Reason::index`].
     pub counters: RefCell<Vec<u64>>,
+    /// What policies say.
+    pub rules: HashMap<RuleKey, Rule>,
+    /// How often they have denied what.
+    pub denials: RefCell<HashMap<DenialKey, u64>>,
     /// The time, jiffies.
     pub now: Cell<u32>,
     /// Lookups and writes so far in hashes and tries; reads of arrays are not counted.
@@ -262,6 +267,8 @@ impl Native {
             revisions: HashMap::new(),
             uplink: (0, Uplink::default()),
             counters: RefCell::new(vec![0; COUNTERS as usize]),
+            rules: HashMap::new(),
+            denials: RefCell::default(),
             now: Cell::new(0),
             lookups: Cell::new(0),
             room: Cell::new(usize::MAX),
@@ -369,6 +376,14 @@ macro_rules! family {
 family!(Ipv4, v4);
 family!(Ipv6, v6);
 
+impl PolicyTables for Native {
+    fn rule(&self, key: &RuleKey) -> Option<Rule> {
+        self.looked_up();
+        let lengths = RuleKey::ANY_PROTOCOL..=key.length;
+        lengths.rev().find_map(|length| self.rules.get(&key.prefix(length)).copied())
+    }
+}
+
 impl Tables for Native {
     fn config(&self) -> Option<&Config> {
         Some(&self.config)
@@ -393,6 +408,10 @@ impl Tables for Native {
 
     fn count(&self, hook: Hook, reason: Reason) {
         self.counters.borrow_mut()[reason.index(hook) as usize] += 1;
+    }
+
+    fn denied(&self, key: &DenialKey) {
+        *self.denials.borrow_mut().entry(*key).or_default() += 1;
     }
 
     fn now(&self) -> u32 {
