@@ -13,6 +13,10 @@ use crate::traffic::{NamedPort, Transport};
 pub struct PodObject {
     /// Its namespace and name.
     pub name: PodName,
+    /// Its UID; empty: unknown. Another pod of the same name has another one.
+    pub uid: String,
+    /// Of a static pod's mirror, the UID by which its kubelet calls it; empty: of any other pod.
+    pub config_hash: String,
     /// Its labels.
     pub labels: Labels,
     /// Its addresses, at most one of each family, once it has them.
@@ -31,7 +35,16 @@ pub struct PodObject {
     pub created: i64,
 }
 
+/// Where a mirror pod says which static pod it shows.
+const CONFIG_HASH: &str = "kubernetes.io/config.hash";
+
 impl PodObject {
+    /// Whether this may be the pod that has a UID, as the API server or its kubelet calls it. Where either is unknown, it
+    /// may.
+    pub fn is(&self, uid: &str) -> bool {
+        self.uid.is_empty() || uid.is_empty() || uid == self.uid || uid == self.config_hash
+    }
+
     /// Whether policies may select it, as subject or as peer.
     pub fn is_selectable(&self) -> bool {
         !self.host_network && !self.ended
@@ -89,10 +102,13 @@ impl TryFrom<&Pod> for PodObject {
         ports.dedup();
         named_ports.sort_unstable();
         named_ports.dedup();
+        let config_hash = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(CONFIG_HASH));
         let spec = pod.spec.as_ref();
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
         Ok(Self {
             name: PodName { namespace: object.namespace, name: object.name },
+            uid: pod.metadata.uid.clone().unwrap_or_default(),
+            config_hash: config_hash.cloned().unwrap_or_default(),
             labels: Labels::from(pod.metadata.labels.as_ref()),
             addresses,
             node: spec.and_then(|spec| spec.node_name.clone()).filter(|node| !node.is_empty()),
@@ -146,6 +162,16 @@ mod tests {
         assert!(of(spec.clone(), json!({ "phase": "Running" })));
         assert!(!of(spec.clone(), json!({ "phase": "Succeeded" })) && !of(spec, json!({ "phase": "Failed" })));
         assert!(!of(json!({ "containers": [], "hostNetwork": true }), json!({ "phase": "Running" })));
+    }
+
+    #[test]
+    fn a_pod_is_known_by_both_its_uids() {
+        let of = |metadata: Value| pod(json!({ "metadata": metadata })).unwrap();
+        let plain = of(json!({ "name": "a", "uid": "u1" }));
+        assert!(plain.is("u1") && !plain.is("u2"));
+        let mirror = of(json!({ "name": "a", "uid": "u1", "annotations": { "kubernetes.io/config.hash": "h1" } }));
+        assert!(mirror.is("u1") && mirror.is("h1") && !mirror.is("h2"));
+        assert!(plain.is("") && of(json!({ "name": "a" })).is("u1"), "whoever is unknown may be anyone");
     }
 
     #[test]
