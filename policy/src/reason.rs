@@ -56,6 +56,10 @@ pub(crate) struct Reasons {
 }
 
 impl Reasons {
+    pub fn number_after(&mut self, id: u32) {
+        self.last = id;
+    }
+
     /// The number of a reason, from 1 on, for one more user.
     pub fn take(&mut self, reason: Reason) -> u32 {
         if let Some(id) = self.ids.get(&reason) {

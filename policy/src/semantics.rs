@@ -3,10 +3,11 @@
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde_json::{Value, json};
-use sluice_abi::Protocol;
+use sluice_abi::{Identity, Protocol, RuleSetId};
 use sluice_datapath::Family;
 
 use crate::cluster_policy::ClusterNetworkPolicy;
+use crate::object::PolicyMode;
 use crate::{Answer, Evaluator, Event, Index, Limits, Party, PodName, ProbeError, Severity, Verdict, View, Why};
 
 /// An object as an event.
@@ -569,6 +570,42 @@ fn what_is_not_supported_never_allows_and_is_reported() {
     );
     cluster.add([cluster_policy("accept", "Admin", 1, rule("Deny"))]);
     assert!(!cluster.passes("x/a", "x/b", "443/TCP") && !cluster.passes("fd00::1", "fd00::2", "443/TCP"));
+}
+
+#[test]
+fn a_namespace_or_a_node_may_ask_for_an_audit() {
+    let mode = |kind: &str, name: &str, mode: &str| {
+        let annotations = json!({ "sluice.dev/policy-mode": mode });
+        json!({ "kind": kind, "metadata": { "name": name, "annotations": annotations } })
+    };
+    let mut cluster = Cluster(Index::new(View::Node("n1".into()), Limits::NONE));
+    cluster.add([pod("x/a", json!({}), &[]), namespace("x", json!({})), mode("Node", "n1", "enforce")]);
+    let (known, unknown) = (PodName::new("x", "a"), PodName::new("x", "unknown"));
+    let modes = |cluster: &Cluster| [&known, &unknown].map(|pod| cluster.0.mode(pod));
+    assert_eq!(modes(&cluster), [PolicyMode::Enforce; 2]);
+    cluster.add([mode("Namespace", "x", "audit")]);
+    assert_eq!(modes(&cluster), [PolicyMode::Audit; 2]);
+    cluster.add([mode("Namespace", "x", "Audit"), mode("Node", "n1", "audit")]);
+    assert_eq!(modes(&cluster), [PolicyMode::Audit; 2]);
+    cluster.add([mode("Node", "n1", "off")]);
+    assert_eq!(modes(&cluster), [PolicyMode::Enforce; 2], "what is not understood is enforced");
+    let problems: Vec<String> = cluster.0.problems().iter().map(ToString::to_string).collect();
+    let what = "is neither \"audit\" nor \"enforce\"; policies are enforced";
+    let told =
+        |object: &str, mode: &str| format!("{object}: metadata.annotations[sluice.dev/policy-mode]: {mode:?} {what}");
+    assert_eq!(problems, [told("Namespace x", "Audit"), told("Node n1", "off")]);
+}
+
+#[test]
+fn numbers_go_on_after_those_of_an_earlier_agent() {
+    let mut index =
+        Index::new(View::Everything, Limits::NONE).numbered_after(RuleSetId::new(7, [true; 2]), Identity(8), 9);
+    let isolating = policy("x/p", json!({ "podSelector": {}, "ingress": [{ "from": [{ "podSelector": {} }] }] }));
+    index.apply_all([pod("x/a", json!({}), &["10.0.0.1"]), isolating].map(event));
+    let tables = index.tables();
+    assert_eq!(tables.pods().map(|(_, rule_set)| rule_set.number()).collect::<Vec<_>>(), [8]);
+    assert_eq!(tables.identities().map(|(_, identity)| identity.0).collect::<Vec<_>>(), [9]);
+    assert!(tables.rules().all(|(_, rule)| rule.policy > 9) && (1..=9).all(|old| index.reason(old).is_none()));
 }
 
 #[test]

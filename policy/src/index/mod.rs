@@ -31,7 +31,7 @@ use sluice_abi::{Identity, RuleSetId};
 
 use crate::cluster_policy::ClusterNetworkPolicy;
 use crate::name::{Kind, ObjectError, ObjectName, PodName};
-use crate::object::{NamespaceObject, NodeObject, PodObject, PolicyObject, Scope, Tier};
+use crate::object::{NamespaceObject, NodeObject, Note, PodObject, PolicyMode, PolicyObject, Scope, Tier};
 use crate::reason::{Reason, Reasons};
 use crate::tables::{Step, Tables};
 
@@ -233,11 +233,13 @@ impl Index {
         }
     }
 
-    /// Takes only numbers after these, for tables that still hold those of an earlier agent.
+    /// Takes only numbers after these, for tables that still hold those of an earlier agent. So an old `reason`, which
+    /// flows may still give for their verdicts, is never taken for a new one.
     #[must_use]
-    pub fn numbered_after(mut self, rule_set: RuleSetId, identity: Identity) -> Self {
+    pub fn numbered_after(mut self, rule_set: RuleSetId, identity: Identity, reason: u32) -> Self {
         self.rule_sets.number_after(rule_set);
         self.identities.number_after(identity);
+        self.reasons.number_after(reason);
         self
     }
 
@@ -335,6 +337,19 @@ impl Index {
         self.population.pod(self.population.owner(&IpNet::from(address))?)
     }
 
+    /// How a pod's policies are meant: its namespace and its node may each ask for an audit. One that is not known counts
+    /// as a pod of this node.
+    pub fn mode(&self, pod: &PodName) -> PolicyMode {
+        let node = match (self.pod(pod), &self.view) {
+            (Some(pod), _) => pod.node.as_ref(),
+            (None, View::Node(name)) => Some(name),
+            (None, View::Everything) => None,
+        };
+        let node = node.and_then(|name| self.node(name)).map(|node| node.mode);
+        let namespace = self.population.namespace(&pod.namespace).map(|namespace| namespace.object.mode);
+        if [node, namespace].contains(&Some(PolicyMode::Audit)) { PolicyMode::Audit } else { PolicyMode::Enforce }
+    }
+
     /// Whether a namespace that has pods is among these.
     pub(crate) fn is_in(&self, namespace: &str, scope: &Scope) -> bool {
         self.population.namespace(namespace).is_some_and(|namespace| namespace.is_in(scope))
@@ -364,11 +379,20 @@ impl Index {
         for ObjectError { object, field, what } in self.invalid.values() {
             problems.push(problem(Severity::Error, object, field, what.clone()));
         }
+        let mut note = |object: &ObjectName, notes: &[Note]| {
+            problems.extend(notes.iter().map(|note| problem(Severity::Error, object, &note.field, note.what.clone())));
+        };
+        for namespace in self.population.namespaces().map(|namespace| &namespace.object) {
+            note(&ObjectName::new(Kind::Namespace, "", &namespace.name), &namespace.notes);
+        }
+        for node in self.population.nodes() {
+            note(&ObjectName::new(Kind::Node, "", &node.name), &node.notes);
+        }
+        for policy in self.policies.all() {
+            note(&policy.name, &policy.notes);
+        }
         let mut places: BTreeMap<Tier, Vec<&ObjectName>> = BTreeMap::new();
         for policy in self.policies.all() {
-            for note in &policy.notes {
-                problems.push(problem(Severity::Error, &policy.name, &note.field, note.what.clone()));
-            }
             if policy.tier != Tier::Namespaced {
                 places.entry(policy.tier).or_default().push(&policy.name);
             }

@@ -1,12 +1,14 @@
 //! What matters of each kind of object, validated as the API server does it.
 
 mod cluster_policy;
+mod mode;
 mod namespace;
 mod network_policy;
 mod node;
 mod pod;
 mod policy;
 
+pub use mode::PolicyMode;
 pub use namespace::NamespaceObject;
 pub use node::NodeObject;
 pub use pod::PodObject;

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::Namespace;
 
+use super::{Note, PolicyMode};
 use crate::labels::Labels;
 use crate::name::{Kind, ObjectError, ObjectName};
 
@@ -12,18 +13,23 @@ pub struct NamespaceObject {
     pub name: String,
     /// Its labels, `kubernetes.io/metadata.name` among them.
     pub labels: Labels,
+    /// How its pods' policies are meant.
+    pub mode: PolicyMode,
+    /// What is not supported in it, and what becomes of that.
+    pub notes: Vec<Note>,
 }
 
 impl NamespaceObject {
     /// A namespace of which nothing is known but that it is there.
     pub(crate) fn unlabelled(name: &str) -> Self {
-        Self::with_labels(name, Labels::default())
+        let (mode, notes) = Default::default();
+        Self { name: name.to_owned(), labels: with_name(Labels::default(), name), mode, notes }
     }
+}
 
-    fn with_labels(name: &str, labels: Labels) -> Self {
-        // The API server sets this one; manifests need not have it.
-        Self { name: name.to_owned(), labels: labels.with_default("kubernetes.io/metadata.name", name) }
-    }
+/// The API server sets this label; manifests need not have it.
+fn with_name(labels: Labels, name: &str) -> Labels {
+    labels.with_default("kubernetes.io/metadata.name", name)
 }
 
 impl TryFrom<&Namespace> for NamespaceObject {
@@ -31,6 +37,8 @@ impl TryFrom<&Namespace> for NamespaceObject {
 
     fn try_from(namespace: &Namespace) -> Result<Self, ObjectError> {
         let object = ObjectName::of(Kind::Namespace, &namespace.metadata)?;
-        Ok(Self::with_labels(&object.name, Labels::from(namespace.metadata.labels.as_ref())))
+        let labels = with_name(Labels::from(namespace.metadata.labels.as_ref()), &object.name);
+        let (mode, notes) = PolicyMode::of(&namespace.metadata);
+        Ok(Self { name: object.name, labels, mode, notes })
     }
 }

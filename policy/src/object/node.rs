@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Node;
 
+use super::{Note, PolicyMode};
 use crate::labels::Labels;
 use crate::name::{Kind, ObjectError, ObjectName};
 
@@ -16,6 +17,10 @@ pub struct NodeObject {
     pub labels: Labels,
     /// All addresses in its status, whatever their type; names of hosts are none. Sorted.
     pub addresses: Vec<IpAddr>,
+    /// How the policies of pods that run on it are meant.
+    pub mode: PolicyMode,
+    /// What is not supported in it, and what becomes of that.
+    pub notes: Vec<Note>,
 }
 
 impl TryFrom<&Node> for NodeObject {
@@ -37,6 +42,7 @@ impl TryFrom<&Node> for NodeObject {
         }
         addresses.sort_unstable();
         addresses.dedup();
-        Ok(Self { name: object.name, labels: Labels::from(node.metadata.labels.as_ref()), addresses })
+        let (mode, notes) = PolicyMode::of(&node.metadata);
+        Ok(Self { name: object.name, labels: Labels::from(node.metadata.labels.as_ref()), addresses, mode, notes })
     }
 }

@@ -113,7 +113,7 @@ pub enum Scope {
     Labelled(Selector),
 }
 
-/// Something in a policy is not supported.
+/// Something in an object is not supported.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Note {
     /// Where it stands.
