@@ -18,6 +18,7 @@ mod reason;
 mod selector;
 #[cfg(test)]
 mod semantics;
+mod steps;
 mod tables;
 mod traffic;
 
@@ -32,5 +33,6 @@ pub use selector::Selector;
 pub use sluice_abi::{PolicyDirection, Protocol};
 pub use sluice_datapath::Family;
 pub use sluice_datapath::policy::Verdict;
-pub use tables::{Step, Tables};
+pub use steps::Step;
+pub use tables::Tables;
 pub use traffic::{NamedPort, Ports, Traffic, Transport};

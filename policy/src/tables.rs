@@ -1,4 +1,4 @@
-//! The tables, as steps that one writer makes and as they lie in memory.
+//! The tables as they lie in memory.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -9,21 +9,7 @@ use sluice_datapath::policy::PolicyTables;
 
 use crate::name::PodName;
 use crate::prefixes::Prefixes;
-
-/// A step from one state of the tables to the next.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Step {
-    /// Writes a rule, under a key that has none.
-    AddRule(RuleKey, Rule),
-    /// Says which identity the addresses of a prefix have, but for those of longer prefixes.
-    SetIdentity(IpNet, Identity),
-    /// Points a pod at its rule set.
-    SetRuleSet(PodName, RuleSetId),
-    /// Removes a prefix: its addresses have the identity of the next shorter one, or none in particular.
-    RemovePrefix(IpNet),
-    /// Removes a rule.
-    RemoveRule(RuleKey),
-}
+use crate::steps::Step;
 
 /// The tables in memory: what the kernel has, for answers without one.
 #[derive(Clone, Default, Debug)]
@@ -63,12 +49,23 @@ impl Tables {
             Step::SetRuleSet(pod, rule_set) => {
                 self.pods.insert(pod.clone(), *rule_set);
             }
+            Step::Settle => {}
         }
     }
 
     /// As whom policies know an address.
     pub fn identity(&self, address: IpAddr) -> Identity {
-        self.identities.longest(&IpNet::from(address)).map_or(Identity::ANYONE, |(_, identity)| *identity)
+        self.identity_within(&IpNet::from(address))
+    }
+
+    /// The identity of the addresses of a CIDR, but for those of longer ones.
+    pub(crate) fn identity_within(&self, net: &IpNet) -> Identity {
+        self.identities.longest(net).map_or(Identity::ANYONE, |(_, identity)| *identity)
+    }
+
+    /// Whether a prefix is in the tables.
+    pub(crate) fn has_prefix(&self, net: &IpNet) -> bool {
+        self.identities.get(net).is_some()
     }
 
     /// The rule set of a pod of this node. One that nothing is known of has no rules that it could be judged by.

@@ -17,6 +17,7 @@ mod population;
 mod regions;
 mod rule_sets;
 mod settle;
+mod takeover;
 #[cfg(test)]
 mod tests;
 
@@ -33,7 +34,8 @@ use crate::cluster_policy::ClusterNetworkPolicy;
 use crate::name::{Kind, ObjectError, ObjectName, PodName};
 use crate::object::{NamespaceObject, NodeObject, Note, PodObject, PolicyMode, PolicyObject, Scope, Tier};
 use crate::reason::{Reason, Reasons};
-use crate::tables::{Step, Tables};
+use crate::steps::{Step, Steps};
+use crate::tables::Tables;
 
 use atoms::{AtomId, Atoms};
 use identities::Identities;
@@ -107,6 +109,10 @@ events! {
 /// moment what it said before all steps or what it says after them; a packet between two pods is judged by each of their
 /// policies, which change one after the other. Rules are never changed where they can be seen: they come before the
 /// first pod or address that is judged by them, and go after the last.
+///
+/// The phases are rules to be added, identities, pods' rule sets, identities once more with prefixes to be removed, and
+/// rules to be removed. A packet reads a rule set, an identity and rules at different moments, so between two phases that
+/// it could tell apart there is [`Step::Settle`]; also before the first one of these, where an earlier change needs it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Delta {
     /// The steps.
@@ -185,6 +191,8 @@ pub struct Index {
     rule_sets: RuleSets,
     /// What each pod of this node is pointed at.
     assigned: BTreeMap<PodId, (PodName, RuleSetId)>,
+    /// Those of the change that is being applied.
+    steps: Steps,
 }
 
 #[derive(Debug, Default)]
@@ -230,6 +238,7 @@ impl Index {
             identities: Identities::default(),
             rule_sets: RuleSets::default(),
             assigned: BTreeMap::new(),
+            steps: Steps::default(),
         }
     }
 
@@ -254,18 +263,16 @@ impl Index {
         for event in events {
             self.take_in(event, &mut work);
         }
-        let mut steps = Vec::new();
-        self.settle(work, &mut steps);
-        self.heal(false, &mut steps);
-        Delta { steps }
+        self.settle(work);
+        self.heal(false);
+        Delta { steps: self.steps.take() }
     }
 
     /// Tries again whatever does not fit. [`apply`](Self::apply) does so itself where there is as much space as was
     /// missing; this helps where less is needed by now.
     pub fn retry(&mut self) -> Delta {
-        let mut steps = Vec::new();
-        self.heal(true, &mut steps);
-        Delta { steps }
+        self.heal(true);
+        Delta { steps: self.steps.take() }
     }
 
     /// The tables after all changes so far.

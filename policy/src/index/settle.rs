@@ -10,7 +10,7 @@ use super::policies::VersionId;
 use super::population::PodId;
 use super::rule_sets::{Answers, RuleSet, count, rules_of};
 use super::{Identity, Index, Work};
-use crate::tables::Step;
+use crate::steps::Step;
 
 /// Room in the tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -21,23 +21,23 @@ pub(super) struct Cost {
 
 impl Index {
     /// Makes the tables what they should be. What does not fit is closed.
-    pub(super) fn settle(&mut self, mut work: Work, steps: &mut Vec<Step>) {
+    pub(super) fn settle(&mut self, mut work: Work) {
         loop {
             self.maintain(&mut work);
             let plan = self.plan(&work);
             let cost = plan.cost();
             if self.has_room_for(cost) {
-                self.commit(plan, steps);
+                self.commit(plan);
                 return;
             }
             let pods = self.largest(&plan, cost);
             self.discard(plan);
-            self.close(pods, &mut work, steps);
+            self.close(pods, &mut work);
         }
     }
 
     /// Tries again what does not fit: pods with the same policies together.
-    pub(super) fn heal(&mut self, always: bool, steps: &mut Vec<Step>) {
+    pub(super) fn heal(&mut self, always: bool) {
         let mut groups: BTreeMap<Box<[VersionId]>, BTreeSet<PodId>> = BTreeMap::new();
         for id in self.closed.keys() {
             let pod = self.population.pod(*id);
@@ -50,13 +50,13 @@ impl Index {
         for group in groups.into_values() {
             let need = group.iter().filter_map(|id| self.closed.get(id)).copied().next().unwrap_or_default();
             if always || self.has_room_for(need) {
-                self.reopen(&group, steps);
+                self.reopen(&group);
             }
         }
     }
 
     /// Opens pods that did not fit, or closes them again.
-    fn reopen(&mut self, group: &BTreeSet<PodId>, steps: &mut Vec<Step>) {
+    fn reopen(&mut self, group: &BTreeSet<PodId>) {
         for id in group {
             self.closed.remove(id);
         }
@@ -65,12 +65,12 @@ impl Index {
         let plan = self.plan(&work);
         let need = plan.cost();
         if self.has_room_for(need) {
-            self.commit(plan, steps);
+            self.commit(plan);
             return;
         }
         self.discard(plan);
-        self.close(group.clone(), &mut work, steps);
-        self.settle(work, steps);
+        self.close(group.clone(), &mut work);
+        self.settle(work);
         for id in group {
             self.closed.insert(*id, need);
         }
@@ -113,7 +113,7 @@ impl Index {
     }
 
     /// Closes pods, at once.
-    fn close(&mut self, pods: BTreeSet<PodId>, work: &mut Work, steps: &mut Vec<Step>) {
+    fn close(&mut self, pods: BTreeSet<PodId>, work: &mut Work) {
         for id in pods {
             self.closed.insert(id, Cost::default());
             work.subjects.insert(id);
@@ -121,20 +121,20 @@ impl Index {
             if *rule_set == RuleSetId::CLOSED {
                 continue;
             }
-            steps.push(Step::SetRuleSet(name.clone(), RuleSetId::CLOSED));
+            self.steps.push(Step::SetRuleSet(name.clone(), RuleSetId::CLOSED));
             let before = mem::replace(rule_set, RuleSetId::CLOSED);
             if let Some(set) = self.rule_sets.get_mut(before) {
                 set.pods.remove(&id);
                 if set.pods.is_empty() {
-                    self.remove_set(before, steps);
+                    self.remove_set(before);
                 }
             }
         }
     }
 
-    fn remove_set(&mut self, id: RuleSetId, steps: &mut Vec<Step>) {
+    fn remove_set(&mut self, id: RuleSetId) {
         if let Some(set) = self.rule_sets.remove(id) {
-            steps.extend(set.rules(id).map(|(key, _)| Step::RemoveRule(key)));
+            self.steps.extend(set.rules(id).map(|(key, _)| Step::RemoveRule(key)));
             set.reasons().for_each(|reason| self.reasons.release(reason));
         }
     }
@@ -147,19 +147,19 @@ impl Index {
     }
 
     /// Makes a plan so, and tells the steps.
-    fn commit(&mut self, plan: Plan, steps: &mut Vec<Step>) {
+    fn commit(&mut self, plan: Plan) {
         let add = |(key, rule)| Step::AddRule(key, rule);
         let rules = |(id, identity, answers): &(RuleSetId, Identity, Answers)| {
             rules_of(*id, *identity, answers).collect::<Vec<_>>()
         };
-        steps.extend(plan.new_sets.iter().flat_map(|(id, set): (&RuleSetId, &RuleSet)| set.rules(*id)).map(add));
-        steps.extend(plan.extensions.iter().chain(&plan.passing).flat_map(rules).map(add));
-        steps.extend(plan.before().into_iter().map(|(net, identity)| Step::SetIdentity(net, identity)));
-        steps.extend(plan.switches.iter().map(|switch| Step::SetRuleSet(switch.name.clone(), switch.to)));
-        steps.extend(plan.after().map(|(net, identity)| Step::SetIdentity(net, identity)));
+        self.steps.extend(plan.new_sets.iter().flat_map(|(id, set): (&RuleSetId, &RuleSet)| set.rules(*id)).map(add));
+        self.steps.extend(plan.extensions.iter().chain(&plan.passing).flat_map(rules).map(add));
+        self.steps.extend(plan.before().into_iter().map(|(net, identity)| Step::SetIdentity(net, identity)));
+        self.steps.extend(plan.switches.iter().map(|switch| Step::SetRuleSet(switch.name.clone(), switch.to)));
+        self.steps.extend(plan.after().map(|(net, identity)| Step::SetIdentity(net, identity)));
         let removed = plan.removed();
-        steps.extend(removed.into_iter().map(Step::RemovePrefix));
-        steps.extend(plan.passing.iter().flat_map(rules).map(|(key, _)| Step::RemoveRule(key)));
+        self.steps.extend(removed.into_iter().map(Step::RemovePrefix));
+        self.steps.extend(plan.passing.iter().flat_map(rules).map(|(key, _)| Step::RemoveRule(key)));
 
         for (identity, membership) in &plan.definitions {
             self.identities.define(*identity, membership.clone());
@@ -192,13 +192,13 @@ impl Index {
             self.assigned.insert(switch.pod, (switch.name, switch.to));
         }
         for id in plan.dead_sets {
-            self.remove_set(id, steps);
+            self.remove_set(id);
         }
         for identity in plan.dead_identities {
             let membership = self.identities.membership(identity).clone();
             self.identities.undefine(identity);
             for (id, answers) in self.rule_sets.erase(identity, &membership) {
-                steps.extend(rules_of(id, identity, &answers).map(|(key, _)| Step::RemoveRule(key)));
+                self.steps.extend(rules_of(id, identity, &answers).map(|(key, _)| Step::RemoveRule(key)));
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Sequences of changes: what comes of them, and what is there in between.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
@@ -8,13 +8,14 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
-use sluice_abi::{PolicyDirection, Port, Protocol, RuleSetId};
-use sluice_datapath::policy::{Peer, Verdict, decide};
+use sluice_abi::{Identity, PolicyDirection, Port, Protocol, RuleSetId};
+use sluice_datapath::policy::{Decision, Peer, Verdict, decide};
 
 use super::{Event, Index, Limits, View};
 use crate::cluster_policy::ClusterNetworkPolicy;
 use crate::name::{Kind, ObjectName, PodName};
-use crate::tables::{Step, Tables};
+use crate::steps::Step;
+use crate::tables::Tables;
 
 /// What may be changed, by name: `None` removes.
 type Change = (ObjectName, Option<Event>);
@@ -192,6 +193,10 @@ fn changes() -> impl Strategy<Value = Vec<Vec<Change>>> {
     })
 }
 
+fn limits() -> impl Strategy<Value = Limits> {
+    (0usize..40, 0usize..12).prop_map(|(rules, prefixes)| Limits { rules, prefixes })
+}
+
 type Question = (PodName, PolicyDirection, IpAddr, Protocol, u16);
 
 /// Questions about pods of this node.
@@ -214,17 +219,54 @@ fn questions(pods: &BTreeSet<PodName>) -> Vec<Question> {
     questions
 }
 
-fn ask(tables: &Tables, (pod, direction, address, protocol, port): &Question) -> (Verdict, u32) {
-    let (rule_set, peer) = (tables.rule_set(pod), Peer { identity: tables.identity(*address), is_own_node: false });
-    let decision = decide(rule_set, *direction, peer, *protocol, Port::new(*port), tables);
+fn judge(tables: &Tables, rule_set: RuleSetId, identity: Identity, question: &Question) -> Decision {
+    let (_, direction, _, protocol, port) = question;
+    decide(rule_set, *direction, Peer { identity, is_own_node: false }, *protocol, Port::new(*port), tables)
+}
+
+fn ask(tables: &Tables, question: &Question) -> (Verdict, u32) {
+    let (pod, _, address, ..) = question;
+    let decision = judge(tables, tables.rule_set(pod), tables.identity(*address), question);
     (decision.verdict, decision.policy)
 }
 
 /// An index, the tables that its steps have led to, and the objects that it has been told of.
 struct Followed {
     index: Index,
+    limits: Limits,
     tables: Tables,
     objects: BTreeMap<ObjectName, Event>,
+    in_flight: HashMap<Question, InFlight>,
+}
+
+/// What packets that are being judged may have read, and may be told.
+#[derive(Clone, Default)]
+struct InFlight {
+    rule_sets: BTreeSet<RuleSetId>,
+    identities: BTreeSet<Identity>,
+    verdicts: BTreeSet<Verdict>,
+}
+
+impl InFlight {
+    /// Packets read what the tables say, each the one or the other.
+    fn read(&mut self, tables: &Tables, (pod, _, address, ..): &Question) {
+        self.rule_sets.insert(tables.rule_set(pod));
+        self.identities.insert(tables.identity(*address));
+    }
+
+    /// Whether a step may change what packets are told.
+    fn is_concerned(&self, step: &Step) -> bool {
+        match step {
+            Step::AddRule(key, _) | Step::RemoveRule(key) => self.rule_sets.contains(&key.rule_set()),
+            Step::SetIdentity(..) | Step::SetRuleSet(..) | Step::RemovePrefix(_) | Step::Settle => true,
+        }
+    }
+
+    /// What packets are told that now go on to read rules.
+    fn told(&self, tables: &Tables, question: &Question) -> BTreeSet<Verdict> {
+        let pairs = self.rule_sets.iter().flat_map(|set| self.identities.iter().map(|identity| (*set, *identity)));
+        pairs.map(|(rule_set, identity)| judge(tables, rule_set, identity, question).verdict).collect()
+    }
 }
 
 fn view() -> View {
@@ -233,16 +275,16 @@ fn view() -> View {
 
 impl Followed {
     fn new(limits: Limits) -> Self {
-        Self { index: Index::new(view(), limits), tables: Tables::default(), objects: BTreeMap::new() }
+        let (tables, objects, in_flight) = Default::default();
+        Self { index: Index::new(view(), limits), limits, tables, objects, in_flight }
     }
 
     fn pods(&self) -> BTreeSet<PodName> {
         self.index.tables().pods().map(|(pod, _)| pod.clone()).collect()
     }
 
-    /// Applies changes; tells the steps, and the tables before them.
-    fn apply(&mut self, changes: Vec<Change>) -> (Tables, Vec<Step>) {
-        let before = self.tables.clone();
+    /// Changes objects.
+    fn note(&mut self, changes: Vec<Change>) -> Vec<Event> {
         let mut events = Vec::new();
         for (name, event) in changes {
             match event {
@@ -256,9 +298,75 @@ impl Followed {
                 }
             }
         }
+        events
+    }
+
+    /// Applies changes, and judges packets meanwhile.
+    fn apply(&mut self, changes: Vec<Change>) {
+        let events = self.note(changes);
         let steps = self.index.apply_all(events).steps;
-        steps.iter().for_each(|step| self.tables.apply(step));
-        (before, steps)
+        self.make(&steps);
+    }
+
+    /// Makes steps, and judges packets after each: those that come then, and those that are being judged already.
+    fn make(&mut self, steps: &[Step]) {
+        let after = self.index.tables();
+        let pods = self.tables.pods().chain(after.pods()).map(|(pod, _)| pod.clone()).collect();
+        let mut begun: HashMap<Question, InFlight> = HashMap::new();
+        for question in questions(&pods) {
+            let verdicts = [&self.tables, &after].map(|tables| ask(tables, &question).0).into();
+            begun.insert(question, InFlight { verdicts, ..InFlight::default() });
+        }
+        for (question, new) in &begun {
+            let in_flight = self.in_flight.entry(question.clone()).or_default();
+            in_flight.verdicts.extend(&new.verdicts);
+            in_flight.read(&self.tables, question);
+        }
+        for (at, step) in steps.iter().enumerate() {
+            if let Step::AddRule(key, _) = step {
+                assert!(!self.tables.rules().any(|(other, _)| other == key), "a rule changes in place");
+            }
+            self.tables.apply(step);
+            let (rules, prefixes) = (self.tables.rules().count(), self.tables.identities().count());
+            assert!(rules <= self.limits.rules && prefixes <= self.limits.prefixes);
+            if *step == Step::Settle {
+                self.in_flight = begun.clone();
+            }
+            for (question, in_flight) in self.in_flight.iter_mut().filter(|(_, packets)| packets.is_concerned(step)) {
+                in_flight.read(&self.tables, question);
+                for verdict in in_flight.told(&self.tables, question) {
+                    // What does not fit is denied.
+                    let may_deny = verdict == Verdict::Deny && self.limits != Limits::NONE;
+                    let is_right = may_deny || in_flight.verdicts.contains(&verdict);
+                    assert!(is_right, "{question:?} is told {verdict:?} after step {at} of {steps:#?}");
+                }
+            }
+        }
+        assert_same_tables(&after, &self.tables);
+    }
+
+    /// Another agent takes over, with these limits, after these changes of objects. The one before has died in the middle
+    /// of a change: `made` says after how many of its steps.
+    fn restart(&mut self, limits: Limits, last: Vec<Change>, made: prop::sample::Index, away: Vec<Change>) {
+        let events = self.note(last);
+        let steps = self.index.apply_all(events).steps;
+        steps.iter().take(made.index(steps.len() + 1)).for_each(|step| self.tables.apply(step));
+        self.note(away);
+        let rule_sets = self.tables.pods().map(|(_, rule_set)| *rule_set);
+        let rule_set = self.tables.rules().map(|(key, _)| key.rule_set()).chain(rule_sets).max_by_key(|id| id.number());
+        let identities = self.tables.identities().map(|(_, identity)| *identity);
+        let identity = self.tables.rules().map(|(key, _)| key.identity()).chain(identities).max();
+        let reason = self.tables.rules().map(|(_, rule)| rule.policy).max();
+        self.limits = limits;
+        self.index = Index::new(view(), limits).numbered_after(
+            rule_set.unwrap_or(RuleSetId::OPEN),
+            identity.unwrap_or(Identity::ANYONE),
+            reason.unwrap_or_default(),
+        );
+        self.index.apply_all(self.objects.values().cloned());
+        self.in_flight.clear();
+        let steps = self.index.take_over(&self.tables).steps;
+        self.make(&steps);
     }
 }
 
@@ -317,7 +425,6 @@ proptest! {
         let mut followed = Followed::new(Limits::NONE);
         for batch in batches {
             followed.apply(batch);
-            assert_same_tables(&followed.index.tables(), &followed.tables);
             let mut scratch = Index::new(view(), Limits::NONE);
             scratch.apply_all(followed.objects.values().cloned());
             prop_assert_eq!(followed.index.counts(), scratch.counts());
@@ -341,43 +448,29 @@ proptest! {
     #[test]
     fn in_between_everything_is_as_before_or_as_after(batches in changes()) {
         let mut followed = Followed::new(Limits::NONE);
-        for batch in batches {
-            let pods = followed.pods();
-            let (mut tables, steps) = followed.apply(batch);
-            let pods = pods.intersection(&followed.pods()).cloned().collect();
-            let questions = questions(&pods);
-            let expected: Vec<_> = questions.iter().map(|q| (ask(&tables, q).0, ask(&followed.tables, q).0)).collect();
-            for (at, step) in steps.iter().enumerate() {
-                if let Step::AddRule(key, _) = step {
-                    prop_assert!(!tables.rules().any(|(other, _)| other == key), "a rule changes in place");
-                }
-                tables.apply(step);
-                for (question, (before, after)) in questions.iter().zip(&expected) {
-                    let now = ask(&tables, question).0;
-                    prop_assert!(now == *before || now == *after, "{question:?} after {step:?}, step {at} of {steps:#?}");
-                }
-            }
-        }
+        batches.into_iter().for_each(|batch| followed.apply(batch));
     }
 
     #[test]
-    fn what_does_not_fit_is_closed_and_heals(batches in changes(), rules in 0usize..40, prefixes in 0usize..12) {
-        let mut followed = Followed::new(Limits { rules, prefixes });
+    fn a_takeover_is_one_change_too(
+        before in changes(),
+        last in proptest::collection::vec(a_change(), 1..6),
+        made in any::<prop::sample::Index>(),
+        away in proptest::collection::vec(a_change(), 0..4),
+        limits in prop_oneof![2 => Just(Limits::NONE), 1 => limits()],
+        after in proptest::collection::vec(proptest::collection::vec(a_change(), 1..4), 0..3),
+    ) {
+        let mut followed = Followed::new(limits);
+        before.into_iter().for_each(|batch| followed.apply(batch));
+        followed.restart(limits, last, made, away);
+        after.into_iter().for_each(|batch| followed.apply(batch));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_closed_and_heals(batches in changes(), limits in limits()) {
+        let mut followed = Followed::new(limits);
         for batch in batches {
-            let pods = followed.pods();
-            let (mut tables, steps) = followed.apply(batch);
-            let pods = pods.intersection(&followed.pods()).cloned().collect();
-            let questions = questions(&pods);
-            let expected: Vec<_> = questions.iter().map(|q| (ask(&tables, q).0, ask(&followed.tables, q).0)).collect();
-            for step in &steps {
-                tables.apply(step);
-                prop_assert!(tables.rules().count() <= rules && tables.identities().count() <= prefixes);
-                for (question, (before, after)) in questions.iter().zip(&expected) {
-                    let now = ask(&tables, question).0;
-                    prop_assert!(now == *before || now == *after || now == Verdict::Deny, "{question:?} after {step:?}");
-                }
-            }
-            assert_same_tables(&followed.index.tables(), &followed.tables);
+            followed.apply(batch);
             let closed = followed.tables.pods().filter(|(pod, rule_set)| {
                 **rule_set == RuleSetId::CLOSED && followed.index.rule_set(pod).is_some()
             });
@@ -388,7 +481,7 @@ proptest! {
             let mut scratch = Index::new(view(), Limits::NONE);
             scratch.apply_all(followed.objects.values().cloned());
             let tables = scratch.tables();
-            for question in self::questions(&followed.pods()) {
+            for question in questions(&followed.pods()) {
                 if followed.tables.rule_set(&question.0) != RuleSetId::CLOSED {
                     prop_assert_eq!(ask(&followed.tables, &question).0, ask(&tables, &question).0, "{:?}", question);
                 }
