@@ -28,6 +28,7 @@ pub use explain::{Match, Reasoning};
 pub use index::{Counts, Delta, Event, Index, Limits, Problem, Severity, View};
 pub use labels::Labels;
 pub use name::{Kind, ObjectError, ObjectName, PodName};
+pub use prefixes::Prefixes;
 pub use reason::Reason;
 pub use selector::Selector;
 pub use sluice_abi::{PolicyDirection, Protocol};

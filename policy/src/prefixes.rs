@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// A map from CIDRs without host bits. Its order puts a CIDR before those inside it.
 #[derive(Clone, Debug)]
-pub(crate) struct Prefixes<T> {
+pub struct Prefixes<T> {
     map: BTreeMap<IpNet, T>,
     /// How many CIDRs there are of each length, so that only those are tried.
     lengths: [BTreeMap<u8, usize>; 2],
@@ -32,14 +32,17 @@ fn shortened(net: &IpNet, length: u8) -> Option<IpNet> {
 }
 
 impl<T> Prefixes<T> {
+    /// What there is for a CIDR.
     pub fn get(&self, net: &IpNet) -> Option<&T> {
         self.map.get(net)
     }
 
+    /// What there is for a CIDR, to be changed.
     pub fn get_mut(&mut self, net: &IpNet) -> Option<&mut T> {
         self.map.get_mut(net)
     }
 
+    /// Puts something in place of what there is for a CIDR, which is given back.
     pub fn insert(&mut self, net: IpNet, value: T) -> Option<T> {
         let before = self.map.insert(net, value);
         if before.is_none() {
@@ -48,6 +51,7 @@ impl<T> Prefixes<T> {
         before
     }
 
+    /// Takes out what there is for a CIDR.
     pub fn remove(&mut self, net: &IpNet) -> Option<T> {
         let before = self.map.remove(net)?;
         let lengths = &mut self.lengths[family(net)];
@@ -78,12 +82,19 @@ impl<T> Prefixes<T> {
         self.map.range(*net..=IpNet::from(net.broadcast()))
     }
 
+    /// All, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&IpNet, &T)> {
         self.map.iter()
     }
 
+    /// How many CIDRs there are.
     pub fn len(&self) -> usize {
         self.map.len()
+    }
+
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
     }
 }
 

@@ -32,6 +32,11 @@ pub fn jiffies(seconds: u32) -> u32 {
     (u64::from(seconds) * hertz()) as u32
 }
 
+/// Seconds that so many jiffies take.
+pub fn seconds(jiffies: u32) -> u64 {
+    u64::from(jiffies) / hertz()
+}
+
 /// The clock that flows are stamped with.
 pub struct Clock(SchedClassifier);
 
@@ -168,7 +173,7 @@ where
                 established,
                 sent: (flow.packets, flow.bytes),
                 received: reply.map_or((0, 0), |reply| (reply.packets, reply.bytes)),
-                idle_seconds: u64::from(now.wrapping_sub(seen)) / hertz(),
+                idle_seconds: seconds(now.wrapping_sub(seen)),
                 pod: pod.and_then(|record| record.pod.clone()),
             });
         }

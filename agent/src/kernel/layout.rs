@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{MapData, MapType};
 use sluice_abi::{
-    AddressEntry, COUNTERS, Config, Endpoint, Flow, FlowKey, Fragment, FragmentKey, Ipv4, Ipv6, LAYOUT, MAX_ENDPOINTS,
-    MAX_NODES, MAX_REVISIONS, Node, Prefix, Uplink, maps,
+    AddressEntry, COUNTERS, Config, Denial, DenialKey, Endpoint, Flow, FlowKey, Fragment, FragmentKey, Ipv4, Ipv6,
+    LAYOUT, MAX_ENDPOINTS, MAX_NODES, MAX_REVISIONS, Node, Prefix, Rule, RuleKey, Uplink, maps,
 };
+
+use sluice_policy::Limits;
 
 use super::error::{Doing, KernelError};
 
@@ -20,9 +22,16 @@ pub struct Sizes {
     pub openings: u32,
     /// Datagrams in fragments.
     pub fragments: u32,
-    /// Prefixes of addresses.
-    pub addresses: u32,
+    /// Most rules of policies.
+    pub rules: u32,
 }
+
+/// Prefixes of addresses, and rules: tries take memory only for what is in them, so this is but a bound. It is far beyond
+/// what is ever put there at a time, so that a change finds room beside what it replaces.
+const PREFIXES: u32 = 1 << 20;
+const RULES: u32 = 1 << 22;
+/// Things that policies have denied.
+const DENIALS: u32 = 8_192;
 
 impl Sizes {
     /// Of so many entries for flows where that is set; else those that are there; else, for a node with so many bytes of
@@ -30,19 +39,30 @@ impl Sizes {
     pub fn choose(memory: u64, flow_entries: u32, pinned: Option<(u32, u32)>) -> Self {
         // An established entry takes some 200 bytes, of both families together some 450. A power of two, so that a node whose
         // memory is a little more or less after a start makes the same of it.
-        let by_memory = ((memory / 200 / 450).clamp(16_384, 1_048_576) as u32 + 1).next_power_of_two() / 2;
+        let by_memory = power(memory / 200 / 450, 16_384);
         let (flows, openings) = match (flow_entries, pinned) {
             (0, Some(pinned)) => pinned,
             (0, None) => (by_memory, by_memory / 2),
             (set, _) => (set, set),
         };
-        Self { flows, openings, fragments: 8_192, addresses: 262_144 }
+        // A rule with the trie's inner nodes takes some 150 bytes: about one percent of the memory as well.
+        Self { flows, openings, fragments: 8_192, rules: power(memory / 100 / 150, 65_536) }
     }
 
-    /// In a fixed order.
-    pub fn list(&self) -> [u32; 4] {
-        [self.flows, self.openings, self.fragments, self.addresses]
+    /// Those of tables, in a fixed order.
+    pub fn list(&self) -> [u32; 3] {
+        [self.flows, self.openings, self.fragments]
     }
+
+    /// How much of policies is to be put into the tables.
+    pub fn limits(&self) -> Limits {
+        Limits { rules: self.rules as usize, prefixes: PREFIXES as usize / 4 }
+    }
+}
+
+/// The greatest power of two up to a number, between `least` and a million.
+fn power(number: u64, least: u64) -> u32 {
+    (number.clamp(least, 1_048_576) as u32 + 1).next_power_of_two() / 2
 }
 
 /// Where things are pinned.
@@ -133,8 +153,10 @@ pub fn expected(sizes: &Sizes) -> Vec<Expected> {
         of::<FlowKey<Ipv6>, Flow<Ipv6>>(maps::FLOWS6, hash, sizes.flows, true),
         of::<FragmentKey<Ipv4>, Fragment>(maps::FRAGMENTS4, lru, sizes.fragments, true),
         of::<FragmentKey<Ipv6>, Fragment>(maps::FRAGMENTS6, lru, sizes.fragments, true),
-        of::<Prefix<Ipv4>, AddressEntry>(maps::ADDRESSES4, MapType::LpmTrie, sizes.addresses, true),
-        of::<Prefix<Ipv6>, AddressEntry>(maps::ADDRESSES6, MapType::LpmTrie, sizes.addresses, true),
+        of::<Prefix<Ipv4>, AddressEntry>(maps::ADDRESSES4, MapType::LpmTrie, PREFIXES, true),
+        of::<Prefix<Ipv6>, AddressEntry>(maps::ADDRESSES6, MapType::LpmTrie, PREFIXES, true),
+        of::<RuleKey, Rule>(maps::RULES, MapType::LpmTrie, RULES, true),
+        of::<DenialKey, Denial>(maps::DENIALS, lru, DENIALS, true),
         of::<u32, Endpoint>(maps::ENDPOINTS, array, MAX_ENDPOINTS, false),
         of::<u32, Node>(maps::NODES, array, MAX_NODES, false),
         of::<u32, u32>(maps::REVISIONS, array, MAX_REVISIONS, false),

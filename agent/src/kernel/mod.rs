@@ -1,36 +1,43 @@
 //! The kernel's side of the agent: loads and attaches programs, writes their tables. Nothing else in the agent does.
 
+mod addresses;
+mod endpoints;
 mod error;
 mod expedite;
 mod flows;
+mod grace;
 mod layout;
 pub mod loading;
 mod object;
+mod policy;
 mod programs;
 mod versions;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap as UplinkMap, LpmTrie, MapData, PerCpuArray};
 use ipnet::IpNet;
 use sluice_abi::{
-    AddressEntry, AddressKind, Config, Endpoint, Hook, Identity, Ipv4, Ipv6, MAX_ENDPOINTS, Mac, Node, Reason,
-    RevisionSlot, Slot, Uplink, maps,
+    AddressEntry, AddressKind, Config, Endpoint, Hook, Identity, Ipv4, Ipv6, MAX_ENDPOINTS, Node, Reason, RevisionSlot,
+    Rule, RuleKey, RulePath, Slot, Uplink, maps,
 };
-use sluice_api::{Counter, EndpointRecord, EndpointStatus, FlowStatus};
+use sluice_api::{Counter, EndpointRecord, FlowStatus};
+use sluice_policy::{Limits, PodName};
 
-use crate::host::is_pods;
 use crate::uninstall::unless_shared;
+use addresses::Addresses;
+use endpoints::Enforced;
 use error::Doing;
 pub use error::KernelError;
-use expedite::Expedite;
 pub use flows::{Reaper, jiffies};
 use layout::Pins;
 pub use layout::Sizes;
+use policy::Policy;
+pub use policy::{Denied, Numbers};
 use programs::Programs;
 
 /// An interface to the outside.
@@ -44,22 +51,6 @@ pub struct UplinkDevice {
     pub uplink: Uplink,
 }
 
-/// An endpoint that is in force.
-#[derive(Clone, Debug)]
-struct Enforced {
-    slot: Slot,
-    /// Index of its host side.
-    interface: u32,
-    record: EndpointRecord,
-}
-
-impl Enforced {
-    /// Whether the interface is there, and no other of the same name.
-    fn is_there(&self) -> bool {
-        nix::net::if_::if_nametoindex(self.record.host_interface.as_str()) == Ok(self.interface)
-    }
-}
-
 /// The programs, attached, and their tables.
 pub struct Kernel {
     pins: Pins,
@@ -71,13 +62,22 @@ pub struct Kernel {
     endpoints: Array<MapData, Endpoint>,
     nodes: Array<MapData, Node>,
     revisions: Array<MapData, u32>,
-    uplinks: HashMap<MapData, u32, Uplink>,
+    uplinks: UplinkMap<MapData, u32, Uplink>,
     config: Array<MapData, Config>,
     counters: PerCpuArray<MapData, u64>,
-    /// What the tries hold, endpoints included.
-    known: BTreeMap<IpNet, AddressEntry>,
-    /// What they are to hold beside the endpoints.
-    planned: BTreeMap<IpNet, AddressEntry>,
+    rules: LpmTrie<MapData, RulePath, Rule>,
+    /// Whose addresses are, and as whom policies know them.
+    addresses: Addresses,
+    /// What the tries of addresses hold.
+    written: BTreeMap<IpNet, AddressEntry>,
+    /// What of the addresses is still to be written.
+    unwritten: VecDeque<IpNet>,
+    /// What the trie of rules holds.
+    known_rules: HashMap<RuleKey, Rule>,
+    /// How much of policies fits.
+    limits: Limits,
+    /// What policies say of pods.
+    policies: BTreeMap<PodName, Policy>,
     /// What the nodes' table holds.
     known_nodes: BTreeMap<u32, Node>,
     /// By the host side's name.
@@ -108,8 +108,13 @@ impl Kernel {
             uplinks: open(&pins, maps::UPLINKS)?,
             config: open(&pins, maps::CONFIG)?,
             counters: open(&pins, maps::COUNTERS)?,
-            known: BTreeMap::new(),
-            planned: BTreeMap::new(),
+            rules: open(&pins, maps::RULES)?,
+            addresses: Addresses::default(),
+            written: BTreeMap::new(),
+            unwritten: VecDeque::new(),
+            known_rules: HashMap::new(),
+            limits: sizes.limits(),
+            policies: BTreeMap::new(),
             known_nodes: BTreeMap::new(),
             enforced: BTreeMap::new(),
             unclaimed: BTreeMap::new(),
@@ -140,17 +145,30 @@ impl Kernel {
         let action = || "reading back the tables".to_owned();
         for entry in self.addresses4.iter() {
             let (key, entry) = entry.doing(action)?;
-            self.known.extend(net(key.prefix_len(), IpAddr::V4(key.data().into())).map(|net| (net, entry)));
+            self.written.extend(net(key.prefix_len(), IpAddr::V4(key.data().into())).map(|net| (net, entry)));
         }
         for entry in self.addresses6.iter() {
             let (key, entry) = entry.doing(action)?;
-            self.known.extend(net(key.prefix_len(), IpAddr::V6(key.data().into())).map(|net| (net, entry)));
+            self.written.extend(net(key.prefix_len(), IpAddr::V6(key.data().into())).map(|net| (net, entry)));
+        }
+        for entry in self.rules.iter() {
+            let (key, rule) = entry.doing(action)?;
+            self.known_rules.insert(RuleKey::of_path(key.prefix_len(), key.data()), rule);
         }
         for slot in 1..MAX_ENDPOINTS {
             let endpoint = self.endpoints.get(&slot, 0).doing(action)?;
             if endpoint.interface != 0 {
                 self.unclaimed.insert(slot, endpoint);
             }
+        }
+        for (net, entry) in &self.written {
+            let identity = match entry.kind {
+                AddressKind::Endpoint => self.unclaimed.get(&entry.slot.0).map_or(Identity::ANYONE, |endpoint| {
+                    if net.addr().is_ipv4() { endpoint.identity4 } else { endpoint.identity6 }
+                }),
+                _ => entry.identity,
+            };
+            self.addresses.read_back(*net, &AddressEntry { identity, ..*entry });
         }
         for slot in 1..self.nodes.len() {
             let node = self.nodes.get(&slot, 0).doing(action)?;
@@ -236,49 +254,40 @@ impl Kernel {
     /// # Errors
     /// Where the kernel refuses; what was written by then stays, and the next call goes on from there.
     pub fn set_addresses(&mut self, table: &BTreeMap<IpNet, AddressEntry>) -> Result<bool, KernelError> {
-        let fresh: Vec<_> = table
-            .iter()
-            .filter(|(net, entry)| {
-                self.known.get(*net).is_none_or(|known| known != *entry && known.kind != AddressKind::Endpoint)
-            })
-            .map(|(net, entry)| (*net, *entry))
-            .collect();
-        let stale: Vec<_> = self
-            .known
-            .iter()
-            .filter(|(net, entry)| entry.kind != AddressKind::Endpoint && !table.contains_key(*net))
-            .map(|(net, _)| *net)
-            .collect();
-        let changed = !(fresh.is_empty() && stale.is_empty());
-        self.planned.clone_from(table);
-        for (net, entry) in fresh {
-            self.put_address(net, entry)?;
-        }
-        for net in stale {
-            self.take_address(net)?;
-        }
-        Ok(changed)
+        let changed = self.addresses.plan(table);
+        let is_changed = !changed.is_empty();
+        self.refresh(changed)?;
+        Ok(is_changed)
     }
 
-    fn put_address(&mut self, net: IpNet, entry: AddressEntry) -> Result<(), KernelError> {
-        let length = u32::from(net.prefix_len());
-        match net.network() {
-            IpAddr::V4(address) => self.addresses4.insert(&Key::new(length, address.into()), entry, 0),
-            IpAddr::V6(address) => self.addresses6.insert(&Key::new(length, address.into()), entry, 0),
+    /// Writes what the entries of these prefixes are to be, and of those before where that failed.
+    fn refresh(&mut self, nets: impl IntoIterator<Item = IpNet>) -> Result<(), KernelError> {
+        self.unwritten.extend(nets);
+        while let Some(net) = self.unwritten.front().copied() {
+            let entry = self.addresses.entry(&net);
+            let before = self.written.get(&net).copied();
+            if entry != before {
+                self.write_address(net, entry)?;
+            }
+            self.identify(&net, before, entry)?;
+            self.unwritten.pop_front();
         }
-        .doing(|| format!("writing the owner of {net}"))?;
-        self.known.insert(net, entry);
         Ok(())
     }
 
-    fn take_address(&mut self, net: IpNet) -> Result<(), KernelError> {
+    fn write_address(&mut self, net: IpNet, entry: Option<AddressEntry>) -> Result<(), KernelError> {
         let length = u32::from(net.prefix_len());
-        match net.network() {
-            IpAddr::V4(address) => self.addresses4.remove(&Key::new(length, address.into())),
-            IpAddr::V6(address) => self.addresses6.remove(&Key::new(length, address.into())),
+        match (net.network(), entry) {
+            (IpAddr::V4(address), Some(entry)) => self.addresses4.insert(&Key::new(length, address.into()), entry, 0),
+            (IpAddr::V4(address), None) => self.addresses4.remove(&Key::new(length, address.into())),
+            (IpAddr::V6(address), Some(entry)) => self.addresses6.insert(&Key::new(length, address.into()), entry, 0),
+            (IpAddr::V6(address), None) => self.addresses6.remove(&Key::new(length, address.into())),
         }
-        .doing(|| format!("removing the owner of {net}"))?;
-        self.known.remove(&net);
+        .doing(|| format!("writing whose {net} is"))?;
+        match entry {
+            Some(entry) => self.written.insert(net, entry),
+            None => self.written.remove(&net),
+        };
         Ok(())
     }
 
@@ -307,175 +316,6 @@ impl Kernel {
         Ok(changed)
     }
 
-    /// Puts an endpoint under control of the programs. Again for the same endpoint, it sees that all is in place.
-    ///
-    /// # Errors
-    /// Where the record is wrong, the node is full or the kernel refuses.
-    pub fn enforce(&mut self, record: &EndpointRecord) -> Result<EndpointStatus, KernelError> {
-        let name = record.host_interface.as_str();
-        let wrong = |what: String| KernelError::Record { interface: name.into(), what };
-        if !is_pods(name) {
-            return Err(wrong("that is no name of an interface that the plugin makes".into()));
-        }
-        let interface = nix::net::if_::if_nametoindex(name)
-            .map_err(|error| wrong(format!("there is no such interface ({error})")))?;
-        let mac = parse_mac(&record.mac).ok_or_else(|| wrong(format!("{:?} is no link-layer address", record.mac)))?;
-        let (mut ipv4, mut ipv6) = (Ipv4::default(), Ipv6::default());
-        for address in &record.addresses {
-            match address {
-                IpAddr::V4(address) => ipv4 = (*address).into(),
-                IpAddr::V6(address) => ipv6 = (*address).into(),
-            }
-            if let Some(owner) = self.owner(*address, name) {
-                return Err(wrong(format!("{address} is the address of {owner} too")));
-            }
-        }
-        let gone = record.addresses.iter().filter_map(|address| self.endpoint_with(*address, name));
-        for other in gone.map(str::to_owned).collect::<Vec<_>>() {
-            self.release(&other, false)?;
-        }
-        let endpoint = Endpoint { interface, ipv4, ipv6, mac, ..Endpoint::default() };
-        let slot = self.slot(name, &endpoint)?;
-        let action = || format!("writing the endpoint {name}");
-        if self.endpoints.get(&slot.0, 0).doing(action)? != endpoint {
-            // Before its revision: a packet in between that is judged by either is judged again.
-            self.endpoints.set(slot.0, endpoint, 0).doing(action)?;
-            self.bump(RevisionSlot::of_endpoint(slot))?;
-        }
-        self.enforced.insert(name.to_owned(), Enforced { slot, interface, record: record.clone() });
-        self.unclaimed.remove(&slot.0);
-        {
-            let _quick = Expedite::on(&self.expedite);
-            self.programs.attach(Hook::FromPod, name)?;
-            self.programs.attach(Hook::ToPod, name)?;
-        }
-        // Those of an interface that had the same name.
-        for net in self.addresses_of(slot) {
-            if !record.addresses.contains(&net.addr()) {
-                self.give_back(net)?;
-            }
-        }
-        for address in &record.addresses {
-            let entry = AddressEntry { kind: AddressKind::Endpoint, slot, identity: Identity::ANYONE };
-            if self.known.get(&IpNet::from(*address)) != Some(&entry) {
-                self.put_address(IpNet::from(*address), entry)?;
-            }
-        }
-        Ok(EndpointStatus { record: record.clone(), slot: slot.0, revision: self.revision(slot)? })
-    }
-
-    /// Who else has an address, and cannot do without it: the host, another node, an endpoint whose interface is there.
-    fn owner(&self, address: IpAddr, name: &str) -> Option<String> {
-        let entry = self.known.get(&IpNet::from(address))?;
-        match entry.kind {
-            AddressKind::Endpoint => {
-                let other = self.endpoint_with(address, name)?;
-                self.enforced.get(other).is_some_and(Enforced::is_there).then(|| other.to_owned())
-            }
-            AddressKind::Host => Some("this node".into()),
-            AddressKind::Node => Some("another node".into()),
-            // A pod that the cluster has seen elsewhere may have moved here.
-            AddressKind::Outside | AddressKind::Unmasqueraded | AddressKind::LocalPods | AddressKind::RemotePods => {
-                None
-            }
-        }
-    }
-
-    /// The other endpoint that has an address.
-    fn endpoint_with(&self, address: IpAddr, name: &str) -> Option<&str> {
-        let entry = self.known.get(&IpNet::from(address)).filter(|entry| entry.kind == AddressKind::Endpoint)?;
-        let (other, _) = self.enforced.iter().find(|(_, enforced)| enforced.slot == entry.slot)?;
-        (other != name).then_some(other.as_str())
-    }
-
-    /// The slot of an endpoint: the one it has, has had before the agent started, or a free one.
-    fn slot(&self, name: &str, endpoint: &Endpoint) -> Result<Slot, KernelError> {
-        if let Some(enforced) = self.enforced.get(name) {
-            return Ok(enforced.slot);
-        }
-        if let Some((slot, _)) = self.unclaimed.iter().find(|(_, found)| *found == endpoint) {
-            return Ok(Slot(*slot));
-        }
-        let taken: std::collections::BTreeSet<u32> =
-            self.enforced.values().map(|enforced| enforced.slot.0).chain(self.unclaimed.keys().copied()).collect();
-        let free = (1..MAX_ENDPOINTS).find(|slot| !taken.contains(slot));
-        free.map(Slot).ok_or(KernelError::Full(self.enforced.len()))
-    }
-
-    /// Ends an endpoint, and with it its flows; `false` where it is not known. Off a device that `still_passes` packets
-    /// the programs do not come: a pod that is not known is not heard.
-    ///
-    /// # Errors
-    /// Where the kernel refuses.
-    pub fn release(&mut self, host_interface: &str, still_passes: bool) -> Result<bool, KernelError> {
-        let Some(enforced) = self.enforced.get(host_interface) else { return Ok(false) };
-        self.end(enforced.slot)?;
-        if !still_passes {
-            let _quick = Expedite::on(&self.expedite);
-            self.programs.detach(Hook::FromPod, host_interface)?;
-            self.programs.detach(Hook::ToPod, host_interface)?;
-        }
-        self.enforced.remove(host_interface);
-        Ok(true)
-    }
-
-    /// Ends all endpoints that no record has claimed since the agent started; says how many.
-    ///
-    /// # Errors
-    /// Where the kernel refuses.
-    pub fn release_unclaimed(&mut self) -> Result<usize, KernelError> {
-        let slots: Vec<u32> = self.unclaimed.keys().copied().collect();
-        for slot in &slots {
-            self.end(Slot(*slot))?;
-            self.unclaimed.remove(slot);
-        }
-        for hook in [Hook::FromPod, Hook::ToPod] {
-            for device in self.programs.attached(hook) {
-                let is_there = nix::net::if_::if_nametoindex(device.as_str()).is_ok();
-                if !is_there && !self.enforced.contains_key(&device) {
-                    self.programs.detach(hook, &device)?;
-                }
-            }
-        }
-        Ok(slots.len())
-    }
-
-    /// Ends all endpoints whose interface is gone; gives their names.
-    ///
-    /// # Errors
-    /// Where the kernel refuses.
-    pub fn release_vanished(&mut self) -> Result<Vec<String>, KernelError> {
-        let vanished = self.enforced.iter().filter(|(_, enforced)| !enforced.is_there());
-        let names: Vec<String> = vanished.map(|(name, _)| name.clone()).collect();
-        for name in &names {
-            self.release(name, false)?;
-        }
-        Ok(names)
-    }
-
-    /// The addresses of the endpoint in a slot.
-    fn addresses_of(&self, slot: Slot) -> Vec<IpNet> {
-        let entries = self.known.iter();
-        let of_slot = entries.filter(|(_, entry)| entry.kind == AddressKind::Endpoint && entry.slot == slot);
-        of_slot.map(|(net, _)| *net).collect()
-    }
-
-    /// Takes an address from an endpoint, and gives it back to whom it was before.
-    fn give_back(&mut self, net: IpNet) -> Result<(), KernelError> {
-        match self.planned.get(&net) {
-            Some(entry) => self.put_address(net, *entry),
-            None => self.take_address(net),
-        }
-    }
-
-    fn end(&mut self, slot: Slot) -> Result<(), KernelError> {
-        for net in self.addresses_of(slot) {
-            self.give_back(net)?;
-        }
-        self.endpoints.set(slot.0, Endpoint::default(), 0).doing(|| format!("clearing endpoint {}", slot.0))?;
-        self.bump(RevisionSlot::of_endpoint(slot))
-    }
-
     fn revision(&self, slot: Slot) -> Result<u32, KernelError> {
         let RevisionSlot(index) = RevisionSlot::of_endpoint(slot);
         self.revisions.get(&index, 0).doing(|| format!("reading revision {index}"))
@@ -493,16 +333,6 @@ impl Kernel {
     /// Where the kernel refuses.
     pub fn bump_routes(&mut self) -> Result<(), KernelError> {
         self.bump(RevisionSlot::ROUTES)
-    }
-
-    /// The endpoints that are in force.
-    pub fn endpoints(&self) -> Vec<EndpointStatus> {
-        let status = |enforced: &Enforced| EndpointStatus {
-            record: enforced.record.clone(),
-            slot: enforced.slot.0,
-            revision: self.revision(enforced.slot).unwrap_or_default(),
-        };
-        self.enforced.values().map(status).collect()
     }
 
     /// Counters that are not 0.
@@ -585,9 +415,4 @@ where
     T::Error: std::error::Error + Send + Sync + 'static,
 {
     programs::map(pins, name)?.try_into().doing(|| format!("opening the pinned map {name}"))
-}
-
-fn parse_mac(text: &str) -> Option<Mac> {
-    let octets: Vec<u8> = text.split(':').map(|part| u8::from_str_radix(part, 16)).collect::<Result<_, _>>().ok()?;
-    Some(Mac::new(octets.try_into().ok()?))
 }

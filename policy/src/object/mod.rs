@@ -8,7 +8,8 @@ mod node;
 mod pod;
 mod policy;
 
-pub use mode::PolicyMode;
+pub use sluice_abi::PolicyMode;
+
 pub use namespace::NamespaceObject;
 pub use node::NodeObject;
 pub use pod::PodObject;

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::Namespace;
 
-use super::{Note, PolicyMode};
+use super::{Note, PolicyMode, mode};
 use crate::labels::Labels;
 use crate::name::{Kind, ObjectError, ObjectName};
 
@@ -38,7 +38,7 @@ impl TryFrom<&Namespace> for NamespaceObject {
     fn try_from(namespace: &Namespace) -> Result<Self, ObjectError> {
         let object = ObjectName::of(Kind::Namespace, &namespace.metadata)?;
         let labels = with_name(Labels::from(namespace.metadata.labels.as_ref()), &object.name);
-        let (mode, notes) = PolicyMode::of(&namespace.metadata);
+        let (mode, notes) = mode::of(&namespace.metadata);
         Ok(Self { name: object.name, labels, mode, notes })
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Node;
 
-use super::{Note, PolicyMode};
+use super::{Note, PolicyMode, mode};
 use crate::labels::Labels;
 use crate::name::{Kind, ObjectError, ObjectName};
 
@@ -42,7 +42,7 @@ impl TryFrom<&Node> for NodeObject {
         }
         addresses.sort_unstable();
         addresses.dedup();
-        let (mode, notes) = PolicyMode::of(&node.metadata);
+        let (mode, notes) = mode::of(&node.metadata);
         Ok(Self { name: object.name, labels: Labels::from(node.metadata.labels.as_ref()), addresses, mode, notes })
     }
 }

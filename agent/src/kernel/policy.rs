@@ -1,0 +1,226 @@
+//! What policies say, in the programs' tables: one writer, steps in order.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use aya::maps::lpm_trie::Key;
+use aya::maps::{HashMap, MapData};
+use ipnet::IpNet;
+use sluice_abi::{
+    AddressEntry, AddressKind, Denial, DenialKey, Identity, Ipv4, Ipv6, PolicyMode, RevisionSlot, RuleSetId, Slot, maps,
+};
+use sluice_api::EndpointRecord;
+use sluice_policy::{Delta, Index, Limits, PodName, Step, Tables};
+
+use super::error::{Doing, KernelError};
+use super::{Kernel, grace, open};
+
+/// What policies say of a pod.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Policy {
+    pub rule_set: RuleSetId,
+    pub mode: PolicyMode,
+}
+
+impl Policy {
+    /// Of a pod that nothing is known of: it is not to be heard.
+    const UNKNOWN: Self = Self { rule_set: RuleSetId::CLOSED, mode: PolicyMode::Enforce };
+    /// Of an endpoint that is no pod's: no policy can select it.
+    const NONE: Self = Self { rule_set: RuleSetId::OPEN, mode: PolicyMode::Enforce };
+}
+
+/// The greatest numbers that stand in the tables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Numbers {
+    /// Of rule sets.
+    pub rule_set: RuleSetId,
+    /// Of identities.
+    pub identity: Identity,
+    /// Of reasons.
+    pub reason: u32,
+}
+
+/// Something that policies have denied, or would have.
+#[derive(Clone, Debug)]
+pub struct Denied {
+    /// Whose policies: the endpoint's record, while there is one.
+    pub record: Option<EndpointRecord>,
+    /// What was denied.
+    pub key: DenialKey,
+    /// Packets.
+    pub packets: u64,
+    /// Seconds since the last one.
+    pub idle_seconds: u64,
+}
+
+fn pod_of(record: &EndpointRecord) -> Option<PodName> {
+    record.pod.as_ref().map(|pod| PodName::new(&pod.namespace, &pod.name))
+}
+
+impl Kernel {
+    /// The greatest numbers in the tables, such as those that an earlier agent has left.
+    pub fn numbers(&self) -> Numbers {
+        let rule_sets = self.known_rules.keys().map(|key| key.rule_set());
+        let pointed_at = self.unclaimed.values().map(|endpoint| endpoint.rule_set);
+        let rule_set = rule_sets.chain(pointed_at).map(RuleSetId::number).max().unwrap_or(0);
+        Numbers {
+            rule_set: RuleSetId::new(rule_set, [false; 2]),
+            identity: self.addresses.identities().map(|(_, identity)| *identity).max().unwrap_or_default(),
+            reason: self.known_rules.values().map(|rule| rule.policy).max().unwrap_or(0),
+        }
+    }
+
+    /// How much fits into the tables of policies.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Makes the steps of a change. After an error the tables are for [`take_over_policy`](Self::take_over_policy).
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn apply_policy(&mut self, delta: &Delta) -> Result<(), KernelError> {
+        delta.steps.iter().try_for_each(|step| self.step(step))
+    }
+
+    fn step(&mut self, step: &Step) -> Result<(), KernelError> {
+        match step {
+            Step::AddRule(key, rule) => {
+                let result = self.rules.insert(&Key::new(key.length, key.path()), *rule, 0);
+                result.doing(|| format!("writing a rule of rule set {}", key.rule_set().number()))?;
+                self.known_rules.insert(*key, *rule);
+            }
+            Step::RemoveRule(key) => {
+                let result = self.rules.remove(&Key::new(key.length, key.path()));
+                result.doing(|| format!("removing a rule of rule set {}", key.rule_set().number()))?;
+                self.known_rules.remove(key);
+            }
+            Step::SetIdentity(net, identity) => {
+                let changed = self.addresses.identify(*net, Some(*identity));
+                self.refresh(changed)?;
+            }
+            Step::RemovePrefix(net) => {
+                let changed = self.addresses.identify(*net, None);
+                self.refresh(changed)?;
+            }
+            Step::SetRuleSet(pod, rule_set) => self.govern(pod, |policy| policy.rule_set = *rule_set)?,
+            Step::Settle => grace::wait(&self.expedite),
+        }
+        Ok(())
+    }
+
+    /// Sets what becomes of what a pod's policies deny.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn set_mode(&mut self, pod: &PodName, mode: PolicyMode) -> Result<(), KernelError> {
+        self.govern(pod, |policy| policy.mode = mode)
+    }
+
+    fn govern(&mut self, pod: &PodName, change: impl FnOnce(&mut Policy)) -> Result<(), KernelError> {
+        let policy = self.policies.entry(pod.clone()).or_insert(Policy::UNKNOWN);
+        change(policy);
+        let Policy { rule_set, mode } = *policy;
+        let is_its = |record: &EndpointRecord| pod_of(record).as_ref() == Some(pod);
+        let slots: Vec<Slot> =
+            self.enforced.values().filter(|enforced| is_its(&enforced.record)).map(|enforced| enforced.slot).collect();
+        if slots.is_empty() && rule_set == Policy::UNKNOWN.rule_set {
+            // As good as nothing said.
+            self.policies.remove(pod);
+        }
+        slots.into_iter().try_for_each(|slot| {
+            self.change_endpoint(slot, |endpoint| (endpoint.rule_set, endpoint.mode) = (rule_set, mode))
+        })
+    }
+
+    /// What policies say of an endpoint in a slot; of one that is there already, such as one that an earlier agent has left,
+    /// what they said before, until somebody says otherwise.
+    pub(super) fn policy_of(
+        &self,
+        record: &EndpointRecord,
+        slot: Slot,
+        interface: u32,
+    ) -> Result<(RuleSetId, PolicyMode), KernelError> {
+        let Some(pod) = pod_of(record) else { return Ok((Policy::NONE.rule_set, Policy::NONE.mode)) };
+        let there = self.endpoints.get(&slot.0, 0).doing(|| format!("reading endpoint {}", slot.0))?;
+        let before = (there.interface == interface).then_some(Policy { rule_set: there.rule_set, mode: there.mode });
+        let Policy { rule_set, mode } = self.policies.get(&pod).copied().or(before).unwrap_or(Policy::UNKNOWN);
+        Ok((rule_set, mode))
+    }
+
+    /// Has the flows of an address judged again whose entry has changed, where its identity has: of an endpoint, where it
+    /// is written, of others, by the revision that they share. (What a longer prefix changes is known by it; what a shorter
+    /// one does, no rule set that is in force tells apart.)
+    pub(super) fn identify(
+        &mut self,
+        net: &IpNet,
+        before: Option<AddressEntry>,
+        now: Option<AddressEntry>,
+    ) -> Result<(), KernelError> {
+        if net.prefix_len() < net.max_prefix_len() {
+            return Ok(());
+        }
+        let identity = self.addresses.identity(net);
+        if let Some(AddressEntry { kind: AddressKind::Endpoint, slot, .. }) = now {
+            let is_ipv4 = net.addr().is_ipv4();
+            return self.change_endpoint(slot, |endpoint| {
+                let place = if is_ipv4 { &mut endpoint.identity4 } else { &mut endpoint.identity6 };
+                *place = identity;
+            });
+        }
+        if before.map(|entry| entry.identity) == now.map(|entry| entry.identity) {
+            return Ok(());
+        }
+        self.bump(match net.addr() {
+            IpAddr::V4(address) => RevisionSlot::of_address(Ipv4::from(address)),
+            IpAddr::V6(address) => RevisionSlot::of_address(Ipv6::from(address)),
+        })
+    }
+
+    /// Makes the tables those of an index, whatever they hold.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn take_over_policy(&mut self, index: &mut Index) -> Result<(), KernelError> {
+        // What an attempt before has left.
+        self.refresh([])?;
+        let mut left = Tables::default();
+        for (key, rule) in &self.known_rules {
+            left.apply(&Step::AddRule(*key, *rule));
+        }
+        for (net, identity) in self.addresses.identities() {
+            left.apply(&Step::SetIdentity(*net, *identity));
+        }
+        for enforced in self.enforced.values() {
+            let Some(pod) = pod_of(&enforced.record) else { continue };
+            let action = || format!("reading endpoint {}", enforced.slot.0);
+            let endpoint = self.endpoints.get(&enforced.slot.0, 0).doing(action)?;
+            left.apply(&Step::SetRuleSet(pod, endpoint.rule_set));
+        }
+        self.apply_policy(&index.take_over(&left))
+    }
+
+    /// What policies have denied, or would have, the last one first; at most `limit`.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn denials(&self, limit: usize) -> Result<Vec<Denied>, KernelError> {
+        let map: HashMap<MapData, DenialKey, Denial> = open(&self.pins, maps::DENIALS)?;
+        let now = self.clock()?.now()?;
+        let records: BTreeMap<u32, &EndpointRecord> =
+            self.enforced.values().map(|enforced| (enforced.slot.0, &enforced.record)).collect();
+        // Entries that come and go meanwhile may be missed or end the listing early: it is a look, not an account.
+        let entries = map.iter().map_while(Result::ok);
+        let mut list: Vec<Denied> = entries
+            .map(|(key, Denial { packets, last_seen, .. })| Denied {
+                record: records.get(&key.endpoint.0).map(|record| (*record).clone()),
+                key,
+                packets,
+                idle_seconds: super::flows::seconds(now.wrapping_sub(last_seen)),
+            })
+            .collect();
+        list.sort_by_key(|denied| denied.idle_seconds);
+        list.truncate(limit);
+        Ok(list)
+    }
+}
