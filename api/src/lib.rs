@@ -9,8 +9,8 @@ mod record;
 
 pub use client::{Client, ClientError};
 pub use message::{
-    Answer, Call, Counter, EndpointStatus, ErrorKind, Failure, FlowStatus, NodeStatus, ObjectCounts, Outcome, Request,
-    Response, Status, VERSION,
+    Answer, Call, Counter, DenialStatus, EndpointStatus, ErrorKind, Failure, FlowStatus, NodeStatus, ObjectCounts,
+    Outcome, Request, Response, Status, VERSION,
 };
 pub use record::{EndpointRecord, PodRef, RecordError, Records};
 

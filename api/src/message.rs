@@ -45,6 +45,20 @@ pub enum Call {
     },
     /// Counters by program and reason, those that are not 0: [`Answer::Counters`].
     Counters {},
+    /// What policies have denied, or would have in audit mode, the last first, at most `limit`: [`Answer::Denials`].
+    Denials {
+        /// Greatest number of denials in the answer.
+        limit: usize,
+    },
+    /// Why somebody can talk to somebody, or cannot: [`Answer::Explained`].
+    Explain {
+        /// Who sends: namespace/name, or an address.
+        from: String,
+        /// Who receives: namespace/name, or an address.
+        to: String,
+        /// What is sent, such as `80/TCP` or `ICMP`.
+        port: String,
+    },
 }
 
 /// One line from the agent.
@@ -83,6 +97,10 @@ pub enum Answer {
     Flows(Vec<FlowStatus>),
     /// To [`Call::Counters`].
     Counters(Vec<Counter>),
+    /// To [`Call::Denials`].
+    Denials(Vec<DenialStatus>),
+    /// To [`Call::Explain`]: for each address family that both ends have, what `sluicectl policy explain -o json` prints.
+    Explained(Vec<serde_json::Value>),
 }
 
 /// Why a request was not done.
@@ -205,6 +223,34 @@ pub struct FlowStatus {
     pub idle_seconds: u64,
     /// The pod that opened it, where it is of this node.
     pub pod: Option<PodRef>,
+}
+
+/// Something that policies have denied, or would have.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DenialStatus {
+    /// The pod whose policies were asked; `None`: it is gone, or was never named.
+    pub pod: Option<PodRef>,
+    /// `ingress` or `egress`, as that pod sees it.
+    pub direction: String,
+    /// `denied`, or `audited`: it passed, because the node or namespace only audits.
+    pub verdict: String,
+    /// The other end.
+    pub peer: IpAddr,
+    /// The pod that has this address now, where one has.
+    pub peer_pod: Option<PodRef>,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Port that it was sent to; 0 where the protocol has none.
+    pub port: u16,
+    /// Packets; of what passed, the first of each flow, and of each time that it was judged again.
+    pub packets: u64,
+    /// Seconds since the last one.
+    pub idle_seconds: u64,
+    /// The policy that said so, and what of it, as answers of `sluicectl policy matrix` have it; of several that isolate the
+    /// pod, the first. `None`: no policy does, or one that is gone.
+    pub policy: Option<serde_json::Value>,
+    /// Why, in words.
+    pub reason: String,
 }
 
 /// A counter.

@@ -4,12 +4,12 @@ mod policy;
 mod table;
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use sluice_api::{Answer, Call, Client, FlowStatus, RUN_DIR, SOCKET};
+use sluice_api::{Answer, Call, Client, DenialStatus, FlowStatus, PodRef, RUN_DIR, SOCKET};
 
 use crate::table::Table;
 
@@ -51,7 +51,13 @@ enum Command {
     },
     /// What was counted: drops by program and reason
     Counters,
-    /// What policies say of a cluster that is written down; asks no agent
+    /// What policies have denied, or would have in audit mode: by whom, to whom, and why
+    Denials {
+        /// Greatest number of denials
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+    },
+    /// What policies say of a cluster, and why
     #[command(subcommand)]
     Policy(policy::Question),
 }
@@ -73,15 +79,20 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Command::Nodes => Call::Nodes {},
         Command::Flows { limit } => Call::Flows { limit: *limit },
         Command::Counters => Call::Counters {},
-        Command::Policy(question) => return policy::run(question, arguments.output),
+        Command::Denials { limit } => Call::Denials { limit: *limit },
+        Command::Policy(question) => return policy::run(question, &arguments.socket, arguments.output),
     };
-    let answer = Client::connect(&arguments.socket, Duration::from_secs(30))?.call(call)?;
+    let answer = ask(&arguments.socket, call)?;
     let ready = !matches!(&answer, Answer::Status(status) if !status.ready);
     match arguments.output {
         Output::Table => table(&answer).print(),
         Output::Json => println!("{:#}", json(&answer)?),
     }
     Ok(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn ask(socket: &Path, call: Call) -> anyhow::Result<Answer> {
+    Ok(Client::connect(socket, Duration::from_secs(30))?.call(call)?)
 }
 
 fn json(answer: &Answer) -> serde_json::Result<serde_json::Value> {
@@ -92,6 +103,8 @@ fn json(answer: &Answer) -> serde_json::Result<serde_json::Value> {
         Answer::Nodes(nodes) => serde_json::to_value(nodes),
         Answer::Flows(flows) => serde_json::to_value(flows),
         Answer::Counters(counters) => serde_json::to_value(counters),
+        Answer::Denials(denials) => serde_json::to_value(denials),
+        Answer::Explained(explained) => serde_json::to_value(explained),
     }
 }
 
@@ -101,7 +114,8 @@ fn list<T: ToString>(items: &[T]) -> String {
 
 fn table(answer: &Answer) -> Table {
     match answer {
-        Answer::Done => Table::new(&[]),
+        // Explanations are no tables: see `policy`.
+        Answer::Done | Answer::Explained(_) => Table::new(&[]),
         Answer::Status(status) => {
             let mut table = Table::new(&["KEY", "VALUE"]);
             let waiting = status.waiting_for.clone().unwrap_or_default();
@@ -167,6 +181,7 @@ fn table(answer: &Answer) -> Table {
             }
             table
         }
+        Answer::Denials(list) => denials(list),
         Answer::Counters(counters) => {
             let mut table = Table::new(&["PROGRAM", "REASON", "KIND", "PACKETS"]);
             for counter in counters {
@@ -178,6 +193,25 @@ fn table(answer: &Answer) -> Table {
     }
 }
 
+fn denials(denials: &[DenialStatus]) -> Table {
+    let mut table = Table::new(&["POD", "DIRECTION", "VERDICT", "PEER", "PORT", "PACKETS", "IDLE", "REASON"]);
+    let name = |pod: &PodRef| format!("{}/{}", pod.namespace, pod.name);
+    for denial in denials {
+        let protocol = protocol(denial.protocol);
+        table.row([
+            denial.pod.as_ref().map_or("-".into(), name),
+            denial.direction.clone(),
+            denial.verdict.clone(),
+            denial.peer_pod.as_ref().map_or_else(|| denial.peer.to_string(), name),
+            if denial.port == 0 { protocol } else { format!("{}/{protocol}", denial.port) },
+            denial.packets.to_string(),
+            format!("{} s", denial.idle_seconds),
+            denial.reason.clone(),
+        ]);
+    }
+    table
+}
+
 fn end(address: IpAddr, port: u16) -> String {
     match address {
         IpAddr::V4(address) => format!("{address}:{port}"),
@@ -185,18 +219,21 @@ fn end(address: IpAddr, port: u16) -> String {
     }
 }
 
-fn flow_row(flow: &FlowStatus) -> [String; 10] {
-    let protocol = match flow.protocol {
+fn protocol(number: u8) -> String {
+    match number {
         1 => "icmp".into(),
         6 => "tcp".into(),
         17 => "udp".into(),
         58 => "icmpv6".into(),
         132 => "sctp".into(),
         other => other.to_string(),
-    };
+    }
+}
+
+fn flow_row(flow: &FlowStatus) -> [String; 10] {
     let translated = flow.translated_source.or(flow.translated_destination);
     [
-        protocol,
+        protocol(flow.protocol),
         end(flow.source, flow.source_port),
         end(flow.destination, flow.destination_port),
         translated.map_or("-".into(), |(address, port)| end(address, port)),
@@ -227,6 +264,7 @@ mod tests {
         let explain =
             ["sluicectl", "policy", "explain", "--from", "a/x", "--to", "b/y", "--port", "80/TCP", "manifests"];
         assert!(Arguments::try_parse_from(explain).is_ok());
+        assert!(Arguments::try_parse_from(&explain[..explain.len() - 1]).is_ok(), "of the agent");
         assert!(Arguments::try_parse_from(["sluicectl", "policy", "lint", "manifests"]).is_ok());
     }
 }

@@ -3,7 +3,6 @@
 //! Written from the objects, so that it can also tell of rules that have no part in the answer. Who is a rule's peer and
 //! what its traffic is, is asked as the documentation has it; the answer itself is the tables'.
 
-use std::fmt;
 use std::net::IpAddr;
 
 use crate::index::Index;
@@ -54,27 +53,6 @@ pub enum Reasoning {
         /// Whether it matches.
         matches: Match,
     },
-}
-
-impl fmt::Display for Reasoning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Policy { policy, isolates: true } => write!(f, "{policy} selects and isolates the pod"),
-            Self::Policy { policy, isolates: false } => write!(f, "{policy} selects the pod"),
-            Self::Rule { index, action, matches: Match::Yes, .. } => {
-                let says = match action {
-                    Action::Accept => "accepts",
-                    Action::Deny => "denies",
-                    Action::Pass => "passes to the next tier",
-                };
-                write!(f, "  rule {index} matches: {says}")
-            }
-            Self::Rule { index, matches: Match::OtherPeer, .. } => write!(f, "  rule {index} is about other peers"),
-            Self::Rule { index, matches: Match::OtherTraffic, .. } => {
-                write!(f, "  rule {index} is about other ports or protocols")
-            }
-        }
-    }
 }
 
 impl Index {

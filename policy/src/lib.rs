@@ -14,6 +14,7 @@ mod name;
 pub mod object;
 mod path;
 mod prefixes;
+pub mod question;
 mod reason;
 mod selector;
 #[cfg(test)]

@@ -8,10 +8,9 @@ use std::{fs, io};
 use anstyle::{AnsiColor, Style};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
+use sluice_policy::question::{Answered, Expected, Probe, SideAnswer, Traffic, family_name};
 use sluice_policy::{Evaluator, Index};
 
-use super::probe::{Answered, Expected, Probe, SideAnswer, family_name};
-use super::traffic::Traffic;
 use crate::table::{Cell, Table};
 
 /// A line of a file of probes.
@@ -111,7 +110,7 @@ pub fn surprises(answers: &[Answered]) -> Vec<String> {
 pub fn table(answers: &[Answered]) -> Table {
     let mut table = Table::new(&["FROM", "TO", "PORT", "FAMILY", "VERDICT", "EGRESS", "INGRESS"]);
     for answer in answers {
-        let port = match answer.protocol {
+        let port = match &*answer.protocol {
             "ICMP" => "ICMP".to_owned(),
             protocol => format!("{}/{protocol}", answer.port),
         };

@@ -3,24 +3,22 @@
 mod cluster;
 mod explain;
 mod matrix;
-mod probe;
 #[cfg(test)]
 mod tests;
-mod traffic;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use clap::Subcommand;
+use sluice_api::{Answer, Call};
+use sluice_policy::question::{self, Explained, Probe, Traffic};
 use sluice_policy::{Problem, Severity};
 
-use crate::Output;
 use crate::table::Table;
-use probe::Probe;
-use traffic::Traffic;
+use crate::{Output, ask};
 
-/// Questions about the policies in a directory of manifests.
+/// Questions about policies.
 #[derive(Subcommand)]
 pub enum Question {
     /// Who can talk to whom; exits with 1 where a probe is not answered as it expects
@@ -36,8 +34,8 @@ pub enum Question {
     },
     /// Why somebody can talk to somebody, or cannot: the policies of both ends, rule by rule
     Explain {
-        /// Manifests, as of `matrix`
-        directory: PathBuf,
+        /// Manifests, as of `matrix`; without, the node's agent is asked
+        directory: Option<PathBuf>,
         /// Who sends: namespace/name, or an address
         #[arg(long)]
         from: String,
@@ -59,7 +57,7 @@ pub enum Question {
 ///
 /// # Errors
 /// Where something cannot be read, or makes no sense.
-pub fn run(question: &Question, output: Output) -> Result<ExitCode> {
+pub fn run(question: &Question, socket: &Path, output: Output) -> Result<ExitCode> {
     match question {
         Question::Matrix { directory, ports, probes } => {
             let index = cluster::read(directory)?;
@@ -79,10 +77,15 @@ pub fn run(question: &Question, output: Output) -> Result<ExitCode> {
             Ok(if surprises.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Question::Explain { directory, from, to, port } => {
-            let index = cluster::read(directory)?;
-            warn(&index);
-            let probe = Probe { from: from.clone(), to: to.clone(), traffic: *port, expect: None };
-            let explained = explain::explain(&index, &probe).map_err(anyhow::Error::msg)?;
+            let explained = match directory {
+                Some(directory) => {
+                    let index = cluster::read(directory)?;
+                    warn(&index);
+                    let probe = Probe { from: from.clone(), to: to.clone(), traffic: *port, expect: None };
+                    question::explain(&index, &probe).map_err(anyhow::Error::msg)?
+                }
+                None => explained_by_agent(socket, from, to, *port)?,
+            };
             match output {
                 Output::Table => {
                     explained.iter().flat_map(explain::lines).for_each(|line| anstream::println!("{line}"))
@@ -100,6 +103,14 @@ pub fn run(question: &Question, output: Output) -> Result<ExitCode> {
             Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
     }
+}
+
+/// The explanations of a node's agent.
+fn explained_by_agent(socket: &Path, from: &str, to: &str, port: Traffic) -> Result<Vec<Explained>> {
+    let call = Call::Explain { from: from.into(), to: to.into(), port: port.to_string() };
+    let Answer::Explained(values) = ask(socket, call)? else { bail!("the agent's answer is none to this question") };
+    let explained = values.into_iter().map(serde_json::from_value).collect::<Result<_, _>>();
+    explained.context("reading the agent's explanation; is it of another version?")
 }
 
 /// A problem, as lint tells it.

@@ -5,9 +5,8 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use super::probe::Probe;
-use super::probe::{Answered, Expected};
-use super::traffic::Traffic;
+use sluice_policy::question::{self, Answered, Expected, Probe, Traffic};
+
 use super::{cluster, explain, matrix};
 
 /// The example of the API's documentation, and pods to ask about.
@@ -147,7 +146,7 @@ fn an_explanation_goes_through_the_rules_in_their_order() {
     let index = cluster::read(directory.path()).unwrap();
     let ask = |from: &str, port: &str| {
         let probe = Probe { from: from.into(), to: "default/db".into(), traffic: port.parse().unwrap(), expect: None };
-        let lines: Vec<String> = explain::explain(&index, &probe).unwrap().iter().flat_map(explain::lines).collect();
+        let lines: Vec<String> = question::explain(&index, &probe).unwrap().iter().flat_map(explain::lines).collect();
         lines.iter().map(|line| anstream::adapter::strip_str(line).to_string()).collect::<Vec<_>>().join("\n")
     };
     let allowed = ask("default/front", "6379/TCP");

@@ -9,6 +9,7 @@
 //! and what must be written for it in which order. `commit` makes it so and tells the steps.
 
 mod atoms;
+mod excerpt;
 mod identities;
 mod maintain;
 mod plan;

@@ -75,6 +75,17 @@ pub enum Action {
     Pass,
 }
 
+impl Action {
+    /// Its name in answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Deny => "deny",
+            Self::Pass => "pass",
+        }
+    }
+}
+
 /// Who a rule is about.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Peers {

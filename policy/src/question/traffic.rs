@@ -1,9 +1,12 @@
-//! What is sent, as people write it.
+//! What is sent.
 
 use std::fmt;
 use std::str::FromStr;
 
-use sluice_policy::{Family, Protocol, Transport};
+use sluice_abi::Protocol;
+use sluice_datapath::Family;
+
+use crate::traffic::Transport;
 
 /// A port of a protocol, such as `80/TCP`; without a protocol it is TCP. `ICMP` has no port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

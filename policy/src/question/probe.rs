@@ -2,12 +2,15 @@
 
 use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize, Serializer};
-use sluice_policy::{
-    Answer, Evaluator, Family, Index, Judgement, Kind, ObjectName, Party, PodName, Reason, Verdict, Why,
-};
+use serde::{Deserialize, Serialize};
+use sluice_datapath::Family;
+use sluice_datapath::policy::Verdict;
 
 use super::traffic::Traffic;
+use crate::evaluator::{Answer, Evaluator, Judgement, Party, Why};
+use crate::index::Index;
+use crate::name::{ObjectName, PodName};
+use crate::reason::Reason;
 
 /// A question: what becomes of the first packet of a flow.
 #[derive(Clone, Debug)]
@@ -52,23 +55,23 @@ impl From<Verdict> for Expected {
 }
 
 /// The answer to a probe over one family.
-#[derive(Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Answered {
     /// As it was written.
     pub from: String,
     /// As it was written.
     pub to: String,
     /// Its name.
-    pub protocol: &'static str,
+    pub protocol: String,
     /// 0 where the protocol has none.
     pub port: u16,
     /// `IPv4` or `IPv6`.
-    #[serde(serialize_with = "family")]
+    #[serde(with = "family")]
     pub family: Family,
     /// Whether it passes.
     pub verdict: Expected,
     /// What was hoped for.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expect: Option<Expected>,
     /// What the sender's policies say.
     pub egress: SideAnswer,
@@ -77,7 +80,7 @@ pub struct Answered {
 }
 
 /// What the policies of one end say.
-#[derive(Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct SideAnswer {
     /// Whether it passes.
     pub verdict: Expected,
@@ -88,19 +91,38 @@ pub struct SideAnswer {
 }
 
 /// Names a policy, and what of it decides.
-#[derive(Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PolicyRef {
-    kind: &'static str,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    namespace: String,
-    name: String,
-    direction: &'static str,
+    /// Its kind in the API.
+    pub kind: String,
+    /// Its namespace; empty for kinds without.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    /// Its name there.
+    pub name: String,
+    /// `ingress` or `egress`, as the policy's pod sees it.
+    pub direction: String,
     /// From 0; `None`: that none of its rules allows it.
-    rule: Option<u32>,
+    pub rule: Option<u32>,
 }
 
-fn family<S: Serializer>(family: &Family, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(family_name(*family))
+/// Families by their names.
+mod family {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+    use sluice_datapath::Family;
+
+    use super::family_name;
+
+    pub fn serialize<S: Serializer>(family: &Family, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(family_name(*family))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Family, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let family = [Family::V4, Family::V6].into_iter().find(|family| family_name(*family) == name);
+        family.ok_or_else(|| D::Error::custom(format!("{name:?} is neither IPv4 nor IPv6")))
+    }
 }
 
 /// The name of a family.
@@ -111,20 +133,22 @@ pub fn family_name(family: Family) -> &'static str {
     }
 }
 
-fn policy_ref(policy: &ObjectName, direction: &'static str, rule: Option<u32>) -> PolicyRef {
-    let ObjectName { kind, namespace, name } = policy.clone();
-    PolicyRef { kind: Kind::name(kind), namespace, name, direction, rule }
+impl PolicyRef {
+    /// Names what of a policy decides, or of several that isolate a pod, the first.
+    pub fn of(reason: &Reason) -> Option<Self> {
+        let (policy, direction, rule) = match reason {
+            Reason::Rule { policy, direction, index, .. } => (policy, direction, Some(*index)),
+            Reason::Isolated { direction, policies } => (policies.first()?, direction, None),
+        };
+        let ObjectName { kind, namespace, name } = policy.clone();
+        Some(Self { kind: kind.name().into(), namespace, name, direction: direction.name().into(), rule })
+    }
 }
 
 impl From<&Judgement<'_>> for SideAnswer {
     fn from(judgement: &Judgement<'_>) -> Self {
         let policy = match judgement.why {
-            Why::Policy(Reason::Rule { policy, direction, index, .. }) => {
-                Some(policy_ref(policy, direction.name(), Some(*index)))
-            }
-            Why::Policy(Reason::Isolated { direction, policies }) => {
-                policies.first().map(|policy| policy_ref(policy, direction.name(), None))
-            }
+            Why::Policy(reason) => PolicyRef::of(reason),
             Why::NotSubject | Why::Itself | Why::OwnNode | Why::NoPolicy | Why::Closed => None,
         };
         Self { verdict: judgement.verdict.into(), policy, reason: judgement.why.to_string() }
@@ -207,7 +231,7 @@ impl Probe {
         Answered {
             from: self.from.clone(),
             to: self.to.clone(),
-            protocol: self.traffic.protocol_name(),
+            protocol: self.traffic.protocol_name().into(),
             port: self.traffic.port,
             family,
             verdict: answer.verdict.into(),
