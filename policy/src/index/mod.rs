@@ -169,6 +169,8 @@ pub struct Counts {
     pub atoms: usize,
     /// Reasons that verdicts give.
     pub reasons: usize,
+    /// Pods that are denied everything, because their policies do not fit.
+    pub closed: usize,
 }
 
 /// All objects, and what follows from them.
@@ -317,6 +319,7 @@ impl Index {
             policies: self.policies.in_force(),
             atoms: self.atoms.len(),
             reasons: self.reasons.len(),
+            closed: self.closed.len(),
         }
     }
 
@@ -328,6 +331,11 @@ impl Index {
     /// A pod.
     pub fn pod(&self, name: &PodName) -> Option<&PodObject> {
         self.population.pod(self.population.id(name)?)
+    }
+
+    /// All namespaces, those among them of which nothing is known but that they have pods.
+    pub fn namespaces(&self) -> impl Iterator<Item = &NamespaceObject> {
+        self.population.namespaces().map(|namespace| &namespace.object)
     }
 
     /// A node.
