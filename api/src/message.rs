@@ -72,6 +72,7 @@ pub struct Response {
 }
 
 /// How a request went.
+#[allow(clippy::large_enum_variant, reason = "made once, sent, and gone")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -82,6 +83,7 @@ pub enum Outcome {
 }
 
 /// What the agent answers.
+#[allow(clippy::large_enum_variant, reason = "made once, sent, and gone")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
@@ -149,9 +151,12 @@ pub struct Status {
     pub mtu: u32,
     /// Number of endpoints.
     pub endpoints: usize,
-    /// Numbers of nodes, pods with addresses of their own, and namespaces that the source has told of.
+    /// Numbers of objects that the source has told of.
     #[serde(default)]
     pub objects: ObjectCounts,
+    /// What the policies take that concern this node.
+    #[serde(default)]
+    pub policy: PolicyStatus,
     /// Objects or settings that could not be used, each with what is wrong and what to do.
     pub problems: Vec<String>,
 }
@@ -165,6 +170,32 @@ pub struct ObjectCounts {
     pub pods: usize,
     /// Namespaces.
     pub namespaces: usize,
+    /// Policies, of either kind.
+    #[serde(default)]
+    pub policies: usize,
+}
+
+/// The policies that concern this node, and how much of the tables they take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyStatus {
+    /// Policies that select a pod of this node.
+    pub policies: usize,
+    /// What they come to: rule sets of pods,
+    pub rule_sets: usize,
+    /// and identities of those whom their rules are about.
+    pub identities: usize,
+    /// Rules in the tables,
+    pub rules: usize,
+    /// and how many there is room for.
+    pub rules_limit: usize,
+    /// Prefixes in the tables,
+    pub prefixes: usize,
+    /// and how many there is room for.
+    pub prefixes_limit: usize,
+    /// Pods of this node that are denied everything, because there is no room for their policies.
+    pub closed: usize,
+    /// Pods of this node whose policies are only tried: what they deny is told of, and let through.
+    pub audited: usize,
 }
 
 /// An endpoint of this node.

@@ -130,6 +130,11 @@ fn table(answer: &Answer) -> Table {
                 ("MTU", status.mtu.to_string()),
                 ("endpoints", status.endpoints.to_string()),
                 ("objects", objects(status.objects)),
+                ("policies", policies(status.policy)),
+                ("rules", room(status.policy.rules, status.policy.rules_limit)),
+                ("prefixes", room(status.policy.prefixes, status.policy.prefixes_limit)),
+                ("pods without room", status.policy.closed.to_string()),
+                ("pods in audit mode", status.policy.audited.to_string()),
             ];
             for (key, value) in rows {
                 table.row([key.into(), value]);
@@ -247,7 +252,17 @@ fn flow_row(flow: &FlowStatus) -> [String; 10] {
 }
 
 fn objects(counts: sluice_api::ObjectCounts) -> String {
-    format!("{} nodes, {} pods, {} namespaces", counts.nodes, counts.pods, counts.namespaces)
+    let sluice_api::ObjectCounts { nodes, pods, namespaces, policies } = counts;
+    format!("{nodes} nodes, {pods} pods, {namespaces} namespaces, {policies} policies")
+}
+
+fn policies(status: sluice_api::PolicyStatus) -> String {
+    let sluice_api::PolicyStatus { policies, rule_sets, identities, .. } = status;
+    format!("{policies} for this node's pods: {rule_sets} rule sets, {identities} identities")
+}
+
+fn room(taken: usize, limit: usize) -> String {
+    format!("{taken} of {limit}")
 }
 
 #[cfg(test)]

@@ -5,6 +5,6 @@ mod object;
 mod plan;
 mod slots;
 
-pub use object::{NamespaceObject, NodeObject, ObjectError, PodName, PodObject};
+pub use object::{NodeObject, ObjectError, PodPlace};
 pub use plan::{HostRoute, Local, Mode, NodeView, Plan, Underlay, Way, plan};
 pub use slots::Slots;

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use sluice_abi::{AddressEntry, AddressKind, Identity, Node, Routing, Slot};
 
-use crate::{NodeObject, PodObject, Slots};
+use crate::{NodeObject, PodPlace, Slots};
 
 /// How pods of other nodes are reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,7 +94,7 @@ pub struct Plan {
 pub fn plan<'a>(
     local: &Local,
     nodes: &BTreeMap<String, NodeObject>,
-    pods: impl IntoIterator<Item = &'a PodObject>,
+    pods: impl IntoIterator<Item = PodPlace<'a>>,
     mode: Mode,
     connected: impl Fn(IpAddr) -> bool,
     slots: &mut Slots,
@@ -142,10 +142,10 @@ pub fn plan<'a>(
     }
     slots.settle();
     for pod in pods {
-        let (Some(object), Some((slot, underlay))) = (nodes.get(&pod.node), reached.get(pod.node.as_str())) else {
+        let (Some(object), Some((slot, underlay))) = (nodes.get(pod.node), reached.get(pod.node)) else {
             continue;
         };
-        for address in object.strays(pod) {
+        for address in object.strays(pod.addresses) {
             // An address in another node's pool is not to be taken from it by saying so.
             let pools = claims.values().flatten().chain(&local.pod_cidrs);
             if pools.into_iter().any(|net| net.contains(&address)) {
@@ -366,13 +366,10 @@ mod tests {
             object("b", &["198.51.100.2"], &["10.2.0.0/24"], 1),
             object("c", &["198.51.100.3"], &["10.3.0.0/24"], 2),
         ]);
-        let pod = |address: &str| PodObject {
-            node: "b".into(),
-            addresses: vec![address.parse().expect("an address")],
-            labels: BTreeMap::new(),
-        };
-        let pods = ["10.2.0.7", "10.77.0.1", "10.3.0.9", "10.1.0.9", "198.51.100.3"].map(pod);
-        let plan = plan(&local(), &nodes, &pods, Mode::Vxlan, |_| true, &mut Slots::default());
+        let addresses = ["10.2.0.7", "10.77.0.1", "10.3.0.9", "10.1.0.9", "198.51.100.3"];
+        let addresses = addresses.map(|address| [address.parse().expect("an address")]);
+        let pods = addresses.iter().map(|addresses| PodPlace { node: "b", addresses });
+        let plan = plan(&local(), &nodes, pods, Mode::Vxlan, |_| true, &mut Slots::default());
         assert_eq!(plan.addresses[&"10.77.0.1/32".parse().expect("a CIDR")].slot, Slot(1));
         assert!(plan.routes.iter().any(|route| route.to.to_string() == "10.77.0.1/32"));
         assert_eq!(kind(&plan, "10.2.0.7/32"), None, "its pool says the same");
@@ -385,14 +382,11 @@ mod tests {
     #[test]
     fn pods_outside_their_nodes_pools_are_reached_as_their_node_is() {
         let nodes = nodes(&[object("b", &["192.0.2.2"], &["10.2.0.0/24"], 1)]);
-        let pods = ["10.77.0.1", "fd00::1"].map(|address| PodObject {
-            node: "b".into(),
-            addresses: vec![address.parse().expect("an address")],
-            labels: BTreeMap::new(),
-        });
+        let addresses = ["10.77.0.1", "fd00::1"].map(|address| address.parse().expect("an address"));
+        let pods = [PodPlace { node: "b", addresses: &addresses }];
         let stray: IpNet = "10.77.0.1/32".parse().expect("a CIDR");
         let way = |mode, near: bool| {
-            let plan = plan(&local(), &nodes, &pods, mode, |_| near, &mut Slots::default());
+            let plan = plan(&local(), &nodes, pods, mode, |_| near, &mut Slots::default());
             assert_eq!(plan.addresses[&stray].kind, AddressKind::RemotePods);
             (plan.routes.iter().find(|route| route.to == stray).map(|route| route.way), plan.problems.len())
         };

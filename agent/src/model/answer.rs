@@ -1,6 +1,9 @@
 //! Answers to those who ask.
 
-use sluice_api::{Answer, Call, EndpointRecord, ErrorKind, Failure, NodeStatus, ObjectCounts, Outcome, Status};
+use std::sync::mpsc::Sender;
+
+use sluice_api::{Answer, Call, ErrorKind, Failure, NodeStatus, ObjectCounts, Outcome, PolicyStatus, Status};
+use sluice_policy::object::PolicyMode;
 use sluice_topology::{NodeView, Underlay};
 
 use super::Model;
@@ -8,16 +11,14 @@ use crate::host;
 use crate::kernel::KernelError;
 
 impl Model {
-    pub(super) fn answer(&mut self, call: Call) -> Outcome {
-        match call {
-            Call::Enforce(record) => self.enforce(&record),
-            Call::Release { host_interface } => {
-                let still_passes = host::is_up(&host_interface);
-                match self.kernel.release(&host_interface, still_passes) {
-                    Ok(_) => Outcome::Ok(Answer::Done),
-                    Err(error) => refused(&error),
-                }
-            }
+    /// Answers a call: at once, but for an endpoint whose pod is not known yet.
+    pub(super) fn answer(&mut self, call: Call, reply: Sender<Outcome>) {
+        let outcome = match call {
+            Call::Enforce(record) => match &self.waiting_for {
+                Some(what) => failure(ErrorKind::Unavailable, format!("the agent is not ready; it waits for: {what}")),
+                None => return self.admit(record, reply),
+            },
+            Call::Release { host_interface } => self.release(&host_interface, host::is_up(&host_interface)),
             Call::Status {} => Outcome::Ok(Answer::Status(self.status())),
             Call::Endpoints {} => Outcome::Ok(Answer::Endpoints(self.kernel.endpoints())),
             Call::Nodes {} => Outcome::Ok(Answer::Nodes(self.ready.view.iter().map(node_status).collect())),
@@ -29,20 +30,9 @@ impl Model {
                 Ok(counters) => Outcome::Ok(Answer::Counters(counters)),
                 Err(error) => refused(&error),
             },
-        }
-    }
-
-    fn enforce(&mut self, record: &EndpointRecord) -> Outcome {
-        if let Some(what) = &self.waiting_for {
-            return failure(ErrorKind::Unavailable, format!("the agent is not ready; it waits for: {what}"));
-        }
-        match self.kernel.enforce(record) {
-            Ok(_) => {
-                tracing::info!(interface = record.host_interface, addresses = ?record.addresses, "endpoint is in force");
-                Outcome::Ok(Answer::Done)
-            }
-            Err(error) => refused(&error),
-        }
+        };
+        // Who has asked may have gone.
+        let _ = reply.send(outcome);
     }
 
     fn status(&self) -> Status {
@@ -57,12 +47,33 @@ impl Model {
             uplinks: self.ready.uplinks.clone(),
             mtu: self.ready.mtu,
             endpoints: self.kernel.endpoints().len(),
-            objects: self.objects.as_ref().map_or_else(ObjectCounts::default, |objects| ObjectCounts {
-                nodes: objects.nodes.len(),
-                pods: objects.pods.len(),
-                namespaces: objects.namespaces.len(),
-            }),
-            problems: self.ready.problems.clone(),
+            objects: ObjectCounts {
+                nodes: self.nodes.len(),
+                pods: self.policies.pods().count(),
+                namespaces: self.policies.index.namespaces().count(),
+                policies: self.policies.index.policies().count(),
+            },
+            policy: self.policy_status(),
+            problems: self.problems.all().cloned().collect(),
+        }
+    }
+
+    fn policy_status(&self) -> PolicyStatus {
+        let (counts, limits) = (self.policies.index.counts(), self.kernel.limits());
+        let is_audited = |mode: &&PolicyMode| match mode {
+            PolicyMode::Enforce => false,
+            PolicyMode::Audit => true,
+        };
+        PolicyStatus {
+            policies: counts.policies,
+            rule_sets: counts.rule_sets,
+            identities: counts.identities,
+            rules: counts.rules,
+            rules_limit: limits.rules,
+            prefixes: counts.prefixes,
+            prefixes_limit: limits.prefixes,
+            closed: counts.closed,
+            audited: self.policies.modes.values().filter(is_audited).count(),
         }
     }
 }
@@ -81,11 +92,15 @@ fn node_status(view: &NodeView) -> NodeStatus {
     }
 }
 
+pub(super) fn done() -> Outcome {
+    Outcome::Ok(Answer::Done)
+}
+
 pub(super) fn failure(kind: ErrorKind, message: String) -> Outcome {
     Outcome::Error(Failure { kind, message })
 }
 
-fn refused(error: &KernelError) -> Outcome {
+pub(super) fn refused(error: &KernelError) -> Outcome {
     let kind = match error {
         KernelError::Record { .. } => ErrorKind::Invalid,
         KernelError::Full(_) => ErrorKind::Exhausted,

@@ -8,11 +8,11 @@ use sluice_abi::{Config as KernelConfig, Features, Routing, Timeouts, Uplink};
 use sluice_netlink::Address;
 use sluice_topology::{Local, Mode, Plan, Underlay, plan};
 
+use super::problems::Origin;
 use super::{Model, Ready};
 use crate::conflist;
 use crate::host::{self, Device, Given};
 use crate::kernel::{UplinkDevice, jiffies};
-use crate::source::Objects;
 
 /// Seconds that flows may be idle, in the order of `TimeoutClass`.
 const TIMEOUTS: [u32; 5] = [60, 21_600, 30, 120, 30];
@@ -56,9 +56,11 @@ impl Model {
             self.kernel.bump_routes()?;
         }
         self.view = view;
-        let Some(objects) = &self.objects else { bail!("the first listing of all objects") };
+        if !self.is_listed {
+            bail!("the first listing of all objects");
+        }
         let devices = &self.view.given.devices;
-        let local = self.local(objects, &self.view.given)?;
+        let local = self.local(&self.view.given)?;
         let uplinks =
             host::find_uplinks(devices, &self.config.uplinks, &local.addresses).map_err(anyhow::Error::msg)?;
         let names: Vec<String> = uplinks.iter().map(|device| device.name.clone()).collect();
@@ -73,7 +75,7 @@ impl Model {
                 false
             })
         };
-        let plan = plan(&local, &objects.nodes, objects.pods.values(), mode, near, &mut self.slots);
+        let plan = plan(&local, &self.nodes, self.policies.places(), mode, near, &mut self.slots);
         let inner = wire.saturating_sub(overhead(&local, &plan));
         let overlay = match mode {
             Mode::Native => {
@@ -108,27 +110,21 @@ impl Model {
         self.view.made = host::view()?.made;
 
         let sources = tunnel_problems(&local, &plan, |remote| host::source_to(remote).ok().flatten());
-        let problems = [&objects.problems, &plan.problems, &routes.problems, &sources].map(|list| list.iter());
-        let problems: Vec<String> = problems.into_iter().flatten().cloned().collect();
-        for problem in &problems {
-            if !self.ready.problems.contains(problem) {
-                tracing::warn!("{problem}");
-            }
-        }
+        self.problems.set(Origin::Ways, [plan.problems, routes.problems, sources].concat());
         let content = conflist::content(&self.config, &local.pod_cidrs, mtu);
         if conflist::write(&self.config.cni_conf_dir, &content)
             .with_context(|| format!("writing the CNI configuration into {}", self.config.cni_conf_dir.display()))?
         {
             tracing::info!(uplinks = names.join(","), mtu, "ready; the CNI configuration is written");
         }
-        self.ready = Ready { local: Some(local), uplinks: names, mtu, view: plan.view, problems };
+        self.ready = Ready { local: Some(local), uplinks: names, mtu, view: plan.view };
         Ok(if routes.is_incomplete { Done::InPart } else { Done::InFull })
     }
 
     /// What is known of this node.
-    fn local(&self, objects: &Objects, host: &Given) -> Result<Local> {
+    fn local(&self, host: &Given) -> Result<Local> {
         let name = &self.config.node_name;
-        let object = objects.nodes.get(name);
+        let object = self.nodes.get(name);
         let choose = |own: &[IpAddr]| {
             if own.is_empty() { object.map_or_else(Vec::new, |node| node.addresses.clone()) } else { own.to_vec() }
         };

@@ -2,11 +2,17 @@
 
 mod answer;
 mod apply;
+mod inbox;
+mod local;
 mod pace;
+mod policies;
+mod problems;
+mod waiting;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,15 +20,20 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{SigSet, Signal};
 use sluice_api::{Call, ErrorKind, Outcome, Records, SOCKET};
 use sluice_netlink::{Change, Monitor};
-use sluice_topology::{Local, NodeView, Slots};
+use sluice_policy::{Index, View as PolicyView};
+use sluice_topology::{Local, NodeObject, NodeView, Slots};
 
 use crate::config::{Config, Source as SourceConfig};
 use crate::host::View;
-use crate::kernel::Kernel;
-use crate::source::{Change as SourceChange, Directory, Kubernetes, Objects, Source};
+use crate::kernel::{Kernel, Numbers};
+use crate::source::{Change as SourceChange, Directory, Kubernetes, Source};
 use crate::{host, prepare, server};
 use answer::failure;
+use inbox::Inbox;
+use local::LocalPods;
 use pace::Pace;
+use policies::Policies;
+use problems::Problems;
 
 /// Rest between two rounds through the flow table.
 const REAP: Duration = Duration::from_secs(5);
@@ -48,7 +59,6 @@ struct Ready {
     uplinks: Vec<String>,
     mtu: u32,
     view: Vec<NodeView>,
-    problems: Vec<String>,
 }
 
 /// The model.
@@ -57,8 +67,12 @@ struct Model {
     kernel: Kernel,
     records: Records,
     slots: Slots,
-    /// What the source knows; `None` until it has listed all.
-    objects: Option<Objects>,
+    /// Whether the source has told of all that there is.
+    is_listed: bool,
+    /// The nodes that it knows, by name.
+    nodes: BTreeMap<String, NodeObject>,
+    policies: Policies,
+    problems: Problems,
     waiting_for: Option<String>,
     /// The host's network, as the plan was made for it, with the routes that came of it.
     view: View,
@@ -83,10 +97,25 @@ pub fn run(config: Config) -> Result<()> {
         let event = signals.wait().map_or_else(|errno| Event::Dead(errno.into()), Event::End);
         let _ = told.send(event);
     })?;
+    let (source, asker): (Box<dyn Source>, _) = match &config.source {
+        SourceConfig::Directory(path) => (Box::new(Directory::new(path)), None),
+        SourceConfig::Kubernetes(kubeconfig) => {
+            let (source, asker) = Kubernetes::new(kubeconfig.as_deref());
+            (Box::new(source), Some(asker))
+        }
+    };
+    let Numbers { rule_set, identity, reason } = kernel.numbers();
+    let index = Index::new(PolicyView::Node(config.node_name.clone()), kernel.limits());
+    let index = index.numbered_after(rule_set, identity, reason);
+    // In the directory of manifests pods may stand, but need not.
+    let local = LocalPods::new(&config.node_name, asker.is_none());
     let mut model = Model {
         slots: Slots::seeded(kernel.nodes().clone()),
         records: Records::below(&config.run_dir),
-        objects: None,
+        is_listed: false,
+        nodes: BTreeMap::new(),
+        policies: Policies::new(index, local, asker),
+        problems: Problems::default(),
         waiting_for: Some("the first listing of all objects".into()),
         view: View::default(),
         ready: Ready::default(),
@@ -97,9 +126,9 @@ pub fn run(config: Config) -> Result<()> {
     // Before the endpoints are looked at: what vanishes from now on is told of.
     let monitor = Monitor::open()?;
     model.take_over()?;
-    model.spawn(monitor, &events)?;
+    model.spawn(source, monitor, &events)?;
     tracing::info!(node = model.config.node_name, version = env!("CARGO_PKG_VERSION"), "started");
-    model.work(&inbox)
+    model.work(Inbox::new(inbox))
 }
 
 impl Model {
@@ -109,6 +138,7 @@ impl Model {
         for record in self.records.list()? {
             let result = match &record {
                 Ok(record) if nix::net::if_::if_nametoindex(record.host_interface.as_str()).is_ok() => {
+                    self.policies.local.add(record, None);
                     self.kernel.enforce(record).map(|_| kept += 1)
                 }
                 // Its pod is gone; DEL or GC will see to the record.
@@ -130,7 +160,7 @@ impl Model {
     }
 
     /// Starts the threads that bring events, and the one that ends flows.
-    fn spawn(&self, monitor: Monitor, events: &Sender<Event>) -> Result<()> {
+    fn spawn(&self, source: Box<dyn Source>, monitor: Monitor, events: &Sender<Event>) -> Result<()> {
         let asked = events.clone();
         let answer = move |call| {
             let (reply, answer) = mpsc::channel();
@@ -143,10 +173,6 @@ impl Model {
         let socket = self.config.run_dir.join(SOCKET);
         server::listen(&socket, Arc::new(answer)).with_context(|| format!("listening on {}", socket.display()))?;
 
-        let source: Box<dyn Source> = match &self.config.source {
-            SourceConfig::Directory(path) => Box::new(Directory::new(path)),
-            SourceConfig::Kubernetes(kubeconfig) => Box::new(Kubernetes::new(kubeconfig.as_deref())),
-        };
         let told = events.clone();
         start("source", move || {
             let mut tell = |changes| told.send(Event::Changes(changes)).is_ok();
@@ -182,31 +208,16 @@ impl Model {
         })
     }
 
-    fn work(&mut self, inbox: &Receiver<Event>) -> Result<()> {
+    fn work(&mut self, mut inbox: Inbox) -> Result<()> {
         let mut swarm: Vec<Change> = Vec::new();
         loop {
-            let event = match self.pace.next() {
-                None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(due) => inbox.recv_timeout(due.saturating_duration_since(Instant::now())),
-            };
-            match event {
+            match inbox.next(self.due()) {
                 Ok(Event::Host(changes)) => {
                     swarm.extend(changes);
                     self.pace.changed(Instant::now());
                 }
-                Ok(Event::Changes(changes)) => {
-                    let first = self.objects.is_none();
-                    let objects = self.objects.get_or_insert_default();
-                    let matters = changes.into_iter().fold(first, |matters, change| objects.apply(change) | matters);
-                    if matters {
-                        self.apply();
-                    }
-                }
-                Ok(Event::Call(call, reply)) => {
-                    let outcome = self.answer(*call);
-                    // Who has asked may have gone.
-                    let _ = reply.send(outcome);
-                }
+                Ok(Event::Changes(changes)) => self.changed(changes),
+                Ok(Event::Call(call, reply)) => self.answer(*call, reply),
                 Ok(Event::End(signal)) => {
                     tracing::info!(%signal, "ending; what is in force stays");
                     return Ok(());
@@ -231,14 +242,17 @@ impl Model {
                     self.pace.failed(now);
                 }
             }
+            if self.policies.pace.is_retry_due(now) {
+                self.retry_policies();
+            }
+            self.turn_away(now);
         }
     }
 
-    fn end_vanished(&mut self) -> Result<()> {
-        for interface in self.kernel.release_vanished()? {
-            tracing::info!(interface, "endpoint is gone");
-        }
-        Ok(())
+    /// When something is to be done though nothing happens.
+    fn due(&self) -> Option<Instant> {
+        let Policies { pace, waiting, .. } = &self.policies;
+        [self.pace.next(), pace.next(), waiting.next()].into_iter().flatten().min()
     }
 
     fn host_changed(&mut self, changes: &[Change]) -> Result<()> {

@@ -6,9 +6,9 @@ use std::{fs, io};
 use anyhow::{Context, Result};
 use sluice_manifest_reader::is_manifest;
 
-use super::files::Files;
+use super::files::{Contents, Files};
 use super::watch::Watch;
-use super::{Change, Objects, Source};
+use super::{Change, Source};
 
 /// A directory of manifests: files ending in `.yaml`, `.yml` or `.json`, each with one or more documents.
 pub struct Directory {
@@ -29,22 +29,22 @@ impl Source for Directory {
         let mut watch = Watch::open(&self.path).with_context(action)?;
         fs::read_dir(&self.path).with_context(action)?;
         let mut files = Files::default();
-        let mut before: Option<Objects> = None;
+        let mut before: Option<Contents> = None;
         loop {
             let listed = read(&self.path, &mut watch, &mut files).context("watching for changes of manifests")?;
-            let mut objects = files.objects();
+            let mut contents = files.contents();
             if let Err(error) = listed {
-                objects.problems.push(format!(
+                contents.problems.push(format!(
                     "listing the manifests in {}: {error}; what they said before stays in force",
                     self.path.display()
                 ));
             }
-            let changes = objects.changes_from(before.as_ref().unwrap_or(&Objects::default()));
+            let changes = contents.changes_from(before.as_ref().unwrap_or(&Contents::default()));
             // An empty directory has been listed too.
             if (before.is_none() || !changes.is_empty()) && !tell(changes) {
                 return Ok(());
             }
-            before = Some(objects);
+            before = Some(contents);
             watch.wait().context("watching for changes of manifests")?;
         }
     }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Change, Objects};
+use sluice_policy::ObjectName;
+use sluice_policy::object::PodObject;
+
+use super::{Change, Object};
 
 /// The files of a directory, by name, with what is in force of each.
 #[derive(Debug, Default)]
@@ -20,8 +23,31 @@ struct File {
 #[derive(Clone, Debug)]
 struct Placed {
     line: usize,
-    name: String,
-    change: Change,
+    name: ObjectName,
+    object: Object,
+}
+
+/// All that files say together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// What is in force.
+    pub objects: BTreeMap<ObjectName, Object>,
+    /// What could not be used: where it is, what is wrong, what to do.
+    pub problems: Vec<String>,
+}
+
+impl Contents {
+    /// The changes that make these contents of others.
+    pub fn changes_from(&self, before: &Self) -> Vec<Change> {
+        let gone = before.objects.keys().filter(|name| !self.objects.contains_key(*name));
+        let fresh = self.objects.iter().filter(|(name, object)| before.objects.get(*name) != Some(*object));
+        let mut changes: Vec<Change> = gone.map(|name| Change::Gone(name.clone(), String::new())).collect();
+        changes.extend(fresh.map(|(_, object)| Change::Is(object.clone())));
+        if before.problems != self.problems {
+            changes.push(Change::Problems(self.problems.clone()));
+        }
+        changes
+    }
 }
 
 impl Files {
@@ -34,8 +60,9 @@ impl Files {
             Ok(text) => {
                 for (line, result) in sluice_manifest_reader::parse(text) {
                     match result {
-                        Ok(change) => {
-                            file.objects.extend(name(&change).map(|name| Placed { line, name, change }));
+                        Ok(object) => {
+                            let object = without_uid(object);
+                            file.objects.push(Placed { line, name: object.name(), object });
                         }
                         Err(what) => file.problems.push((line, what)),
                     }
@@ -59,39 +86,37 @@ impl Files {
         self.0.retain(|path, _| stays(path));
     }
 
-    /// All objects; of those that are named twice, the first.
-    pub fn objects(&self) -> Objects {
-        let mut objects = Objects::default();
-        let mut places: BTreeMap<&str, String> = BTreeMap::new();
+    /// All that they say; of objects that are named twice, the first.
+    pub fn contents(&self) -> Contents {
+        let mut contents = Contents::default();
+        let mut places: BTreeMap<&ObjectName, String> = BTreeMap::new();
         for (path, file) in &self.0 {
             let place = |line: usize| format!("{}:{line}", path.display());
-            for Placed { line, name, change } in &file.objects {
-                if let Some(first) = places.get(name.as_str()) {
+            for Placed { line, name, object } in &file.objects {
+                if let Some(first) = places.get(name) {
                     let twin = format!("{}: {name} is already in {first}; this one is ignored", place(*line));
-                    objects.problems.push(twin);
+                    contents.problems.push(twin);
                     continue;
                 }
                 places.insert(name, place(*line));
-                objects.apply(change.clone());
+                contents.objects.insert(name.clone(), object.clone());
             }
             for (line, what) in &file.problems {
-                objects.problems.push(format!(
+                contents.problems.push(format!(
                     "{}: {what}; this is ignored, and what the file said of it before stays in force",
                     place(*line)
                 ));
             }
         }
-        objects
+        contents
     }
 }
 
-/// What messages call the object of a change.
-fn name(change: &Change) -> Option<String> {
-    match change {
-        Change::Node(name, _) => Some(format!("Node {name}")),
-        Change::Pod(name, _) => Some(format!("Pod {name}")),
-        Change::Namespace(name, _) => Some(format!("Namespace {name}")),
-        Change::Problems(_) => None,
+/// A manifest is about whichever pod has its name: who makes the pod gives it a UID of its own.
+fn without_uid(object: Object) -> Object {
+    match object {
+        Object::Pod(pod) => Object::Pod(PodObject { uid: String::new(), ..pod }),
+        Object::Namespace(_) | Object::Node(..) | Object::Policy(_) => object,
     }
 }
 
@@ -120,7 +145,7 @@ status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}
     }
 
     fn names(files: &Files) -> Vec<String> {
-        files.objects().nodes.into_keys().collect()
+        files.contents().objects.into_keys().map(|object| object.name).collect()
     }
 
     #[test]
@@ -128,7 +153,7 @@ status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}
         let text = format!("{}---\n# a comment\nkind: Node\nmetadata: [\n---\n{}", node("a"), node("b"));
         let files = files(&[("nodes.yaml", &text)]);
         assert_eq!(names(&files), ["a", "b"]);
-        let problems = files.objects().problems;
+        let problems = files.contents().problems;
         assert_eq!(problems.len(), 1);
         let line: usize = problems[0].split(':').nth(1).and_then(|line| line.parse().ok()).expect("a line");
         assert!((8..=11).contains(&line), "{}", problems[0]);
@@ -143,7 +168,7 @@ status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}
             ("4.yaml", "kind: ConfigMap\nmetadata: {name: x}\n"),
         ]);
         assert_eq!(names(&files), ["b"]);
-        let problems = files.objects().problems;
+        let problems = files.contents().problems;
         assert!(problems[0].contains("1.yaml:1") && problems[0].contains("10.1.0.0/240"), "{}", problems[0]);
         assert!(problems[1].contains("3.yml:1") && problems[1].contains("2.yaml:1"), "{}", problems[1]);
     }
@@ -151,9 +176,10 @@ status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}
     #[test]
     fn lists_and_json_are_manifests_too() {
         let json = r#"{"kind":"List","items":[{"apiVersion":"v1","kind":"Node","metadata":{"name":"a"}},{"kind":"Pod","metadata":{"name":"p"},"spec":{"nodeName":"a","containers":[]},"status":{"podIP":"10.1.0.5"}},{"kind":"Service"}]}"#;
-        let objects = files(&[("all.json", json)]).objects();
-        assert_eq!((objects.nodes.len(), objects.pods.len()), (1, 1));
-        assert_eq!(objects.problems, [""; 0]);
+        let contents = files(&[("all.json", json)]).contents();
+        let names: Vec<String> = contents.objects.keys().map(ToString::to_string).collect();
+        assert_eq!(names, ["Pod default/p", "Node a"]);
+        assert_eq!(contents.problems, [""; 0]);
     }
 
     #[test]
@@ -162,7 +188,7 @@ status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}
         let mut files = files(&[("nodes.yaml", &format!("{}---\n{}", node("a"), node("b")))]);
         let mut say = |content: io::Result<&str>| {
             files.update(path, &content.map(str::to_owned));
-            (names(&files), files.objects().problems.len())
+            (names(&files), files.contents().problems.len())
         };
         let both = vec!["a".to_owned(), "b".to_owned()];
         assert_eq!(say(Ok("")), (both.clone(), 1), "empty: somebody is about to write it");
@@ -173,5 +199,65 @@ status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}
         assert_eq!(say(Ok(&node("c"))), (vec!["c".to_owned()], 0));
         files.retain(|_| false);
         assert!(names(&files).is_empty());
+    }
+    const POLICY: &str = "\
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db, namespace: x}
+spec: {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8}}]}]}
+";
+
+    const CLUSTER_POLICY: &str = "\
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: all}
+spec: {tier: Admin, priority: 1, subject: {namespaces: {}}}
+";
+
+    #[test]
+    fn a_policy_that_the_api_server_would_refuse_is_a_problem_and_the_last_good_one_stays() {
+        let mut files = files(&[("policies.yaml", &format!("{POLICY}---\n{CLUSTER_POLICY}"))]);
+        let good = files.contents();
+        let objects: Vec<String> = good.objects.keys().map(ToString::to_string).collect();
+        assert_eq!(objects, ["NetworkPolicy x/db", "ClusterNetworkPolicy all"]);
+        let slip = format!("{}---\n{}", POLICY.replace("/8", "/80"), CLUSTER_POLICY.replace("Admin", "Root"));
+        files.update(Path::new("policies.yaml"), &Ok(slip));
+        let bad = files.contents();
+        assert_eq!(bad.objects, good.objects);
+        let starts = [
+            "policies.yaml:1: NetworkPolicy x/db: spec.ingress[0].from[0].ipBlock.cidr: ",
+            "policies.yaml:6: ClusterNetworkPolicy all: spec.tier: ",
+        ];
+        assert_eq!(bad.problems.len(), starts.len());
+        for (problem, start) in bad.problems.iter().zip(starts) {
+            assert!(problem.starts_with(start), "{problem}");
+        }
+    }
+
+    #[test]
+    fn changes_lead_from_what_was_said_to_what_is_said() {
+        let before = files(&[("1.yaml", &node("a")), ("2.yaml", &node("b"))]).contents();
+        let other = node("b").replace("192.0.2.1", "192.0.2.2");
+        let after = files(&[("2.yaml", &other), ("3.yaml", "kind: Node\n"), ("4.yaml", POLICY)]).contents();
+        let told: Vec<String> = after
+            .changes_from(&before)
+            .into_iter()
+            .map(|change| match change {
+                Change::Is(object) => format!("{} is", object.name()),
+                Change::Gone(name, _) => format!("{name} gone"),
+                Change::Wrong(error) => error.to_string(),
+                Change::Problems(problems) => format!("{} problem", problems.len()),
+            })
+            .collect();
+        assert_eq!(told, ["Node a gone", "Node b is", "NetworkPolicy x/db is", "1 problem"]);
+        assert_eq!(after.changes_from(&after), []);
+    }
+
+    #[test]
+    fn a_manifest_is_about_whichever_pod_has_its_name() {
+        let pod = "kind: Pod\nmetadata: {name: p, uid: u1}\nspec: {containers: []}\n";
+        let contents = files(&[("pod.yaml", pod)]).contents();
+        let object = contents.objects.into_values().next();
+        assert!(matches!(object, Some(Object::Pod(pod)) if pod.is("u2")));
     }
 }

@@ -1,0 +1,286 @@
+//! The Kubernetes API: objects listed and watched, and pods asked for by name.
+
+mod condition;
+mod known;
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Debug;
+use std::future;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use futures::channel::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use futures::stream::{self, BoxStream, Stream, StreamExt};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::api::{Patch, PatchParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use sluice_policy::cluster_policy::{API_VERSION, ClusterNetworkPolicy, KIND};
+use sluice_policy::object::PodObject;
+use sluice_policy::{Kind, ObjectError, PodName};
+use tokio::time::sleep;
+
+use super::{Change, Object, Source};
+use condition::Conditions;
+use known::{Heard, Known, Told};
+
+/// Most changes that are told of at once.
+const BATCH: usize = 1024;
+/// Until the server is asked again for a kind that it does not have. Whoever installs one waits no longer for it.
+const ABSENT: Duration = Duration::from_secs(10);
+/// Until a pod is asked for again that the server does not give, and how often: for as long as an ADD waits for it.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+const ATTEMPTS: u32 = 10;
+/// Most pods that are asked for at once: as many as there can be clients that wait for them.
+const ASKED_AT_ONCE: usize = 256;
+/// As whom the agents of all nodes set what is theirs of a status.
+const MANAGER: &str = "sluice-agent";
+
+/// The API server of a cluster.
+pub struct Kubernetes {
+    kubeconfig: Option<PathBuf>,
+    asked: UnboundedReceiver<Ask>,
+}
+
+/// Has the API server asked for pods that its watch has not told of yet.
+#[derive(Clone, Debug)]
+pub struct Asker(UnboundedSender<Ask>);
+
+/// A pod that is asked for.
+#[derive(Debug)]
+struct Ask {
+    pod: PodName,
+    /// Empty: whichever has the name.
+    uid: String,
+}
+
+impl Asker {
+    /// Asks for a pod with a name and UID (empty: any). It is told of as the watch tells of it, which may be first.
+    pub fn ask(&self, pod: PodName, uid: String) {
+        // Without a source the agent is about to end.
+        let _ = self.0.unbounded_send(Ask { pod, uid });
+    }
+}
+
+impl Kubernetes {
+    /// The server that a kubeconfig names; without, the one that `KUBECONFIG` names, or that runs this pod. With who asks it.
+    pub fn new(kubeconfig: Option<&Path>) -> (Self, Asker) {
+        let (asks, asked) = mpsc::unbounded();
+        (Self { kubeconfig: kubeconfig.map(Path::to_owned), asked }, Asker(asks))
+    }
+}
+
+async fn client(kubeconfig: Option<&Path>) -> Result<Client> {
+    let config = match kubeconfig {
+        Some(path) => {
+            let file =
+                Kubeconfig::read_from(path).with_context(|| format!("reading the kubeconfig {}", path.display()))?;
+            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+                .await
+                .with_context(|| format!("using the kubeconfig {}", path.display()))?
+        }
+        None => kube::Config::infer().await.context(
+            "finding the API server: set KUBECONFIG, run as a pod with a service account, or name a kubeconfig \
+             (kubernetes:PATH)",
+        )?,
+    };
+    tracing::info!(server = %config.cluster_url, "watching the Kubernetes API");
+    Client::try_from(config).context("making a client of the Kubernetes API")
+}
+
+impl Source for Kubernetes {
+    fn run(self: Box<Self>, tell: &mut dyn FnMut(Vec<Change>) -> bool) -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.context("starting the watch of the Kubernetes API")?.block_on(async {
+            let client = client(self.kubeconfig.as_deref()).await?;
+            follow(&client, self.asked, ABSENT, tell).await;
+            Ok(())
+        })
+    }
+}
+
+/// Watches until nobody listens any more. While the server is away, what it said last stays. A kind that it does not have is
+/// asked for again after a time.
+async fn follow(
+    client: &Client,
+    asked: UnboundedReceiver<Ask>,
+    absent: Duration,
+    tell: &mut dyn FnMut(Vec<Change>) -> bool,
+) {
+    let pods = stream::select(watch::<Pod>(client), fetch(client, asked));
+    let watches = [
+        tidings(watch::<Node>(client)),
+        tidings(pods),
+        tidings(watch::<Namespace>(client)),
+        tidings(watch::<NetworkPolicy>(client)),
+        tidings(report(client, watch_if_there::<ClusterNetworkPolicy>(client, absent))),
+    ];
+    let mut unlisted = watches.len();
+    let mut batches = stream::select_all(watches).ready_chunks(BATCH);
+    let mut waiting = Vec::new();
+    while let Some(batch) = batches.next().await {
+        for told in batch {
+            waiting.extend(told.changes);
+            unlisted -= usize::from(told.is_listed);
+        }
+        if unlisted == 0 && !tell(std::mem::take(&mut waiting)) {
+            return;
+        }
+    }
+}
+
+/// A kind of objects of the API.
+trait Watched: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static {
+    /// What policies call it.
+    const KIND: Kind;
+
+    /// What matters of an object.
+    fn read(&self) -> Result<Object, ObjectError>;
+}
+
+macro_rules! watched {
+    ($($kind:ident),*) => {$(
+        impl Watched for $kind {
+            const KIND: Kind = Kind::$kind;
+
+            fn read(&self) -> Result<Object, ObjectError> {
+                self.try_into()
+            }
+        }
+    )*};
+}
+
+watched!(Node, Pod, Namespace, NetworkPolicy, ClusterNetworkPolicy);
+
+/// What there is to tell of what is heard of a kind of objects.
+fn tidings<K: Watched>(heard: impl Stream<Item = Heard<K>> + Send + 'static) -> BoxStream<'static, Told> {
+    let mut known = Known::default();
+    heard.map(move |heard| known.hear(heard)).boxed()
+}
+
+/// What one watch of a kind says: events, and what interrupts it.
+fn events<K: Watched>(client: &Client) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + use<K> {
+    watcher(Api::<K>::all(client.clone()), watcher::Config::default()).default_backoff()
+}
+
+/// Watches a kind of objects, for ever.
+fn watch<K: Watched>(client: &Client) -> impl Stream<Item = Heard<K>> + Send + use<K> {
+    events(client).filter_map(|event| future::ready(event.map(Heard::Event).inspect_err(warn::<K>).ok()))
+}
+
+fn warn<K: Watched>(error: &watcher::Error) {
+    tracing::warn!(%error, "the watch of every {} is interrupted; trying again", K::KIND.name());
+}
+
+/// Watches a kind of objects that the server may have or not, for ever.
+fn watch_if_there<K: Watched>(client: &Client, absent: Duration) -> impl Stream<Item = Heard<K>> + Send + use<K> {
+    let client = client.clone();
+    let watches = stream::repeat_with(move || {
+        let rest = stream::once(sleep(absent)).filter_map(|()| future::ready(None));
+        until_absent(events(&client)).chain(rest)
+    });
+    let mut was_there = None;
+    watches.flatten().inspect(move |heard| {
+        let is_there = match heard {
+            // A watch begins with this before it has asked for anything.
+            Heard::Event(Event::Init) => return,
+            Heard::Event(_) | Heard::Fetched(_) => true,
+            Heard::Absent => false,
+        };
+        if was_there.replace(is_there) != Some(is_there) {
+            let kind = K::KIND.name();
+            if is_there {
+                tracing::info!("the API server has the kind {kind}: it counts");
+            } else {
+                tracing::info!("the API server does not have the kind {kind}: there are none until it has");
+            }
+        }
+    })
+}
+
+/// What a watch says until the server does not have the kind.
+fn until_absent<K: Watched>(
+    events: impl Stream<Item = watcher::Result<Event<K>>> + Send,
+) -> impl Stream<Item = Heard<K>> + Send {
+    let heard = events.filter_map(|event| {
+        future::ready(match event {
+            Ok(event) => Some(Heard::Event(event)),
+            Err(error) if is_absent(&error) => Some(Heard::Absent),
+            Err(error) => {
+                warn::<K>(&error);
+                None
+            }
+        })
+    });
+    stream::unfold(Some(Box::pin(heard)), |goes_on| async {
+        let mut heard = goes_on?;
+        let next = heard.next().await?;
+        let goes_on = (!matches!(next, Heard::Absent)).then_some(heard);
+        Some((next, goes_on))
+    })
+}
+
+fn is_absent(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(kube::Error::Api(status)) | WatchStartFailed(kube::Error::Api(status)) => status.code == 404,
+        InitialListFailed(_) | WatchStartFailed(_) | WatchError(_) | WatchFailed(_) | NoResourceVersion => false,
+    }
+}
+
+/// Says in the status of policies what is not supported in them.
+fn report<S: Stream<Item = Heard<ClusterNetworkPolicy>> + Send>(
+    client: &Client,
+    policies: S,
+) -> impl Stream<Item = Heard<ClusterNetworkPolicy>> + Send + use<S> {
+    let api: Api<ClusterNetworkPolicy> = Api::all(client.clone());
+    let mut conditions = Conditions::default();
+    policies.inspect(move |heard| {
+        if let Heard::Event(Event::InitApply(policy) | Event::Apply(policy)) = heard
+            && let Some(condition) = conditions.due(policy)
+        {
+            let (api, name) = (api.clone(), policy.name_any());
+            // Nobody waits for it.
+            tokio::spawn(async move {
+                let patch = Patch::Apply(json!({
+                    "apiVersion": API_VERSION,
+                    "kind": KIND,
+                    "metadata": { "name": name },
+                    "status": { "conditions": [condition] },
+                }));
+                if let Err(error) = api.patch_status(&name, &PatchParams::apply(MANAGER).force(), &patch).await {
+                    tracing::warn!(%error, "the status of {KIND} {name} does not say what is not supported in it");
+                }
+            });
+        }
+    })
+}
+
+/// Gets the pods that are asked for.
+fn fetch(client: &Client, asked: UnboundedReceiver<Ask>) -> impl Stream<Item = Heard<Pod>> + Send + use<> {
+    let client = client.clone();
+    let pods = asked.map(move |ask| fetch_one(Api::namespaced(client.clone(), &ask.pod.namespace), ask));
+    pods.buffer_unordered(ASKED_AT_ONCE).filter_map(|pod| future::ready(pod.map(Heard::Fetched)))
+}
+
+async fn fetch_one(api: Api<Pod>, Ask { pod: name, uid }: Ask) -> Option<Pod> {
+    for attempt in 0..ATTEMPTS {
+        if attempt > 0 {
+            sleep(ASK_AGAIN).await;
+        }
+        match api.get_opt(&name.name).await {
+            Ok(Some(pod)) if PodObject::try_from(&pod).is_ok_and(|object| object.is(&uid)) => return Some(pod),
+            // Gone, or another by now.
+            Ok(_) => tracing::debug!(%name, uid, "the API server does not know this pod"),
+            Err(error) => tracing::warn!(%error, "asking for the pod {name} again"),
+        }
+    }
+    None
+}

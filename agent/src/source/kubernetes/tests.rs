@@ -1,0 +1,290 @@
+//! Against a small server of the API.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::{self as channel, Receiver, Sender};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use serde_json::Value;
+use sluice_policy::ObjectName;
+
+use super::*;
+
+/// How long anything may take before it counts as failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+const NODES: &str = "/api/v1/nodes";
+const PODS: &str = "/api/v1/pods";
+const POLICIES: &str = "/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies";
+
+/// A server that lists what it is given, and tells of changes when it is told to.
+#[derive(Clone)]
+struct Server(Arc<State>);
+
+struct State {
+    address: SocketAddr,
+    /// By path: a list's items or an object. Of paths that are not there, it has nothing.
+    given: Mutex<BTreeMap<String, Value>>,
+    /// Watches that are open, by path: where more is to be said.
+    watches: Mutex<BTreeMap<String, TcpStream>>,
+    /// Told of each watch and each patch.
+    happened: Mutex<Sender<(String, Value)>>,
+}
+
+impl Server {
+    /// Starts one. Of what happens at it, it tells: a path, and what was sent there.
+    fn start() -> (Self, Receiver<(String, Value)>) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+        let address = listener.local_addr().expect("has an address");
+        let (happens, happened) = channel::channel();
+        let state =
+            State { address, given: Mutex::default(), watches: Mutex::default(), happened: Mutex::new(happens) };
+        let server = Self(Arc::new(state));
+        for path in [NODES, PODS, "/api/v1/namespaces", "/apis/networking.k8s.io/v1/networkpolicies"] {
+            server.give(path, json!([]));
+        }
+        let serving = server.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let serving = serving.clone();
+                thread::spawn(move || serving.serve(stream));
+            }
+        });
+        (server, happened)
+    }
+
+    fn give(&self, path: &str, what: Value) {
+        self.0.given.lock().expect("locks").insert(path.into(), what);
+    }
+
+    /// Says something to the watch of a path, which is open.
+    fn say(&self, path: &str, what: &str, object: &Value) {
+        let watches = self.0.watches.lock().expect("locks");
+        let mut watch = watches.get(path).expect("somebody watches");
+        writeln!(watch, "{}", json!({ "type": what, "object": object })).expect("writes");
+    }
+
+    /// Breaks the watch of a path off, and forgets where it was: who watches must list anew.
+    fn expire(&self, path: &str) {
+        self.say(path, "ERROR", &json!({ "kind": "Status", "code": 410, "status": "Failure", "message": "expired" }));
+    }
+
+    fn serve(&self, stream: TcpStream) {
+        let mut writer = stream.try_clone().expect("clones");
+        let mut reader = BufReader::new(stream);
+        loop {
+            let mut head = Vec::new();
+            while let Some(Ok(line)) =
+                (&mut reader).lines().next().filter(|line| line.as_ref().is_ok_and(|it| !it.is_empty()))
+            {
+                head.push(line);
+            }
+            let Some(target) = head.first().and_then(|line| line.split(' ').nth(1)) else { return };
+            let (path, query) = target.split_once('?').unwrap_or((target, ""));
+            let length =
+                head.iter().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+            let mut body = vec![0; length.unwrap_or(0)];
+            reader.read_exact(&mut body).expect("reads");
+            let happened = |what| self.0.happened.lock().expect("locks").send((path.to_owned(), what));
+            if query.contains("watch=") {
+                let _ = write!(writer, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n");
+                self.0.watches.lock().expect("locks").insert(path.into(), writer);
+                let _ = happened(Value::Null);
+                return;
+            }
+            let given = self.0.given.lock().expect("locks").get(path).cloned();
+            let (code, text) = match given {
+                Some(Value::Array(items)) => {
+                    let list = json!({ "kind": "List", "apiVersion": "v1", "metadata": { "resourceVersion": "1" }, "items": items });
+                    (200, list.to_string())
+                }
+                Some(object) => (200, object.to_string()),
+                None if head[0].starts_with("PATCH") => {
+                    let _ = happened(serde_json::from_slice(&body).expect("is JSON"));
+                    (200, body_of_policy())
+                }
+                None => (404, "404 page not found\n".to_owned()),
+            };
+            let _ = write!(
+                writer,
+                "HTTP/1.1 {code} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{text}",
+                text.len()
+            );
+        }
+    }
+
+    /// Follows this server. What is told of, and who asks.
+    fn follow(&self) -> (Receiver<Vec<Change>>, Asker) {
+        let (said, heard) = channel::channel();
+        let (asks, asked) = mpsc::unbounded();
+        let address = self.0.address;
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("builds");
+            runtime.block_on(async {
+                let uri = format!("http://{address}").parse().expect("a URI");
+                let client = Client::try_from(kube::Config::new(uri)).expect("a client");
+                follow(&client, asked, Duration::from_millis(1), &mut |changes| said.send(changes).is_ok()).await;
+            });
+        });
+        (heard, Asker(asks))
+    }
+}
+
+fn body_of_policy() -> String {
+    json!({ "apiVersion": API_VERSION, "kind": KIND, "metadata": { "name": "all" } }).to_string()
+}
+
+/// What is told of next, as words; empty lists are passed over.
+fn next(heard: &Receiver<Vec<Change>>) -> Vec<String> {
+    loop {
+        let changes = heard.recv_timeout(PATIENCE).expect("it goes on");
+        if !changes.is_empty() {
+            return changes.iter().map(word).collect();
+        }
+    }
+}
+
+fn word(change: &Change) -> String {
+    match change {
+        Change::Is(Object::Pod(pod)) => format!("Pod {} {} is", pod.name, pod.uid),
+        Change::Is(object) => format!("{} is", object.name()),
+        Change::Gone(name, uid) if uid.is_empty() => format!("{name} gone"),
+        Change::Gone(name, uid) => format!("{name} {uid} gone"),
+        Change::Wrong(error) => format!("{} wrong", error.object),
+        Change::Problems(_) => panic!("nothing is read from files"),
+    }
+}
+
+fn wait_for(happened: &Receiver<(String, Value)>, path: &str) -> Value {
+    loop {
+        let (at, what) = happened.recv_timeout(PATIENCE).expect("it happens");
+        if at == path {
+            return what;
+        }
+    }
+}
+
+fn node(name: &str, version: u32) -> Value {
+    json!({ "kind": "Node", "apiVersion": "v1", "metadata": { "name": name, "resourceVersion": version.to_string() } })
+}
+
+fn pod(uid: &str, version: u32) -> Value {
+    let metadata = json!({ "name": "p", "namespace": "x", "uid": uid, "resourceVersion": version.to_string() });
+    json!({ "kind": "Pod", "apiVersion": "v1", "metadata": metadata, "spec": { "nodeName": "a", "containers": [] } })
+}
+
+fn policy(egress: &Value) -> Value {
+    let spec = json!({ "tier": "Admin", "priority": 1, "subject": { "namespaces": {} }, "egress": egress });
+    let metadata = json!({ "name": "all", "uid": "c1", "resourceVersion": "2" });
+    json!({ "apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec })
+}
+
+#[test]
+fn all_is_told_of_once_it_is_listed_and_then_what_changes() {
+    let (server, happened) = Server::start();
+    let mut nonsense = node("c", 1);
+    nonsense["spec"] = json!({ "podCIDR": "10/8" });
+    server.give(NODES, json!([node("a", 1), node("b", 1), nonsense]));
+    server.give(PODS, json!([pod("u1", 1)]));
+    let (heard, _asker) = server.follow();
+    let mut first = next(&heard);
+    first.sort();
+    assert_eq!(first, ["Node a is", "Node b is", "Node c wrong", "Pod x/p u1 is"]);
+    wait_for(&happened, NODES);
+    server.say(NODES, "DELETED", &node("b", 2));
+    assert_eq!(next(&heard), ["Node b gone"]);
+    server.say(NODES, "MODIFIED", &node("c", 3));
+    assert_eq!(next(&heard), ["Node c is"]);
+    server.give(NODES, json!([node("c", 3)]));
+    server.expire(NODES);
+    let mut anew = next(&heard);
+    while anew.len() < 2 {
+        anew.extend(next(&heard));
+    }
+    assert_eq!(anew, ["Node c is", "Node a gone"], "it is told of no more");
+}
+
+#[test]
+fn a_kind_that_is_not_installed_counts_once_it_is_and_until_it_is_not() {
+    let (server, happened) = Server::start();
+    server.give(NODES, json!([node("a", 1)]));
+    let (heard, _asker) = server.follow();
+    assert_eq!(next(&heard), ["Node a is"], "nothing waits for it");
+    server.give(POLICIES, json!([policy(&json!([]))]));
+    assert_eq!(next(&heard), ["ClusterNetworkPolicy all is"]);
+    wait_for(&happened, POLICIES);
+    server.0.given.lock().expect("locks").remove(POLICIES);
+    server.expire(POLICIES);
+    assert_eq!(next(&heard), ["ClusterNetworkPolicy all gone"]);
+    server.give(POLICIES, json!([policy(&json!([]))]));
+    assert_eq!(next(&heard), ["ClusterNetworkPolicy all is"]);
+}
+
+#[test]
+fn a_pod_that_is_asked_for_may_be_ahead_of_the_watch() {
+    let (server, happened) = Server::start();
+    server.give(PODS, json!([pod("u1", 5)]));
+    let (heard, asker) = server.follow();
+    assert_eq!(next(&heard), ["Pod x/p u1 is"]);
+    wait_for(&happened, PODS);
+    server.give("/api/v1/namespaces/x/pods/p", pod("u2", 9));
+    asker.ask(PodName::new("x", "p"), "u2".into());
+    assert_eq!(next(&heard), ["Pod x/p u2 is"]);
+    server.say(PODS, "DELETED", &pod("u1", 8));
+    assert_eq!(next(&heard), ["Pod x/p u1 gone"], "of the other, nothing is said");
+    server.say(PODS, "ADDED", &pod("u2", 9));
+    assert_eq!(next(&heard), ["Pod x/p u2 is"]);
+}
+
+#[test]
+fn what_is_not_supported_in_a_policy_stands_in_its_status() {
+    let (server, happened) = Server::start();
+    server.give(POLICIES, json!([policy(&json!([{ "action": "Deny", "to": [{ "domainNames": ["a.example"] }] }]))]));
+    let (_heard, _asker) = server.follow();
+    let patch = wait_for(&happened, &format!("{POLICIES}/all/status"));
+    let conditions = patch["status"]["conditions"].as_array().expect("conditions");
+    assert_eq!(conditions.len(), 1);
+    assert_eq!((&conditions[0]["type"], &conditions[0]["status"]), (&json!("sluice.dev/Supported"), &json!("False")));
+}
+
+fn told(heard: Vec<Heard<Pod>>) -> Vec<String> {
+    let mut known = Known::default();
+    let mut words = Vec::new();
+    for heard in heard {
+        let told = known.hear(heard);
+        words.extend(told.changes.iter().map(word));
+        words.extend(told.is_listed.then(|| "listed".to_owned()));
+    }
+    words
+}
+
+fn read(value: Value) -> Pod {
+    serde_json::from_value(value).expect("a pod")
+}
+
+#[test]
+fn an_answer_that_the_watch_has_overtaken_is_not_told_of() {
+    let heard = vec![
+        Heard::Event(Event::Init),
+        Heard::Event(Event::InitDone),
+        Heard::Event(Event::Apply(read(pod("u1", 5)))),
+        Heard::Event(Event::Delete(read(pod("u1", 6)))),
+        Heard::Fetched(read(pod("u1", 5))),
+    ];
+    assert_eq!(told(heard), ["listed", "Pod x/p u1 is", "Pod x/p u1 gone"]);
+}
+
+#[test]
+fn an_answer_during_a_listing_is_not_lost_by_it() {
+    let heard = vec![
+        Heard::Event(Event::Init),
+        Heard::Fetched(read(pod("u2", 9))),
+        Heard::Event(Event::InitDone),
+        Heard::Event(Event::Init),
+        Heard::Event(Event::InitDone),
+    ];
+    let name = ObjectName::new(Kind::Pod, "x", "p");
+    assert_eq!(told(heard), ["Pod x/p u2 is".to_owned(), "listed".into(), format!("{name} gone")]);
+}
