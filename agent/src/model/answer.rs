@@ -6,7 +6,7 @@ use sluice_api::{Answer, Call, ErrorKind, Failure, NodeStatus, ObjectCounts, Out
 use sluice_policy::object::PolicyMode;
 use sluice_topology::{NodeView, Underlay};
 
-use super::Model;
+use super::{Model, asked};
 use crate::host;
 use crate::kernel::KernelError;
 
@@ -29,6 +29,17 @@ impl Model {
             Call::Counters {} => match self.kernel.counters() {
                 Ok(counters) => Outcome::Ok(Answer::Counters(counters)),
                 Err(error) => refused(&error),
+            },
+            Call::Denials { limit } => match self.kernel.denials(limit) {
+                Ok(denied) => {
+                    let denials = denied.iter().map(|denied| asked::denial(&self.policies.index, denied));
+                    Outcome::Ok(Answer::Denials(denials.collect()))
+                }
+                Err(error) => refused(&error),
+            },
+            Call::Explain { from, to, port } => match asked::explain(&self.policies.index, from, to, &port) {
+                Ok(explained) => Outcome::Ok(Answer::Explained(explained)),
+                Err(what) => failure(ErrorKind::Invalid, what),
             },
         };
         // Who has asked may have gone.

@@ -2,6 +2,7 @@
 
 mod answer;
 mod apply;
+mod asked;
 mod inbox;
 mod local;
 mod pace;
