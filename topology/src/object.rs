@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
+use thiserror::Error;
 
 /// A Node, without all that does not matter here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +36,8 @@ pub struct PodPlace<'a> {
 }
 
 /// A Node makes no sense.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{field}: {what}")]
 pub struct ObjectError {
     /// Where in it, such as `spec.podCIDRs`.
     pub field: &'static str,

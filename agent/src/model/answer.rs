@@ -3,7 +3,6 @@
 use std::sync::mpsc::Sender;
 
 use sluice_api::{Answer, Call, ErrorKind, Failure, NodeStatus, ObjectCounts, Outcome, PolicyStatus, Status};
-use sluice_policy::object::PolicyMode;
 use sluice_topology::{NodeView, Underlay};
 
 use super::{Model, asked};
@@ -16,9 +15,12 @@ impl Model {
         let outcome = match call {
             Call::Enforce(record) => match &self.waiting_for {
                 Some(what) => failure(ErrorKind::Unavailable, format!("the agent is not ready; it waits for: {what}")),
-                None => return self.admit(record, reply),
+                None => return self.policies.admit(&mut self.kernel, record, reply),
             },
-            Call::Release { host_interface } => self.release(&host_interface, host::is_up(&host_interface)),
+            Call::Release { host_interface } => {
+                let still_passes = host::is_up(&host_interface);
+                self.policies.release(&mut self.kernel, &host_interface, still_passes)
+            }
             Call::Status {} => Outcome::Ok(Answer::Status(self.status())),
             Call::Endpoints {} => Outcome::Ok(Answer::Endpoints(self.kernel.endpoints())),
             Call::Nodes {} => Outcome::Ok(Answer::Nodes(self.ready.view.iter().map(node_status).collect())),
@@ -32,12 +34,12 @@ impl Model {
             },
             Call::Denials { limit } => match self.kernel.denials(limit) {
                 Ok(denied) => {
-                    let denials = denied.iter().map(|denied| asked::denial(&self.policies.index, denied));
+                    let denials = denied.iter().map(|denied| asked::denial(self.policies.index(), denied));
                     Outcome::Ok(Answer::Denials(denials.collect()))
                 }
                 Err(error) => refused(&error),
             },
-            Call::Explain { from, to, port } => match asked::explain(&self.policies.index, from, to, &port) {
+            Call::Explain { from, to, port } => match asked::explain(self.policies.index(), from, to, &port) {
                 Ok(explained) => Outcome::Ok(Answer::Explained(explained)),
                 Err(what) => failure(ErrorKind::Invalid, what),
             },
@@ -61,20 +63,16 @@ impl Model {
             objects: ObjectCounts {
                 nodes: self.nodes.len(),
                 pods: self.policies.pods().count(),
-                namespaces: self.policies.index.namespaces().count(),
-                policies: self.policies.index.policies().count(),
+                namespaces: self.policies.index().namespaces().count(),
+                policies: self.policies.index().policies().count(),
             },
             policy: self.policy_status(),
-            problems: self.problems.all().cloned().collect(),
+            problems: [self.source_problems.all(), self.problems.all(), self.policies.problems()].concat(),
         }
     }
 
     fn policy_status(&self) -> PolicyStatus {
-        let (counts, limits) = (self.policies.index.counts(), self.kernel.limits());
-        let is_audited = |mode: &&PolicyMode| match mode {
-            PolicyMode::Enforce => false,
-            PolicyMode::Audit => true,
-        };
+        let (counts, limits) = (self.policies.index().counts(), self.kernel.limits());
         PolicyStatus {
             policies: counts.policies,
             rule_sets: counts.rule_sets,
@@ -84,7 +82,7 @@ impl Model {
             prefixes: counts.prefixes,
             prefixes_limit: limits.prefixes,
             closed: counts.closed,
-            audited: self.policies.modes.values().filter(is_audited).count(),
+            audited: self.policies.audited(),
         }
     }
 }

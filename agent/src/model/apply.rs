@@ -8,7 +8,6 @@ use sluice_abi::{Config as KernelConfig, Features, Routing, Timeouts, Uplink};
 use sluice_netlink::Address;
 use sluice_topology::{Local, Mode, Plan, Underlay, plan};
 
-use super::problems::Origin;
 use super::{Model, Ready};
 use crate::conflist;
 use crate::host::{self, Device, Given};
@@ -110,7 +109,7 @@ impl Model {
         self.view.made = host::view()?.made;
 
         let sources = tunnel_problems(&local, &plan, |remote| host::source_to(remote).ok().flatten());
-        self.problems.set(Origin::Ways, [plan.problems, routes.problems, sources].concat());
+        self.problems.set([plan.problems, routes.problems, sources].concat());
         let content = conflist::content(&self.config, &local.pod_cidrs, mtu);
         if conflist::write(&self.config.cni_conf_dir, &content)
             .with_context(|| format!("writing the CNI configuration into {}", self.config.cni_conf_dir.display()))?

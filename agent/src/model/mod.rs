@@ -3,6 +3,7 @@
 mod answer;
 mod apply;
 mod asked;
+mod changes;
 mod inbox;
 mod local;
 mod pace;
@@ -31,7 +32,6 @@ use crate::source::{Change as SourceChange, Directory, Kubernetes, Source};
 use crate::{host, prepare, server};
 use answer::failure;
 use inbox::Inbox;
-use local::LocalPods;
 use pace::Pace;
 use policies::Policies;
 use problems::Problems;
@@ -73,6 +73,9 @@ struct Model {
     /// The nodes that it knows, by name.
     nodes: BTreeMap<String, NodeObject>,
     policies: Policies,
+    /// What the source cannot read.
+    source_problems: Problems,
+    /// What is wrong with the ways between nodes.
     problems: Problems,
     waiting_for: Option<String>,
     /// The host's network, as the plan was made for it, with the routes that came of it.
@@ -108,14 +111,13 @@ pub fn run(config: Config) -> Result<()> {
     let Numbers { rule_set, identity, reason } = kernel.numbers();
     let index = Index::new(PolicyView::Node(config.node_name.clone()), kernel.limits());
     let index = index.numbered_after(rule_set, identity, reason);
-    // In the directory of manifests pods may stand, but need not.
-    let local = LocalPods::new(&config.node_name, asker.is_none());
     let mut model = Model {
         slots: Slots::seeded(kernel.nodes().clone()),
         records: Records::below(&config.run_dir),
         is_listed: false,
         nodes: BTreeMap::new(),
-        policies: Policies::new(index, local, asker),
+        policies: Policies::new(&config.node_name, index, asker),
+        source_problems: Problems::default(),
         problems: Problems::default(),
         waiting_for: Some("the first listing of all objects".into()),
         view: View::default(),
@@ -139,8 +141,10 @@ impl Model {
         for record in self.records.list()? {
             let result = match &record {
                 Ok(record) if nix::net::if_::if_nametoindex(record.host_interface.as_str()).is_ok() => {
-                    self.policies.local.add(record, None);
-                    self.kernel.enforce(record).map(|_| kept += 1)
+                    self.kernel.enforce(record).map(|_| {
+                        self.policies.adopt(record);
+                        kept += 1;
+                    })
                 }
                 // Its pod is gone; DEL or GC will see to the record.
                 Ok(_) => Ok(()),
@@ -217,7 +221,7 @@ impl Model {
                     swarm.extend(changes);
                     self.pace.changed(Instant::now());
                 }
-                Ok(Event::Changes(changes)) => self.changed(changes),
+                Ok(Event::Changes(changes)) => self.change(changes),
                 Ok(Event::Call(call, reply)) => self.answer(*call, reply),
                 Ok(Event::End(signal)) => {
                     tracing::info!(%signal, "ending; what is in force stays");
@@ -236,24 +240,20 @@ impl Model {
                 self.pace.failed(now);
             }
             if self.pace.is_retry_due(now) {
-                let ended = self.end_vanished();
+                let ended = self.policies.end_vanished(&mut self.kernel);
                 self.apply();
                 if let Err(error) = ended {
                     tracing::warn!("ending endpoints again later: {error:#}");
                     self.pace.failed(now);
                 }
             }
-            if self.policies.pace.is_retry_due(now) {
-                self.retry_policies();
-            }
-            self.turn_away(now);
+            self.policies.work(&mut self.kernel, now);
         }
     }
 
     /// When something is to be done though nothing happens.
     fn due(&self) -> Option<Instant> {
-        let Policies { pace, waiting, .. } = &self.policies;
-        [self.pace.next(), pace.next(), waiting.next()].into_iter().flatten().min()
+        self.pace.next().into_iter().chain(self.policies.due()).min()
     }
 
     fn host_changed(&mut self, changes: &[Change]) -> Result<()> {
@@ -263,7 +263,7 @@ impl Model {
             Change::Link | Change::Address | Change::Route => false,
         };
         if changes.iter().any(pod_gone) {
-            self.end_vanished()?;
+            self.policies.end_vanished(&mut self.kernel)?;
         }
         // Pods come and go with links, addresses and routes of their own: only what is left matters. What is ours may have
         // been taken away.

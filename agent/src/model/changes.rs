@@ -1,0 +1,80 @@
+//! What the source says, and whom it concerns.
+
+use sluice_policy::{Event, Kind, ObjectName, PodName};
+use sluice_topology::PodPlace;
+
+use super::Model;
+use super::policies::place;
+use crate::source::{Change, Object};
+
+impl Model {
+    /// Takes what the source says: all there is, the first time, then changes.
+    pub(super) fn change(&mut self, changes: Vec<Change>) {
+        let mut moves = !self.is_listed;
+        let mut events = Vec::new();
+        for change in changes {
+            let (event, moved) = self.take_in(change);
+            moves |= moved || event.as_ref().is_some_and(|event| self.moves_strays(event));
+            events.extend(event);
+        }
+        if self.is_listed {
+            self.policies.change(&mut self.kernel, events);
+        } else {
+            self.is_listed = true;
+            self.policies.start(&mut self.kernel, events);
+        }
+        if moves {
+            self.apply();
+        }
+    }
+
+    /// What policies are to be told of a change, and whether it concerns the ways between nodes.
+    fn take_in(&mut self, change: Change) -> (Option<Event>, bool) {
+        match change {
+            Change::Is(Object::Node(node, ways)) => {
+                let moved = self.nodes.get(&ways.name) != Some(&ways);
+                self.nodes.insert(ways.name.clone(), ways);
+                (Some(Event::Node(node)), moved)
+            }
+            Change::Is(Object::Pod(pod)) => (self.policies.pod_is(pod), false),
+            Change::Is(Object::Namespace(namespace)) => (Some(Event::Namespace(namespace)), false),
+            Change::Is(Object::Policy(policy)) => (Some(Event::Policy(policy)), false),
+            Change::Gone(object, uid) => match object.kind {
+                Kind::Pod => {
+                    let name = PodName::new(&object.namespace, &object.name);
+                    (self.policies.pod_is_gone(&name, &uid), false)
+                }
+                Kind::Node => {
+                    let moved = self.nodes.remove(&object.name).is_some();
+                    (Some(Event::Removed(object)), moved)
+                }
+                Kind::Namespace | Kind::NetworkPolicy | Kind::ClusterNetworkPolicy => {
+                    (Some(Event::Removed(object)), false)
+                }
+            },
+            Change::Wrong(error) => (Some(Event::Invalid(error)), false),
+            Change::Problems(problems) => {
+                self.source_problems.set(problems);
+                (None, false)
+            }
+        }
+    }
+
+    /// Whether an event changes where addresses are that are outside their nodes' pod CIDRs. Those of this node have their
+    /// endpoints.
+    fn moves_strays(&self, event: &Event) -> bool {
+        let (name, after) = match event {
+            Event::Pod(pod) => (pod.name.clone(), place(pod)),
+            Event::Removed(ObjectName { kind: Kind::Pod, namespace, name }) => (PodName::new(namespace, name), None),
+            Event::Removed(_) | Event::Namespace(_) | Event::Node(_) | Event::Policy(_) | Event::Invalid(_) => {
+                return false;
+            }
+        };
+        let before = self.policies.index().pod(&name).and_then(place);
+        let strays = |place: PodPlace<'_>| {
+            let node = self.nodes.get(place.node);
+            place.node != self.config.node_name && node.is_none_or(|node| node.strays(place.addresses).next().is_some())
+        };
+        before != after && [before, after].into_iter().flatten().any(strays)
+    }
+}
