@@ -11,7 +11,6 @@
 //! Addresses go there first. Then pods are pointed at their new rule sets, addresses go on to their new identities, and
 //! whatever is left of the old tables is removed.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ipnet::IpNet;
@@ -35,7 +34,6 @@ struct Place {
 struct Takeover<'a> {
     old: &'a Tables,
     new: &'a Tables,
-    /// The longest first.
     places: Vec<Place>,
     /// What rule sets say under numbers that are not theirs.
     copies: Vec<(RuleKey, Rule)>,
@@ -104,6 +102,7 @@ impl<'a> Takeover<'a> {
         let added = new.rules().map(|(key, rule)| (*key, *rule)).chain(self.copies.iter().copied());
         steps.extend(added.map(|(key, rule)| Step::AddRule(key, rule)));
         let is_due = |place: &&Place| !old.has_prefix(&place.net) || place.meanwhile != place.from;
+        // In any order: addresses of a prefix that is to come have the old identity of those around it.
         let before = self.places.iter().filter(is_due);
         steps.extend(before.map(|place| Step::SetIdentity(place.net, place.meanwhile)));
 
@@ -147,7 +146,6 @@ fn places(old: &Tables, new: &Tables, next_number: &mut impl FnMut() -> Identity
     for place in &mut places {
         place.meanwhile = numbers[&(place.from, place.to)];
     }
-    places.sort_by_key(|place| Reverse(place.net.prefix_len()));
     places
 }
 
