@@ -9,9 +9,11 @@ use ipnet::IpNet;
 use super::atoms::{AtomId, sorted};
 use super::identities::Membership;
 use super::policies::{Compiled, CompiledRule, VersionId};
-use super::population::{PodId, Population};
+use super::population::{Inhabited, PodId, Population};
+use super::selections::ListChanges;
 use super::settle::Cost;
 use super::{Event, Index, Work};
+use crate::labels::Labels;
 use crate::name::{Kind, ObjectName, PodName};
 use crate::object::{Direction, Peer, Peers, PolicyObject, Tier};
 use crate::reason::Reason;
@@ -65,7 +67,7 @@ impl Index {
                 if self.policies.find(&policy.name) != Some(&policy) {
                     self.take_out_policy(&policy.name.clone(), work);
                     self.note_subjects(&policy, work);
-                    self.policies.insert(policy);
+                    work.new_policies.insert(self.policies.insert(policy));
                 }
             }
             Event::Removed(object) => {
@@ -117,7 +119,11 @@ impl Index {
     fn take_out_policy(&mut self, name: &ObjectName, work: &mut Work) {
         if let Some(policy) = self.policies.find(name).cloned() {
             self.note_subjects(&policy, work);
-            self.policies.remove(name);
+            if let Some(id) = self.policies.remove(name)
+                && !work.new_policies.remove(&id)
+            {
+                work.gone_policies.insert(id);
+            }
         }
     }
 
@@ -127,11 +133,11 @@ impl Index {
         match policy.tier {
             Tier::Namespaced => {
                 let namespace = self.population.namespace(&policy.name.namespace);
-                work.subjects.extend(namespace.into_iter().flat_map(|namespace| &namespace.local).filter(selects));
+                work.reselected.extend(namespace.into_iter().flat_map(|namespace| &namespace.local).filter(selects));
             }
             Tier::Admin(_) | Tier::Baseline(_) => {
                 for namespace in self.population.namespaces().filter(|namespace| namespace.is_in(&policy.scope)) {
-                    work.subjects.extend(namespace.local.iter().filter(selects));
+                    work.reselected.extend(namespace.local.iter().filter(selects));
                 }
             }
         }
@@ -139,27 +145,31 @@ impl Index {
 
     /// Brings everything up to date but the tables. What they then lack is noted in `work`.
     pub(super) fn maintain(&mut self, work: &mut Work) {
+        let mut lists = ListChanges::default();
+        let subjects = mem::take(&mut work.subjects);
+        let reselected = &mem::take(&mut work.reselected) - &subjects;
+        work.touched.extend(subjects.iter().chain(&reselected));
+        for id in reselected {
+            self.select(id, &mut lists, |index, namespace, labels| {
+                let before = index.selections.get(id).map(|list| &**list).unwrap_or_default();
+                index.policies.reselecting(before, &work.gone_policies, &work.new_policies, namespace, labels)
+            });
+        }
+        for id in subjects {
+            self.select(id, &mut lists, |index, namespace, labels| index.policies.selecting(namespace, labels));
+        }
         let (mut entering, mut leaving) = (BTreeSet::new(), BTreeSet::new());
-        for id in mem::take(&mut work.subjects) {
-            work.touched.insert(id);
-            self.recall(id);
-            let before = self.selected.remove(&id).unwrap_or_default();
-            let after = self.selecting(id);
-            for version in &after {
-                if let Some(version) = self.policies.version_mut(*version) {
-                    version.users += 1;
-                }
-                entering.insert(*version);
+        for id in lists.new.iter().flat_map(|list| list.iter()) {
+            if let Some(version) = self.policies.version_mut(*id) {
+                version.users += 1;
             }
-            for version in &before {
-                if let Some(version) = self.policies.version_mut(*version) {
-                    version.users -= 1;
-                }
-                leaving.insert(*version);
+            entering.insert(*id);
+        }
+        for id in lists.gone.iter().flat_map(|list| list.iter()) {
+            if let Some(version) = self.policies.version_mut(*id) {
+                version.users -= 1;
             }
-            if !after.is_empty() {
-                self.selected.insert(id, after);
-            }
+            leaving.insert(*id);
         }
         // First those that come, so that what they share with those that go stays.
         for version in entering {
@@ -186,15 +196,23 @@ impl Index {
         }
     }
 
-    /// The policies that a pod is to have now.
-    fn selecting(&self, id: PodId) -> Box<[VersionId]> {
-        let Some(pod) = self.population.pod(id).filter(|pod| Population::is_local(pod, &self.view)) else {
-            return Box::default();
+    /// Gives a pod the policies that it is to have now: none if it does not fit or is not this node's, else those that
+    /// are `selecting` it.
+    fn select(
+        &mut self,
+        id: PodId,
+        lists: &mut ListChanges,
+        selecting: impl FnOnce(&Self, &Inhabited, &Labels) -> Box<[VersionId]>,
+    ) {
+        self.recall(id);
+        let pod = self.population.pod(id).filter(|pod| Population::is_local(pod, &self.view));
+        let pod = pod.filter(|_| !self.closed.contains_key(&id));
+        let namespace = pod.and_then(|pod| self.population.namespace(&pod.name.namespace));
+        let list = match (pod, namespace) {
+            (Some(pod), Some(namespace)) => selecting(self, namespace, &pod.labels),
+            (Some(_), None) | (None, _) => Box::default(),
         };
-        match self.population.namespace(&pod.name.namespace) {
-            Some(namespace) if !self.closed.contains_key(&id) => self.policies.selecting(namespace, &pod.labels),
-            Some(_) | None => Box::default(),
-        }
+        self.selections.set(id, &list, lists);
     }
 
     /// Compiles a policy that has come into force.

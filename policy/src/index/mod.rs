@@ -17,6 +17,7 @@ mod policies;
 mod population;
 mod regions;
 mod rule_sets;
+mod selections;
 mod settle;
 mod takeover;
 #[cfg(test)]
@@ -44,6 +45,7 @@ use policies::{Policies, VersionId};
 use population::{PodId, Population};
 use regions::Regions;
 use rule_sets::RuleSets;
+use selections::Selections;
 use settle::Cost;
 
 /// Whose pods' policies are compiled.
@@ -185,8 +187,7 @@ pub struct Index {
     reasons: Reasons,
     /// Of each pod and node, the atoms whose selectors match it, sorted; without entry: none.
     memberships: Memberships,
-    /// The policies in force of each pod of this node, in the order in which they are asked.
-    selected: BTreeMap<PodId, Box<[VersionId]>>,
+    selections: Selections,
     /// What does not fit, by pod: what it would need.
     closed: BTreeMap<PodId, Cost>,
     invalid: BTreeMap<ObjectName, ObjectError>,
@@ -207,8 +208,14 @@ struct Memberships {
 /// What must be looked at anew.
 #[derive(Debug, Default)]
 struct Work {
-    /// Pods that other policies may select than before.
+    /// Pods that any other policies may select than before.
     subjects: BTreeSet<PodId>,
+    /// Pods that policies selected which are gone, or that new ones may select.
+    reselected: BTreeSet<PodId>,
+    /// Policies, as they say it now, that pods may not have yet.
+    new_policies: BTreeSet<VersionId>,
+    /// Policies, as they said it before, that pods may still have.
+    gone_policies: BTreeSet<VersionId>,
     /// Pods that other atoms may match than before.
     peers: BTreeSet<PodId>,
     /// The same of nodes.
@@ -235,7 +242,7 @@ impl Index {
             regions: Regions::default(),
             reasons: Reasons::default(),
             memberships: Memberships::default(),
-            selected: BTreeMap::new(),
+            selections: Selections::default(),
             closed: BTreeMap::new(),
             invalid: BTreeMap::new(),
             identities: Identities::default(),
@@ -379,8 +386,8 @@ impl Index {
     /// The policies that select a pod of this node, in the order in which they are asked.
     pub fn policies_of(&self, pod: &PodName) -> impl Iterator<Item = &PolicyObject> {
         let id = self.population.id(pod);
-        let versions = id.and_then(|id| self.selected.get(&id));
-        versions.into_iter().flatten().filter_map(|version| self.policies.object(*version))
+        let versions = id.and_then(|id| self.selections.get(id));
+        versions.into_iter().flat_map(|versions| versions.iter()).filter_map(|version| self.policies.object(*version))
     }
 
     /// All that is wrong with objects.

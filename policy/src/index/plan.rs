@@ -205,7 +205,7 @@ impl Index {
             let from = assigned.map(|(_, rule_set)| *rule_set);
             let pod = self.population.pod(*id).filter(|pod| Population::is_local(pod, &self.view));
             let Some(name) = pod.map(|pod| &pod.name).or(assigned.map(|(name, _)| name)).cloned() else { continue };
-            let to = match (pod, self.selected.get(id)) {
+            let to = match (pod, self.selections.get(*id)) {
                 (None, _) => RuleSetId::CLOSED,
                 (Some(_), _) if self.closed.contains_key(id) => RuleSetId::CLOSED,
                 (Some(_), None) => RuleSetId::OPEN,

@@ -30,7 +30,7 @@ pub(super) struct Policies {
 #[derive(Debug)]
 pub(super) struct Version {
     pub object: Arc<PolicyObject>,
-    /// How many pods of this node it selects.
+    /// How many different lists of policies it is in that pods of this node have.
     pub users: usize,
     /// Its rules, while it is in force.
     pub compiled: Option<Arc<Compiled>>,
@@ -80,7 +80,7 @@ impl Policies {
     }
 
     /// Puts a policy in.
-    pub fn insert(&mut self, object: PolicyObject) {
+    pub fn insert(&mut self, object: PolicyObject) -> VersionId {
         self.last += 1;
         let id = VersionId(self.last);
         match object.tier {
@@ -93,11 +93,12 @@ impl Policies {
         }
         self.current.insert(object.name.clone(), id);
         self.versions.insert(id, Version { object: Arc::new(object), users: 0, compiled: None, is_current: true });
+        id
     }
 
     /// Takes a policy out. For as long as it has users, what it said is still there.
-    pub fn remove(&mut self, name: &ObjectName) {
-        let Some(id) = self.current.remove(name) else { return };
+    pub fn remove(&mut self, name: &ObjectName) -> Option<VersionId> {
+        let id = self.current.remove(name)?;
         if let Some(version) = self.versions.get_mut(&id) {
             version.is_current = false;
             match version.object.tier {
@@ -115,6 +116,7 @@ impl Policies {
             }
         }
         self.forget(id);
+        Some(id)
     }
 
     /// Forgets what a policy said, if it says so no more and has no users.
@@ -132,13 +134,35 @@ impl Policies {
     pub fn selecting(&self, namespace: &Inhabited, labels: &Labels) -> Box<[VersionId]> {
         let named = self.by_namespace.get(&namespace.object.name);
         let mut ids: BTreeSet<VersionId> = named.into_iter().flat_map(|matchers| matchers.matching(labels)).collect();
-        ids.extend(self.cluster.iter().filter(|id| {
-            let selects = |policy: &PolicyObject| namespace.is_in(&policy.scope) && policy.pods.matches(labels);
-            self.object(**id).is_some_and(selects)
-        }));
-        let place = |id: VersionId| self.object(id).map(|policy| (policy.tier, &policy.name));
-        let mut places: Vec<_> = ids.into_iter().map(|id| (place(id), id)).collect();
+        ids.extend(self.cluster.iter().filter(|id| self.selects(**id, namespace, labels)));
+        let mut places: Vec<_> = ids.into_iter().map(|id| (self.place(id), id)).collect();
         places.sort_unstable();
         places.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// The same, where it is known which policies selected the pod before some of them went and others came.
+    pub fn reselecting(
+        &self,
+        before: &[VersionId],
+        gone: &BTreeSet<VersionId>,
+        new: &BTreeSet<VersionId>,
+        namespace: &Inhabited,
+        labels: &Labels,
+    ) -> Box<[VersionId]> {
+        let mut ids: Vec<VersionId> = before.iter().filter(|id| !gone.contains(id)).copied().collect();
+        for id in new.iter().filter(|id| self.selects(**id, namespace, labels)) {
+            let at = ids.partition_point(|other| self.place(*other) < self.place(*id));
+            ids.insert(at, *id);
+        }
+        ids.into()
+    }
+
+    fn selects(&self, id: VersionId, namespace: &Inhabited, labels: &Labels) -> bool {
+        self.object(id).is_some_and(|policy| namespace.is_in(&policy.scope) && policy.pods.matches(labels))
+    }
+
+    /// What policies are sorted by.
+    fn place(&self, id: VersionId) -> Option<(Tier, &ObjectName)> {
+        self.object(id).map(|policy| (policy.tier, &policy.name))
     }
 }

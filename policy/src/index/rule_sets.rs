@@ -17,7 +17,7 @@ use crate::traffic::{NamedPort, Ports, Traffic};
 /// What makes the policies of pods equal.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct SetKey {
-    versions: Box<[VersionId]>,
+    versions: Arc<[VersionId]>,
     /// The pod's ports behind names that ingress rules use.
     ports: Box<[NamedPort]>,
 }
@@ -59,7 +59,7 @@ struct SideRule {
 }
 
 impl SetKey {
-    pub fn of(versions: &[VersionId], pod: &PodObject, policies: &Policies) -> Self {
+    pub fn of(versions: &Arc<[VersionId]>, pod: &PodObject, policies: &Policies) -> Self {
         let uses = |port: &NamedPort| {
             let compiled = versions.iter().filter_map(|id| policies.version(*id)?.compiled.as_ref());
             compiled.flat_map(|compiled| &compiled.rules[Direction::Ingress as usize]).any(|rule| match &rule.traffic {
@@ -73,7 +73,7 @@ impl SetKey {
             })
         };
         let ports = pod.named_ports.iter().filter(|port| uses(port)).cloned().collect();
-        Self { versions: versions.into(), ports }
+        Self { versions: Arc::clone(versions), ports }
     }
 }
 
