@@ -27,6 +27,8 @@ enum Bench {
     Cni,
     /// What flows lose while agents come and go
     Restart,
+    /// What compiling policies takes
+    Policy,
 }
 
 impl Bench {
@@ -36,13 +38,14 @@ impl Bench {
             Self::Throughput => "throughput",
             Self::Cni => "cni",
             Self::Restart => "restart",
+            Self::Policy => "policy",
         }
     }
 
     /// Debian packages that it compares with or needs.
     fn packages(self) -> &'static [&'static str] {
         match self {
-            Self::Datapath | Self::Restart => &[],
+            Self::Datapath | Self::Restart | Self::Policy => &[],
             Self::Throughput => &["iperf3", "containernetworking-plugins"],
             Self::Cni => &["containernetworking-plugins"],
         }

@@ -3,6 +3,7 @@
 mod cni;
 mod datapath;
 mod live;
+mod policy;
 mod reference;
 mod report;
 mod restart;
@@ -11,13 +12,18 @@ mod throughput;
 use anyhow::{Result, bail};
 
 /// The names of all benches.
-pub const NAMES: [&str; 4] = ["datapath", "throughput", "cni", "restart"];
+pub const NAMES: [&str; 5] = ["datapath", "throughput", "cni", "restart", "policy"];
 
 /// Runs benches, publishes what each finds, and ends with what is to be reached.
 ///
 /// # Errors
 /// Where one cannot be run.
 pub fn run(names: &[String]) -> Result<()> {
+    if let [flag, case] = names
+        && flag == policy::CASE
+    {
+        return policy::measure(case);
+    }
     let mut all = Vec::new();
     for name in names {
         let rows = match name.as_str() {
@@ -29,6 +35,7 @@ pub fn run(names: &[String]) -> Result<()> {
             "throughput" => throughput::run()?,
             "cni" => cni::run()?,
             "restart" => restart::run()?,
+            "policy" => policy::run()?,
             _ => bail!("there is no bench {name:?}; there are {}", NAMES.join(", ")),
         };
         report::publish(name, &rows)?;

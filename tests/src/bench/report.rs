@@ -51,7 +51,7 @@ impl Row {
     /// How many times the baseline it is; of durations, how many times as fast.
     pub fn ratio(&self) -> Option<f64> {
         let (_, baseline) = self.baseline.as_ref()?;
-        let faster = matches!(self.unit, "ms" | "ns");
+        let faster = matches!(self.unit, "ms" | "us" | "ns");
         Some(if faster { baseline / self.value } else { self.value / baseline })
     }
 

@@ -1,0 +1,145 @@
+//! What the compiler of policies takes, without a kernel. Each cluster is compiled in a process of its own, so that memory
+//! is its own too.
+
+use std::process::Command;
+use std::time::Instant;
+use std::{env, fs};
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+use sluice_policy::{Counts, Event, Index, Limits, View};
+
+use super::cluster::{
+    NODE, crowd, first_of_crowd, first_policy, many_cidrs, many_policies, many_rules, one_of_many, policies,
+    population, wide_ranges,
+};
+use crate::bench::report::{Row, Target, median};
+
+/// Compilations from nothing, and edits: the median counts.
+const COMPILATIONS: usize = 3;
+const EDITS: usize = 11;
+
+/// Something to compile, and one policy of it that changes: `true` gives it as changed.
+struct Case {
+    name: &'static str,
+    policies: fn() -> Box<dyn Iterator<Item = Event>>,
+    edited: fn(bool) -> Event,
+}
+
+const CASES: [Case; 11] = [
+    Case { name: "policies_10", policies: || Box::new(policies(10)), edited: first_policy },
+    Case { name: "policies_100", policies: || Box::new(policies(100)), edited: first_policy },
+    Case { name: "policies_1k", policies: || Box::new(policies(1000)), edited: first_policy },
+    Case { name: "policies_10k", policies: || Box::new(policies(10_000)), edited: first_policy },
+    Case { name: "identities_1k", policies: || Box::new(crowd(1000)), edited: |is| first_of_crowd(1000, is) },
+    Case { name: "identities_10k", policies: || Box::new(crowd(10_000)), edited: |is| first_of_crowd(10_000, is) },
+    Case { name: "identities_100k", policies: || Box::new(crowd(100_000)), edited: |is| first_of_crowd(100_000, is) },
+    Case { name: "rules_5k", policies: || Box::new([many_rules(false)].into_iter()), edited: many_rules },
+    Case {
+        name: "policies_500_of_a_pod",
+        policies: || Box::new(many_policies()),
+        edited: |is| one_of_many(0, if is { 9 } else { 1000 }),
+    },
+    Case { name: "ranges_of_ports", policies: || Box::new([wide_ranges(false)].into_iter()), edited: wide_ranges },
+    Case { name: "cidrs_100k", policies: || Box::new([many_cidrs(false)].into_iter()), edited: many_cidrs },
+];
+
+/// What one process finds.
+#[derive(Serialize, Deserialize)]
+struct Found {
+    /// Milliseconds from nothing, all objects known.
+    compile: f64,
+    /// Microseconds from the changed policy to the steps for the tables.
+    edit: f64,
+    /// MiB that the index takes, objects included.
+    memory: f64,
+    /// MiB that the process takes at most until it is there.
+    peak: f64,
+    rules: usize,
+    prefixes: usize,
+    identities: usize,
+}
+
+/// Measures all cases.
+///
+/// # Errors
+/// Where a process fails.
+pub fn run() -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for case in &CASES {
+        let found = in_process(case.name)?;
+        let row = |what: &str, value, unit| Row::new(&format!("{what}.{}", case.name), value, unit, Target::None);
+        let compile = row("compile", found.compile, "ms");
+        if case.name == "policies_10k" {
+            rows.push(Row { id: "compile_10k_policies".into(), target: Target::AtMost(1000.0), ..compile.clone() });
+        }
+        rows.push(compile);
+        rows.push(row("edit", found.edit, "us").against("from nothing", found.compile * 1e3));
+        rows.push(row("memory", found.memory, "MiB"));
+        rows.push(row("memory_peak", found.peak, "MiB"));
+        rows.push(row("rules", found.rules as f64, "rules"));
+        rows.push(row("prefixes", found.prefixes as f64, "prefixes"));
+        rows.push(row("identities", found.identities as f64, "identities"));
+    }
+    Ok(rows)
+}
+
+/// Has another process of this program measure a case.
+fn in_process(case: &str) -> Result<Found> {
+    let program = env::current_exe().context("finding this program")?;
+    let mut command = Command::new(&program);
+    command.args([super::CASE, case]);
+    let output = command.output().with_context(|| format!("starting {} for {case}", program.display()))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "measuring {case} failed ({}): {said}", output.status);
+    serde_json::from_slice(&output.stdout).with_context(|| format!("reading what was measured of {case}"))
+}
+
+/// Measures a case in this process, which should have done nothing else, and prints what it finds.
+///
+/// # Errors
+/// Where there is no such case.
+pub fn measure(name: &str) -> Result<()> {
+    let case = CASES.iter().find(|case| case.name == name).with_context(|| format!("there is no case {name:?}"))?;
+    let objects = || population().chain((case.policies)());
+    let before = status("VmRSS")?;
+    let mut index = Index::new(View::Node(NODE.into()), Limits::NONE);
+    index.apply_all(objects());
+    let (memory, peak) = (status("VmRSS")? - before, status("VmHWM")?);
+    let Counts { rules, prefixes, identities, .. } = index.counts();
+    let edit = |at: usize| {
+        let event = (case.edited)(at % 2 == 0);
+        let started = Instant::now();
+        let delta = index.apply(event);
+        let took = started.elapsed();
+        ensure!(!delta.steps.is_empty(), "the edit of {name} concerns nobody here");
+        Ok(took.as_secs_f64() * 1e6)
+    };
+    let mut edits = (0..EDITS).map(edit).collect::<Result<Vec<f64>>>()?;
+    drop(index);
+    let events: Vec<Event> = objects().collect();
+    let compile = |_| {
+        let events = events.clone();
+        let mut index = Index::new(View::Node(NODE.into()), Limits::NONE);
+        let started = Instant::now();
+        let delta = index.apply_all(events);
+        let took = started.elapsed();
+        drop(delta);
+        took.as_secs_f64() * 1e3
+    };
+    let mut compilations: Vec<f64> = (0..COMPILATIONS).map(compile).collect();
+    let (compile, edit) = (median(&mut compilations), median(&mut edits));
+    let found = Found { compile, edit, memory, peak, rules, prefixes, identities };
+    println!("{}", serde_json::to_string(&found).context("writing what was measured")?);
+    Ok(())
+}
+
+/// What the kernel says of this process's memory, in MiB (proc_pid_status(5)).
+fn status(field: &str) -> Result<f64> {
+    const PATH: &str = "/proc/self/status";
+    let text = fs::read_to_string(PATH).with_context(|| format!("reading {PATH}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')?.strip_suffix("kB"));
+    let kib: f64 =
+        line.and_then(|number| number.trim().parse().ok()).with_context(|| format!("finding {field} in {PATH}"))?;
+    Ok(kib / 1024.0)
+}
