@@ -3,7 +3,11 @@
 use std::net::IpAddr;
 
 /// Whether an address lies within a CIDR, as `10.0.0.0/8` or `fd00::/8`.
-pub(crate) fn contains(cidr: &str, address: IpAddr) -> bool {
+///
+/// # Panics
+/// Where the text is no CIDR.
+#[must_use]
+pub fn contains(cidr: &str, address: IpAddr) -> bool {
     let (network, length) = parse(cidr).unwrap_or_else(|| panic!("{cidr:?} is no CIDR"));
     network.is_ipv4() == address.is_ipv4() && bits(network)[..length] == bits(address)[..length]
 }

@@ -16,14 +16,15 @@
 //! should rely on, or ends in a panic that says what it was.
 #![forbid(unsafe_code)]
 
-mod cidr;
+pub mod cidr;
 mod cluster;
 mod cluster_network_policy;
+pub mod compiler;
 pub mod generate;
 mod judge;
 mod network_policy;
 mod probe;
-mod selector;
+pub mod selector;
 
 pub use cluster::Cluster;
 pub use probe::{Decider, End, Family, Judgement, PolicyName, Probe, Protocol, Side, Verdict};

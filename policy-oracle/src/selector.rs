@@ -5,11 +5,15 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 
 /// Labels of an object.
-pub(crate) type Labels = BTreeMap<String, String>;
+pub type Labels = BTreeMap<String, String>;
 
 /// Whether a selector matches labels: "The result of matchLabels and matchExpressions are ANDed. An empty label selector
 /// matches all objects."
-pub(crate) fn matches(selector: &LabelSelector, labels: &Labels) -> bool {
+///
+/// # Panics
+/// Where an operator is none.
+#[must_use]
+pub fn matches(selector: &LabelSelector, labels: &Labels) -> bool {
     let by_labels = selector.match_labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
     let by_expressions = selector.match_expressions.iter().flatten().all(|expression| meets(expression, labels));
     by_labels && by_expressions

@@ -4,68 +4,16 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::Metadata;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index as Place;
-use sluice_abi::Protocol as Number;
 use sluice_policy::{
-    Evaluator, Event, Index, Judgement, Kind, Limits, Match, ObjectName, Party, PodName, PolicyDirection, ProbeError,
-    Reason, Reasoning, Transport, Verdict as Found, View, Why,
+    Evaluator, Event, Index, Judgement, Kind, Limits, Match, ObjectName, Party, PolicyDirection, ProbeError, Reason,
+    Reasoning, Transport, Verdict as Found, View, Why,
 };
+use sluice_policy_oracle::compiler::{Question, events};
 use sluice_policy_oracle::generate::{ProbeDraft, change, cluster, probe};
-use sluice_policy_oracle::{Cluster, Decider, End, Family, PolicyName, Probe, Protocol, Side, Verdict};
-
-/// Tells what of one kind has become other objects of it.
-fn differ<T>(kind: Kind, before: &[T], after: &[T], events: &mut Vec<Event>)
-where
-    T: Metadata<Ty = ObjectMeta> + PartialEq,
-    for<'a> Event: From<&'a T>,
-{
-    let name = |object: &T| {
-        let ObjectMeta { namespace, name, .. } = object.metadata();
-        ObjectName::new(kind, namespace.as_deref().unwrap_or_default(), name.as_deref().unwrap_or_default())
-    };
-    let gone = before.iter().map(name).filter(|gone| !after.iter().any(|object| name(object) == *gone));
-    events.extend(gone.map(Event::Removed));
-    events.extend(after.iter().filter(|object| !before.contains(object)).map(Event::from));
-}
-
-/// What an index must be told.
-fn events(before: &Cluster, after: &Cluster) -> Vec<Event> {
-    let mut events = Vec::new();
-    differ(Kind::Namespace, &before.namespaces, &after.namespaces, &mut events);
-    differ(Kind::Node, &before.nodes, &after.nodes, &mut events);
-    differ(Kind::Pod, &before.pods, &after.pods, &mut events);
-    differ(Kind::NetworkPolicy, &before.network_policies, &after.network_policies, &mut events);
-    differ(Kind::ClusterNetworkPolicy, &before.cluster_network_policies, &after.cluster_network_policies, &mut events);
-    events
-}
-
-fn party(end: &End) -> Party {
-    match end {
-        End::Address(address) => Party::Address(*address),
-        End::Pod(name, _) => {
-            let (namespace, name) = name.split_once('/').expect("a namespace and a name");
-            Party::Pod(PodName::new(namespace, name))
-        }
-    }
-}
-
-fn family_of(cluster: &Cluster, end: &End) -> Family {
-    Family::of(cluster.address_of(end))
-}
-
-fn number(protocol: Protocol, family: Family) -> Number {
-    match (protocol, family) {
-        (Protocol::Tcp, _) => Number::TCP,
-        (Protocol::Udp, _) => Number::UDP,
-        (Protocol::Sctp, _) => Number::SCTP,
-        (Protocol::Other, Family::V4) => Number::ICMP,
-        (Protocol::Other, Family::V6) => Number::ICMPV6,
-    }
-}
+use sluice_policy_oracle::{Cluster, Decider, PolicyName, Probe, Side, Verdict};
 
 /// What names a policy here and there.
 fn name(policy: &ObjectName) -> PolicyName {
@@ -115,17 +63,11 @@ fn explains(steps: &[Reasoning], side: &Side) -> bool {
 /// Asks both about a probe.
 fn ask(cluster: &Cluster, index: &Index, evaluator: &Evaluator<'_>, probe: &Probe) -> Result<(), TestCaseError> {
     let expected = cluster.judge(probe);
-    let family = family_of(cluster, &probe.from);
-    let protocol = number(probe.protocol, family);
-    let of_datapath = match family {
-        Family::V4 => sluice_datapath::Family::V4,
-        Family::V6 => sluice_datapath::Family::V6,
-    };
-    let ask = |from: &Party, to: &Party| evaluator.probe(from, to, protocol, probe.port, of_datapath);
-    let [from, to] = [&probe.from, &probe.to].map(|end| Party::Address(cluster.address_of(end)));
-    let by_address = ask(&from, &to);
+    let Question { by_name, by_address, protocol, port, family } = Question::of(probe, cluster);
+    let ask = |[from, to]: &[Party; 2]| evaluator.probe(from, to, protocol, port, family);
+    let by_address = ask(&by_address);
     // A pod that has ended has no address that it could be asked about; whoever has it now has.
-    let by_name = match ask(&party(&probe.from), &party(&probe.to)) {
+    let by_name = match ask(&by_name) {
         Err(ProbeError::Ended(_)) => by_address.clone(),
         other => other,
     };

@@ -1,0 +1,92 @@
+//! What the compiler is told of a cluster, and asked about it, where both shall say the same.
+
+use k8s_openapi::Metadata;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use sluice_policy::{Event, Kind, ObjectName, Party, PodName, Protocol as Number};
+
+use crate::cluster::Cluster;
+use crate::probe::{End, Family, Probe, Protocol};
+
+/// What must be told where one cluster becomes another.
+#[must_use]
+pub fn events(before: &Cluster, after: &Cluster) -> Vec<Event> {
+    let mut events = Vec::new();
+    differ(Kind::Namespace, &before.namespaces, &after.namespaces, &mut events);
+    differ(Kind::Node, &before.nodes, &after.nodes, &mut events);
+    differ(Kind::Pod, &before.pods, &after.pods, &mut events);
+    differ(Kind::NetworkPolicy, &before.network_policies, &after.network_policies, &mut events);
+    differ(Kind::ClusterNetworkPolicy, &before.cluster_network_policies, &after.cluster_network_policies, &mut events);
+    events
+}
+
+/// Tells what of one kind has become other objects of it.
+fn differ<T>(kind: Kind, before: &[T], after: &[T], events: &mut Vec<Event>)
+where
+    T: Metadata<Ty = ObjectMeta> + PartialEq,
+    for<'a> Event: From<&'a T>,
+{
+    let name = |object: &T| {
+        let ObjectMeta { namespace, name, .. } = object.metadata();
+        ObjectName::new(kind, namespace.as_deref().unwrap_or_default(), name.as_deref().unwrap_or_default())
+    };
+    let gone = before.iter().map(name).filter(|gone| !after.iter().any(|object| name(object) == *gone));
+    events.extend(gone.map(Event::Removed));
+    events.extend(after.iter().filter(|object| !before.contains(object)).map(Event::from));
+}
+
+/// A question, in the words of `sluice-policy`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Question {
+    /// The ends as the probe names them.
+    pub by_name: [Party; 2],
+    /// The ends by their addresses: those of the sender and of the receiver.
+    pub by_address: [Party; 2],
+    /// The protocol's number in packets.
+    pub protocol: Number,
+    /// The port that it is sent to.
+    pub port: u16,
+    /// The family of both ends.
+    pub family: sluice_policy::Family,
+}
+
+impl Question {
+    /// What a probe asks.
+    ///
+    /// # Panics
+    /// Where an end is a pod that is not there or has no address of that family.
+    #[must_use]
+    pub fn of(probe: &Probe, cluster: &Cluster) -> Self {
+        let addresses = [&probe.from, &probe.to].map(|end| cluster.address_of(end));
+        let family = Family::of(addresses[0]);
+        Self {
+            by_name: [party(&probe.from), party(&probe.to)],
+            by_address: addresses.map(Party::Address),
+            protocol: number(probe.protocol, family),
+            port: probe.port,
+            family: match family {
+                Family::V4 => sluice_policy::Family::V4,
+                Family::V6 => sluice_policy::Family::V6,
+            },
+        }
+    }
+}
+
+fn party(end: &End) -> Party {
+    match end {
+        End::Address(address) => Party::Address(*address),
+        End::Pod(name, _) => {
+            let (namespace, name) = name.split_once('/').unwrap_or_else(|| panic!("{name:?} has no namespace"));
+            Party::Pod(PodName::new(namespace, name))
+        }
+    }
+}
+
+fn number(protocol: Protocol, family: Family) -> Number {
+    match (protocol, family) {
+        (Protocol::Tcp, _) => Number::TCP,
+        (Protocol::Udp, _) => Number::UDP,
+        (Protocol::Sctp, _) => Number::SCTP,
+        (Protocol::Other, Family::V4) => Number::ICMP,
+        (Protocol::Other, Family::V6) => Number::ICMPV6,
+    }
+}
