@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use crate::run::{cargo, host, say, target};
 use crate::score::Score;
-use crate::{build, kernels, setup};
+use crate::{build, fuzz, kernels, setup};
 
 /// See the command's help.
 #[derive(clap::Args)]
@@ -35,6 +35,8 @@ enum Tier {
     Runtime,
     /// Packet and node on Debian's kernels, emulated; runs only by name
     Kernels,
+    /// Manifests, selectors, CIDRs and changes of policies, made of any bytes; runs only by name
+    Fuzz,
 }
 
 /// Runs the command.
@@ -68,6 +70,7 @@ impl Tier {
             Self::Node => "node",
             Self::Runtime => "runtime",
             Self::Kernels => "kernels",
+            Self::Fuzz => "fuzz",
         }
     }
 
@@ -97,6 +100,7 @@ impl Tier {
                 count(cargo().args(["test", "-p", "sluice-tests", "--test", name]), object)
             }
             Self::Kernels => kernels::run(object),
+            Self::Fuzz => fuzz::all(),
         }
     }
 }

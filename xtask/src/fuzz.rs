@@ -1,0 +1,68 @@
+//! Fuzzing: each target of `sluice-fuzz` for a while, led by the code that its inputs reach.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::{env, fs};
+
+use anyhow::{Context, Result};
+
+use crate::run::{cargo, host, run, say, target};
+use crate::score::Score;
+use crate::setup;
+
+const TARGETS: [&str; 4] = ["manifests", "selectors", "blocks", "compiler"];
+/// How long all targets take together, where `SLUICE_FUZZ_SECONDS` does not say.
+const SECONDS: u64 = 60;
+
+/// What makes programs tell libFuzzer where they have been: `-fsanitize-coverage` of clang, for which stable rustc has no name.
+const COVERAGE: [&str; 5] = [
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=4",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-pc-table",
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+];
+
+/// Fuzzes all targets. What they find useful is kept for the next time.
+///
+/// # Errors
+/// Where the fuzzer cannot be built or started.
+pub fn all() -> Result<Score> {
+    setup::install(&["g++"])?;
+    let fuzzer = build()?;
+    let seconds = match env::var("SLUICE_FUZZ_SECONDS") {
+        Ok(text) => text.parse().with_context(|| format!("reading SLUICE_FUZZ_SECONDS, which is {text:?}"))?,
+        Err(_) => SECONDS,
+    };
+    let each = (seconds / TARGETS.len() as u64).max(1);
+    let mut score = Score::default();
+    for name in TARGETS {
+        let directory = target().join("fuzzing").join(name);
+        let corpus = directory.join("corpus");
+        fs::create_dir_all(&corpus).with_context(|| format!("making {}", corpus.display()))?;
+        say(&format!("Fuzzing: {name}, {each} s"));
+        let status = Command::new(&fuzzer)
+            .arg(&corpus)
+            .args([&format!("-max_total_time={each}"), "-timeout=20", "-verbosity=0", "-print_final_stats=1"])
+            .arg(format!("-artifact_prefix={}/", directory.display()))
+            .env("SLUICE_FUZZ_TARGET", name)
+            .env("SLUICE_FUZZ_SEEDS", &corpus)
+            .status()
+            .with_context(|| format!("starting {}", fuzzer.display()))?;
+        if !status.success() {
+            let (directory, fuzzer) = (directory.display(), fuzzer.display());
+            say(&format!("The input is in {directory}; try it again: SLUICE_FUZZ_TARGET={name} {fuzzer} FILE"));
+        }
+        score.add(Score::of(status.success()));
+    }
+    Ok(score)
+}
+
+/// Builds the fuzzer. Flags for a named target do not concern what runs while it is built.
+fn build() -> Result<PathBuf> {
+    let host = host()?;
+    run(cargo()
+        .args(["build", "--profile", "fuzz", "-p", "sluice-fuzz", "--features", "libfuzzer", "--target", &host])
+        .env("CARGO_ENCODED_RUSTFLAGS", COVERAGE.join("\x1f")))?;
+    Ok(target().join(host).join("fuzz/sluice-fuzz"))
+}
