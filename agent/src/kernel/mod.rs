@@ -1,6 +1,6 @@
 //! The kernel's side of the agent: loads and attaches programs, writes their tables. Nothing else in the agent does.
 
-mod addresses;
+pub mod addresses;
 mod endpoints;
 mod error;
 mod expedite;

@@ -6,7 +6,7 @@ use sluice_abi::{Hook, Reason};
 
 use super::report::{Row, Target};
 use crate::packet::addresses::{NATIVE_POD, NODE, OUTSIDE, OVERLAY_POD, POD_A, POD_B, Pair};
-use crate::packet::{Both, Bytes, Ip, Recipe, Transport, Verdict, mac, reversed};
+use crate::packet::{Both, Build, Bytes, Ip, Recipe, Transport, Verdict, mac, reversed};
 
 /// Packets of a run, and runs: the best of them counts.
 const PACKETS: u32 = 200_000;

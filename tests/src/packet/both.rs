@@ -1,17 +1,21 @@
 //! One packet through both builds, which must agree.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use ipnet::IpNet;
 use sluice_abi::{
-    AddressEntry, AddressKind, Config, Direction, Endpoint, Features, Flow, FlowKey, Fragment, FragmentKey, Hook,
-    Identity, IpAddress, Ipv4, Ipv6, Mac, Node, Reason, RevisionSlot, Routing, Slot, Timeouts, Uplink, maps,
+    AddressEntry, AddressKind, Config, Direction, Endpoint, Flow, FlowKey, Fragment, FragmentKey, Hook, IpAddress,
+    Ipv4, Ipv6, Mac, Node, PolicyMode, Reason, RevisionSlot, Rule, RuleKey, Slot, maps,
 };
 use sluice_datapath::{MARK, MARK_MASK, Outcome};
+use sluice_policy::{PodName, Step};
 
 use super::kernel::{Kernel, Returned};
-use super::native::{Bytes, Native, masked};
+use super::native::{Bytes, Native};
 use super::scene::{Scene, addresses};
+use super::writer::{Build, Writer};
 
 /// What became of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,6 +30,23 @@ pub enum Verdict {
     Neighbour([u32; 4]),
     /// Through the overlay, to the node in this slot.
     Overlay(u32),
+}
+
+impl Verdict {
+    /// Of an outcome.
+    ///
+    /// # Errors
+    /// Where it is none yet.
+    pub fn of(outcome: Outcome) -> Result<Self> {
+        Ok(match outcome {
+            Outcome::Drop(reason) => Self::Drop(reason),
+            Outcome::Pass => Self::Pass,
+            Outcome::Pod { interface } => Self::Pod(interface),
+            Outcome::Neighbour { next_hop, .. } => Self::Neighbour(next_hop),
+            Outcome::Overlay { node, .. } => Self::Overlay(node.0),
+            Outcome::Slow(..) => anyhow::bail!("the slow path asked for itself"),
+        })
+    }
 }
 
 /// A packet that was run.
@@ -45,33 +66,17 @@ pub struct Both {
     pub native: Native,
     /// The compiled programs.
     pub kernel: Kernel,
+    writer: Writer,
+}
+
+/// An endpoint that policies say nothing of.
+pub fn endpoint(interface: u32, (v4, v6): addresses::Pair, mac: [u8; 6]) -> Endpoint {
+    Endpoint { interface, ipv4: v4.into(), ipv6: v6.into(), mac: Mac::new(mac), ..Endpoint::default() }
 }
 
 /// The link-layer address of a pod of the scene.
 pub const fn mac(pod: u8) -> [u8; 6] {
     [0x02, 0, 0, 0, 0, pod]
-}
-
-fn route4(destination: Ipv4) -> Option<Ipv4> {
-    let address = std::net::Ipv4Addr::from(destination).octets();
-    Some(match address {
-        // The broadcast addresses of the uplink's subnet, and the loopback's addresses.
-        [192, 0, 2, 0 | 255] | [127, ..] => return None,
-        [192, 0, 2, _] => destination,
-        [10, 2, 0, _] => addresses::NATIVE_NODE.0.into(),
-        _ => addresses::ROUTER.0.into(),
-    })
-}
-
-fn route6(destination: Ipv6) -> Option<Ipv6> {
-    let address = std::net::Ipv6Addr::from(destination).segments();
-    Some(match address {
-        // The subnet-router anycast address (RFC 4291 section 2.6.1) is a router's own.
-        [0x2001, 0xdb8, 0, 0, 0, 0, 0, 0] => return None,
-        [0x2001, 0xdb8, 0, 0, ..] => destination,
-        [0xfd00, 0x10, 2, 0, ..] => addresses::NATIVE_NODE.1.into(),
-        _ => addresses::ROUTER.1.into(),
-    })
 }
 
 impl Both {
@@ -80,18 +85,10 @@ impl Both {
     /// # Errors
     /// Where the kernel refuses.
     pub fn set() -> Result<Self> {
-        let scene = Scene::set()?;
-        let mut both = Self { scene, native: Native::new(route4, route6), kernel: Kernel::load()? };
-        both.configure(|config| *config = both_config(scene))?;
+        let mut both = Self::bare()?;
+        let scene = both.scene;
         both.endpoint(1, scene.pod_a, addresses::POD_A, mac(0xa))?;
         both.endpoint(2, scene.pod_b, addresses::POD_B, mac(0xb))?;
-        let node = |(v4, v6): addresses::Pair, routing| Node { ipv4: v4.into(), ipv6: v6.into(), routing };
-        both.node(1, node(addresses::NATIVE_NODE, Routing::Native))?;
-        both.node(2, node(addresses::OVERLAY_NODE, Routing::Overlay4))?;
-        let uplink = Uplink { ipv4: addresses::NODE.0.into(), ipv6: addresses::NODE.1.into(), mtu: 1500 };
-        both.native.uplink = (scene.uplink, uplink);
-        both.kernel.set_uplink(scene.uplink, uplink)?;
-
         both.addresses(addresses::NOBODY, (24, 64), AddressKind::LocalPods, 0)?;
         both.addresses(addresses::POD_A, (32, 128), AddressKind::Endpoint, 1)?;
         both.addresses(addresses::POD_B, (32, 128), AddressKind::Endpoint, 2)?;
@@ -102,6 +99,30 @@ impl Both {
         both.addresses(addresses::OVERLAY_POD, (24, 64), AddressKind::RemotePods, 2)?;
         both.addresses(addresses::EXEMPT, (24, 64), AddressKind::Unmasqueraded, 0)?;
         Ok(both)
+    }
+
+    /// Sets the scene with nobody in it but other nodes, whose addresses are not known.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn bare() -> Result<Self> {
+        let scene = Scene::set()?;
+        let native = Native::of(scene);
+        let mut kernel = Kernel::load()?;
+        kernel.set_config(native.config)?;
+        kernel.set_uplink(native.uplink.0, native.uplink.1)?;
+        for (slot, node) in (0..).zip(&native.nodes) {
+            kernel.set_node(slot, *node)?;
+        }
+        Ok(Self { scene, native, kernel, writer: Writer::default() })
+    }
+
+    /// Has the writer of the tables do something.
+    fn write(&mut self, work: impl FnOnce(&mut Writer, &mut Self) -> Result<()>) -> Result<()> {
+        let mut writer = std::mem::take(&mut self.writer);
+        let result = work(&mut writer, self);
+        self.writer = writer;
+        result
     }
 
     /// Changes the node's settings.
@@ -117,11 +138,33 @@ impl Both {
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub fn endpoint(&mut self, slot: u32, interface: u32, (v4, v6): addresses::Pair, mac: [u8; 6]) -> Result<()> {
-        let (ipv4, ipv6, mac) = (v4.into(), v6.into(), Mac::new(mac));
-        let endpoint = Endpoint { interface, ipv4, ipv6, mac, ..Endpoint::default() };
-        self.native.endpoints[slot as usize] = endpoint;
-        self.kernel.set_endpoint(slot, endpoint)
+    pub fn endpoint(&mut self, slot: u32, interface: u32, pair: addresses::Pair, mac: [u8; 6]) -> Result<()> {
+        let endpoint = endpoint(interface, pair, mac);
+        self.write(|writer, both| writer.put(Slot(slot), endpoint, both))
+    }
+
+    /// Makes the endpoint in a slot that of a pod, which policies may select.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn enforce(&mut self, pod: &PodName, slot: u32) -> Result<()> {
+        self.write(|writer, both| writer.enforce(pod, Slot(slot), writer.endpoint(Slot(slot)), both))
+    }
+
+    /// Makes steps, each in both builds.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn make(&mut self, steps: &[Step]) -> Result<()> {
+        self.write(|writer, both| steps.iter().try_for_each(|step| writer.make(step, both)))
+    }
+
+    /// Sets what becomes of what the policies of the pod in a slot deny.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn set_mode(&mut self, slot: u32, mode: PolicyMode) -> Result<()> {
+        self.write(|writer, both| writer.set_mode(Slot(slot), mode, both))
     }
 
     /// Fills a node's slot.
@@ -144,23 +187,9 @@ impl Both {
         kind: AddressKind,
         slot: u32,
     ) -> Result<()> {
-        let entry = AddressEntry { kind, slot: Slot(slot), identity: Identity::ANYONE };
-        let v4 = masked(Ipv4::from(v4).words(), lengths.0);
-        let v6 = masked(Ipv6::from(v6).words(), lengths.1);
-        self.native.v4.addresses.insert((lengths.0, v4), entry);
-        self.native.v6.addresses.insert((lengths.1, v6), entry);
-        self.kernel.set_address(maps::ADDRESSES4, lengths.0, Ipv4::from_words(v4), entry)?;
-        self.kernel.set_address(maps::ADDRESSES6, lengths.1, Ipv6::from_words(v6), entry)
-    }
-
-    /// Ends the validity of judgements.
-    ///
-    /// # Errors
-    /// Where the kernel refuses.
-    pub fn revise(&mut self, slot: RevisionSlot) -> Result<()> {
-        let revision = self.native.revisions.entry(slot.0).or_default();
-        *revision += 1;
-        self.kernel.set(maps::REVISIONS, slot.0, *revision)
+        let v4 = IpNet::new(v4.into(), lengths.0 as u8).context("a prefix of IPv4")?.trunc();
+        let v6 = IpNet::new(v6.into(), lengths.1 as u8).context("a prefix of IPv6")?.trunc();
+        self.write(|writer, both| writer.give([v4, v6], kind, Slot(slot), both))
     }
 
     /// Runs a packet through a hook of both builds.
@@ -169,44 +198,6 @@ impl Both {
     /// Where they do not agree on what becomes of it, on any byte of it, or on the reason.
     pub fn run(&mut self, hook: Hook, interface: u32, data: &[u8]) -> Result<Ran> {
         self.run_as(hook, Bytes::new(data.to_vec(), interface))
-    }
-
-    /// As [`run`](Both::run), for a packet with more to it than its bytes.
-    ///
-    /// # Errors
-    /// As [`run`](Both::run).
-    pub fn run_as(&mut self, hook: Hook, packet: Bytes) -> Result<Ran> {
-        let (mut ours, mut theirs) = (packet.clone(), packet.clone());
-        self.native.now.set(self.kernel.now()?);
-        let outcome = self.native.run(hook, &mut ours);
-        let returned = self.kernel.run(hook.name(), &mut theirs)?;
-        let (verdict, expected, marked) = match outcome {
-            Outcome::Drop(reason) => (Verdict::Drop(reason), Returned::Drop, false),
-            Outcome::Pass => (Verdict::Pass, Returned::Pass, false),
-            Outcome::Pod { interface } => (Verdict::Pod(interface), Returned::Redirect, false),
-            Outcome::Neighbour { next_hop, .. } => (Verdict::Neighbour(next_hop), Returned::Redirect, true),
-            Outcome::Overlay { node, .. } => (Verdict::Overlay(node.0), Returned::Redirect, true),
-            Outcome::Slow(..) => anyhow::bail!("the slow path asked for itself"),
-        };
-        ensure!(returned == expected, "native says {outcome:?}, the kernel {returned:?}");
-        ensure!(
-            ours.data == theirs.data,
-            "native and kernel disagree on bytes ({outcome:?}):\n{:02x?}\n{:02x?}",
-            ours.data,
-            theirs.data
-        );
-        if !matches!(outcome, Outcome::Drop(_)) && packet.data.len() >= 34 {
-            ensure!(ours.sum_holds(&packet), "a sum over all of the packet does not hold: {:02x?}", ours.data);
-        }
-        if marked {
-            ensure!(theirs.mark & MARK_MASK == MARK, "a packet that was judged is not marked");
-        }
-        if let Outcome::Drop(reason) = outcome {
-            let index = reason.index(hook);
-            let (native, kernel) = (self.native.counters.borrow()[index as usize], self.kernel.counter(index)?);
-            ensure!(native == kernel, "native drops for {reason:?} ({native}), the kernel has counted {kernel}");
-        }
-        Ok(Ran { verdict, data: ours.data })
     }
 
     /// Compares all flows.
@@ -218,6 +209,21 @@ impl Both {
         compare("flows4", &self.native.v4.flows.borrow(), self.kernel.flows4(maps::FLOWS4)?)?;
         compare("openings6", &self.native.v6.openings.borrow(), self.kernel.flows6(maps::OPENINGS6)?)?;
         compare("flows6", &self.native.v6.flows.borrow(), self.kernel.flows6(maps::FLOWS6)?)
+    }
+
+    /// Compares what policies have denied, and how often.
+    ///
+    /// # Errors
+    /// Where it differs.
+    pub fn compare_denials(&self) -> Result<()> {
+        let native = self.native.denials.borrow();
+        let kernel = self.kernel.denials()?;
+        ensure!(native.len() == kernel.len(), "native has {} denials, the kernel {}", native.len(), kernel.len());
+        for (key, denial) in kernel {
+            let ours = native.get(&key).copied().unwrap_or(0);
+            ensure!(ours == denial.packets, "{key:?}: native {ours}, kernel {}", denial.packets);
+        }
+        Ok(())
     }
 
     /// Compares all counters.
@@ -276,12 +282,67 @@ impl Both {
     pub fn count(&self, hook: Hook, reason: Reason) -> u64 {
         self.native.counters.borrow()[reason.index(hook) as usize]
     }
+}
 
-    /// Forgets all flows and fragments.
-    ///
-    /// # Errors
-    /// Where the kernel refuses.
-    pub fn clear(&mut self) -> Result<()> {
+impl Build for Both {
+    fn write_endpoint(&mut self, slot: Slot, endpoint: Endpoint) -> Result<()> {
+        self.native.write_endpoint(slot, endpoint)?;
+        self.kernel.set_endpoint(slot.0, endpoint)
+    }
+
+    fn write_address(&mut self, net: IpNet, entry: Option<AddressEntry>) -> Result<()> {
+        self.native.write_address(net, entry)?;
+        let length = u32::from(net.prefix_len());
+        match net.network() {
+            IpAddr::V4(address) => self.kernel.set_address(maps::ADDRESSES4, length, Ipv4::from(address), entry),
+            IpAddr::V6(address) => self.kernel.set_address(maps::ADDRESSES6, length, Ipv6::from(address), entry),
+        }
+    }
+
+    fn write_rule(&mut self, key: RuleKey, rule: Option<Rule>) -> Result<()> {
+        self.native.write_rule(key, rule)?;
+        self.kernel.set_rule(key, rule)
+    }
+
+    fn revise(&mut self, slot: RevisionSlot) -> Result<()> {
+        self.native.revise(slot)?;
+        self.kernel.set(maps::REVISIONS, slot.0, self.native.revisions[&slot.0])
+    }
+
+    fn run_as(&mut self, hook: Hook, packet: Bytes) -> Result<Ran> {
+        let (mut ours, mut theirs) = (packet.clone(), packet.clone());
+        self.native.now.set(self.kernel.now()?);
+        let outcome = self.native.run(hook, &mut ours);
+        let returned = self.kernel.run(hook.name(), &mut theirs)?;
+        let verdict = Verdict::of(outcome)?;
+        let (expected, marked) = match verdict {
+            Verdict::Drop(_) => (Returned::Drop, false),
+            Verdict::Pass => (Returned::Pass, false),
+            Verdict::Pod(_) => (Returned::Redirect, false),
+            Verdict::Neighbour(_) | Verdict::Overlay(_) => (Returned::Redirect, true),
+        };
+        ensure!(returned == expected, "native says {outcome:?}, the kernel {returned:?}");
+        ensure!(
+            ours.data == theirs.data,
+            "native and kernel disagree on bytes ({outcome:?}):\n{:02x?}\n{:02x?}",
+            ours.data,
+            theirs.data
+        );
+        if !matches!(outcome, Outcome::Drop(_)) && packet.data.len() >= 34 {
+            ensure!(ours.sum_holds(&packet), "a sum over all of the packet does not hold: {:02x?}", ours.data);
+        }
+        if marked {
+            ensure!(theirs.mark & MARK_MASK == MARK, "a packet that was judged is not marked");
+        }
+        if let Outcome::Drop(reason) = outcome {
+            let index = reason.index(hook);
+            let (native, kernel) = (self.native.counters.borrow()[index as usize], self.kernel.counter(index)?);
+            ensure!(native == kernel, "native drops for {reason:?} ({native}), the kernel has counted {kernel}");
+        }
+        Ok(Ran { verdict, data: ours.data })
+    }
+
+    fn clear(&mut self) -> Result<()> {
         for name in [maps::OPENINGS4, maps::FLOWS4] {
             self.kernel.retain::<FlowKey<Ipv4>, Flow<Ipv4>>(name, |_| false)?;
         }
@@ -290,31 +351,13 @@ impl Both {
         }
         self.kernel.retain::<FragmentKey<Ipv4>, Fragment>(maps::FRAGMENTS4, |_| false)?;
         self.kernel.retain::<FragmentKey<Ipv6>, Fragment>(maps::FRAGMENTS6, |_| false)?;
-        self.native.v4.openings.borrow_mut().clear();
-        self.native.v4.flows.borrow_mut().clear();
-        self.native.v4.fragments.borrow_mut().clear();
-        self.native.v6.openings.borrow_mut().clear();
-        self.native.v6.flows.borrow_mut().clear();
-        self.native.v6.fragments.borrow_mut().clear();
-        Ok(())
+        self.native.clear()
+    }
+
+    fn native(&self) -> &Native {
+        &self.native
     }
 }
-
-fn both_config(scene: Scene) -> Config {
-    Config {
-        ipv4: addresses::NODE.0.into(),
-        ipv6: addresses::NODE.1.into(),
-        features: Features(Features::MASQUERADE4.0 | Features::MASQUERADE6.0),
-        overlay: scene.overlay,
-        overlay_mtu: 1450,
-        vni: 7,
-        // One port only, so that both builds must choose the same.
-        port_first: 20_000,
-        port_last: 20_000,
-        timeouts: Timeouts::new([u32::MAX / 2; 5]),
-    }
-}
-
 fn older<A: IpAddress>(flow: &mut Flow<A>, jiffies: u32) {
     flow.last_seen = flow.last_seen.wrapping_sub(jiffies);
 }

@@ -9,7 +9,10 @@ use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, ProgramArray};
 use aya::programs::{SchedClassifier, TcAttachType, TestRun, TestRunOptions, tc};
 use aya::util::KernelVersion;
 use aya::{Btf, Ebpf, EbpfLoader, Pod};
-use sluice_abi::{AddressEntry, COUNTERS, Config, Endpoint, Flow, FlowKey, Ipv4, Ipv6, Node, Uplink, maps};
+use sluice_abi::{
+    AddressEntry, COUNTERS, Config, Denial, DenialKey, Endpoint, Flow, FlowKey, Ipv4, Ipv6, Node, Rule, RuleKey,
+    RulePath, Uplink, maps,
+};
 use sluice_agent::kernel::loading;
 
 use super::native::Bytes;
@@ -127,17 +130,46 @@ impl Kernel {
         Ok(map.insert(interface, uplink, 0)?)
     }
 
-    /// Says who has the addresses of a prefix.
+    /// Says who has the addresses of a prefix; `None` removes what was said.
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub fn set_address<A: Pod>(&mut self, name: &str, length: u32, address: A, entry: AddressEntry) -> Result<()> {
-        let mut trie: LpmTrie<&mut MapData, A, AddressEntry> =
-            LpmTrie::try_from(self.ebpf.map_mut(name).context("no such map")?)?;
-        Ok(trie.insert(&Key::new(length, address), entry, 0)?)
+    pub fn set_address<A: Pod>(
+        &mut self,
+        name: &str,
+        length: u32,
+        address: A,
+        entry: Option<AddressEntry>,
+    ) -> Result<()> {
+        self.set_prefix(name, &Key::new(length, address), entry)
     }
 
-    /// All entries of a flow table.
+    /// Writes a rule; `None` removes it.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn set_rule(&mut self, key: RuleKey, rule: Option<Rule>) -> Result<()> {
+        self.set_prefix::<RulePath, Rule>(maps::RULES, &Key::new(key.length, key.path()), rule)
+    }
+
+    fn set_prefix<K: Pod, V: Pod>(&mut self, name: &str, key: &Key<K>, value: Option<V>) -> Result<()> {
+        let mut trie: LpmTrie<&mut MapData, K, V> = LpmTrie::try_from(self.ebpf.map_mut(name).context("no such map")?)?;
+        match value {
+            Some(value) => trie.insert(key, value, 0),
+            None => trie.remove(key),
+        }
+        .with_context(|| format!("writing {name}"))
+    }
+
+    /// What policies have denied, and how often.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn denials(&self) -> Result<Vec<(DenialKey, Denial)>> {
+        self.entries(maps::DENIALS)
+    }
+
+    /// All entries of a hash.
     ///
     /// # Errors
     /// Where the kernel refuses.

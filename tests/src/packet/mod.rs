@@ -4,12 +4,15 @@ mod both;
 mod build;
 mod kernel;
 mod native;
+mod node;
 mod scene;
 mod wire;
+mod writer;
 
-pub use both::{Both, Ran, Verdict, mac};
+pub use both::{Both, Ran, Verdict, endpoint, mac};
 pub use build::{Ip, Recipe, Transport, checksums_hold, reversed};
 pub use kernel::{Kernel, Returned, object};
 pub use native::{Bytes, Native};
 pub use scene::{Scene, addresses};
 pub use wire::Wire;
+pub use writer::{Build, Writer};

@@ -197,6 +197,13 @@ impl<A: Parse> FamilyMaps<A> {
         }
     }
 
+    /// Forgets all flows and fragments.
+    pub fn clear(&self) {
+        self.openings.borrow_mut().clear();
+        self.flows.borrow_mut().clear();
+        self.fragments.borrow_mut().clear();
+    }
+
     fn table(&self, table: Table) -> &RefCell<HashMap<FlowKey<A>, Flow<A>>> {
         match table {
             Table::Openings => &self.openings,
@@ -262,7 +269,7 @@ impl Native {
             v4: FamilyMaps::new(route4),
             v6: FamilyMaps::new(route6),
             config: Config::default(),
-            endpoints: vec![Endpoint::default(); 8],
+            endpoints: vec![Endpoint::default(); 32],
             nodes: vec![Node::default(); 8],
             revisions: HashMap::new(),
             uplink: (0, Uplink::default()),

@@ -9,7 +9,7 @@ use sluice_tests::packet::addresses::{
     EXEMPT, GROUP, NATIVE_NODE, NATIVE_POD, NOBODY, NODE, OUTSIDE, OVERLAY_NODE, OVERLAY_POD, POD_A, POD_B, Pair,
     ROUTER,
 };
-use sluice_tests::packet::{Both, Bytes, Ip, Recipe, Transport, Verdict, mac, reversed};
+use sluice_tests::packet::{Both, Build, Bytes, Ip, Recipe, Transport, Verdict, mac, reversed};
 
 /// Packets before the flow tables are compared and forgotten.
 const ACT: usize = 200;

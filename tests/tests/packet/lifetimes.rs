@@ -4,7 +4,7 @@ use anyhow::Result;
 use sluice_abi::{Direction, Hook, Reason, RevisionSlot, Slot, Timeouts};
 use sluice_datapath::Outcome;
 use sluice_tests::packet::addresses::{OUTSIDE, POD_A, POD_B, Pair};
-use sluice_tests::packet::{Both, Bytes, Ip, Recipe, Transport, Verdict, mac, reversed};
+use sluice_tests::packet::{Both, Build, Bytes, Ip, Recipe, Transport, Verdict, mac, reversed};
 
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;

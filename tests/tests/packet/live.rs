@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use sluice_abi::{Hook, Node, Reason, Routing};
 use sluice_tests::packet::addresses::{NATIVE_POD, NODE, OUTSIDE, OVERLAY_NODE, OVERLAY_POD, POD_A, Pair};
-use sluice_tests::packet::{Both, Ip, Recipe, Transport, Wire, checksums_hold, mac};
+use sluice_tests::packet::{Both, Build, Ip, Recipe, Transport, Wire, checksums_hold, mac};
 
 /// The link-layer address of a neighbour of the scene, by the last byte of its address.
 const fn neighbour(last: u8) -> [u8; 6] {

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use sluice_abi::{AddressKind, Hook, IpAddress, Ipv4, Ipv6, Reason, RevisionSlot, Slot};
 use sluice_tests::packet::addresses::{NATIVE_NODE, NATIVE_POD, NOBODY, NODE, OVERLAY_POD, POD_A, POD_B, Pair, ROUTER};
-use sluice_tests::packet::{Both, Bytes, Ip, Recipe, Transport, Verdict, mac, reversed};
+use sluice_tests::packet::{Both, Build, Bytes, Ip, Recipe, Transport, Verdict, mac, reversed};
 
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
