@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use sluice_abi::{Hook, Node, Reason, Routing};
+use sluice_abi::{Hook, Node, Reason, Routing, RuleSetId};
+use sluice_policy::{PodName, Step};
 use sluice_tests::packet::addresses::{NATIVE_POD, NODE, OUTSIDE, OVERLAY_NODE, OVERLAY_POD, POD_A, Pair};
 use sluice_tests::packet::{Both, Build, Ip, Recipe, Transport, Wire, checksums_hold, mac};
 
@@ -94,19 +95,22 @@ fn the_overlay_takes_a_packet_to_the_node_of_its_pod() -> Result<()> {
     Ok(())
 }
 
+/// A packet in the overlay, from a node to the uplink with this address, by IPv4 (0) or IPv6 (1).
+fn tunnelled(node: Pair, uplink: [u8; 6], outer: usize, inner: &[u8]) -> Vec<u8> {
+    let ip = [Ip::v4(node.0, NODE.0), Ip::v6(node.1, NODE.1)][outer].clone();
+    let rest = [&[8, 0, 0, 0, 0, 0, 7, 0], inner].concat();
+    let transport = Transport::UdpWith(4000, 8472, rest);
+    let mut frame = Recipe { mac: neighbour(3), ip, transport, payload: 0 }.build();
+    frame[..6].copy_from_slice(&uplink);
+    frame
+}
+
 #[test]
 fn the_overlay_brings_what_the_senders_node_may_send() -> Result<()> {
     let mut both = Both::set()?;
     both.kernel.attach("from_overlay", "sluice_vxlan")?;
     let (far, uplink) = (Wire::of("far")?, Wire::of("eth0")?.mac());
-    let from = |node: Pair, outer: usize, inner: &[u8]| {
-        let ip = [Ip::v4(node.0, NODE.0), Ip::v6(node.1, NODE.1)][outer].clone();
-        let rest = [&[8, 0, 0, 0, 0, 0, 7, 0], inner].concat();
-        let mut frame =
-            Recipe { mac: neighbour(3), ip, transport: Transport::UdpWith(4000, 8472, rest), payload: 0 }.build();
-        frame[..6].copy_from_slice(&uplink);
-        frame
-    };
+    let from = |node, outer: usize, inner: &[u8]| tunnelled(node, uplink, outer, inner);
     let mut expected = (0, 0, 0);
     for outer in 0..2 {
         for (inner, forged) in packets(OVERLAY_POD, POD_A).iter().zip(packets(NATIVE_POD, POD_A)) {
@@ -121,6 +125,25 @@ fn the_overlay_brings_what_the_senders_node_may_send() -> Result<()> {
             expected.2 += 1;
             await_count(&both, Hook::FromOverlay, Reason::UnknownEtherType, expected.2)?;
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_the_overlay_brings_is_judged_by_the_receivers_policies() -> Result<()> {
+    let mut both = Both::set()?;
+    both.kernel.attach("from_overlay", "sluice_vxlan")?;
+    let (far, uplink) = (Wire::of("far")?, Wire::of("eth0")?.mac());
+    let pod = PodName::new("x", "a");
+    both.enforce(&pod, 1)?;
+    for (count, inner) in (1..).zip(packets(OVERLAY_POD, POD_A)) {
+        far.send(&tunnelled(OVERLAY_NODE, uplink, 0, &inner))?;
+        await_count(&both, Hook::FromOverlay, Reason::Policy, count)?;
+    }
+    both.make(&[Step::SetRuleSet(pod, RuleSetId::OPEN)])?;
+    for (count, inner) in (1..).zip(packets(OVERLAY_POD, POD_A)) {
+        far.send(&tunnelled(OVERLAY_NODE, uplink, 0, &inner))?;
+        await_count(&both, Hook::FromOverlay, Reason::Opened, count)?;
     }
     Ok(())
 }

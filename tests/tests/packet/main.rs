@@ -6,4 +6,5 @@ mod lifetimes;
 mod live;
 mod local;
 mod outside;
+mod policy;
 mod sources;

@@ -129,7 +129,7 @@ fn sctp_keeps_its_port_when_it_is_masqueraded() -> Result<()> {
 }
 
 /// The two fragments of a datagram, in both families.
-fn fragments(from: Pair, to: Pair, ports: (u16, u16)) -> [[Vec<u8>; 2]; 2] {
+pub fn fragments(from: Pair, to: Pair, ports: (u16, u16)) -> [[Vec<u8>; 2]; 2] {
     let build = |ip| Recipe { mac: mac(0xa), ip, transport: Transport::Udp(ports.0, ports.1), payload: 24 }.build();
     let places = [(0, true), (4, false)];
     let v4 = places.map(|fragment| build(Ip::V4 { source: from.0, destination: to.0, options: vec![], fragment }));
