@@ -221,7 +221,7 @@ impl Tables for Kernel {
             },
             None => {
                 // A table that evicts has room; where memory is short, the drop itself is counted all the same.
-                let _ = maps::DENIALS.insert(key, &Denial { packets: 1, last_seen, pad: 0 }, BPF_NOEXIST.into());
+                let _ = maps::DENIALS.insert(key, Denial { packets: 1, last_seen, pad: 0 }, BPF_NOEXIST.into());
             }
         }
     }

@@ -71,7 +71,8 @@ impl Question {
     }
 }
 
-fn party(end: &End) -> Party {
+/// An end, as the compiler is asked about it.
+pub fn party(end: &End) -> Party {
     match end {
         End::Address(address) => Party::Address(*address),
         End::Pod(name, _) => {

@@ -11,7 +11,7 @@ use sluice_policy::{
     Evaluator, Event, Index, Judgement, Kind, Limits, Match, ObjectName, Party, PolicyDirection, ProbeError, Reason,
     Reasoning, Transport, Verdict as Found, View, Why,
 };
-use sluice_policy_oracle::compiler::{Question, events};
+use sluice_policy_oracle::compiler::{Question, events, party};
 use sluice_policy_oracle::generate::{ProbeDraft, change, cluster, probe};
 use sluice_policy_oracle::{Cluster, Decider, PolicyName, Probe, Side, Verdict};
 

@@ -4,4 +4,5 @@
 mod cluster;
 mod host;
 mod lifecycle;
+mod policy;
 mod verbs;

@@ -48,7 +48,7 @@ fn pod(number: usize) -> Event {
     let (at, place) = (number / PODS, number % PODS);
     let name = format!("{}-{}", app(at + place / REPLICAS), place % REPLICAS);
     let node = number % NODES;
-    let host = (node << 8 | number / NODES) as u32;
+    let host = ((node << 8) | (number / NODES)) as u32;
     let (v4, v6) = (Ipv4Addr::from_bits(0x0a00_0000 | host), Ipv6Addr::from_bits(0xfd00 << 112 | u128::from(host)));
     let port = json!({ "name": "web", "containerPort": 8080 });
     event::<Pod>(json!({
@@ -153,7 +153,7 @@ pub fn many_rules(is_changed: bool) -> Event {
     let rule = |at: usize| {
         let port = if is_changed && at == RULES - 1 { 9 } else { 1000 + at };
         let pods = json!({ "namespaceSelector": named(at), "podSelector": of_app(at / NAMESPACES) });
-        json!({ "from": [if at % 2 == 0 { pods } else { block(at) }], "ports": [{ "port": port }] })
+        json!({ "from": [if at.is_multiple_of(2) { pods } else { block(at) }], "ports": [{ "port": port }] })
     };
     network_policy(0, 0, json!({ "podSelector": of_app(0), "ingress": (0..RULES).map(rule).collect::<Vec<_>>() }))
 }

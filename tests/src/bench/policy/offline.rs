@@ -108,7 +108,7 @@ pub fn measure(name: &str) -> Result<()> {
     let (memory, peak) = (status("VmRSS")? - before, status("VmHWM")?);
     let Counts { rules, prefixes, identities, .. } = index.counts();
     let edit = |at: usize| {
-        let event = (case.edited)(at % 2 == 0);
+        let event = (case.edited)(at.is_multiple_of(2));
         let started = Instant::now();
         let delta = index.apply(event);
         let took = started.elapsed();
