@@ -7,7 +7,8 @@ use aya::maps::lpm_trie::Key;
 use aya::maps::{HashMap, MapData};
 use ipnet::IpNet;
 use sluice_abi::{
-    AddressEntry, AddressKind, Denial, DenialKey, Identity, Ipv4, Ipv6, PolicyMode, RevisionSlot, RuleSetId, Slot, maps,
+    AddressEntry, AddressKind, Denial, DenialKey, Endpoint, Identity, Ipv4, Ipv6, PolicyMode, RevisionSlot, RuleSetId,
+    Slot, maps,
 };
 use sluice_api::EndpointRecord;
 use sluice_policy::{Delta, Index, Limits, PodName, Step, Tables};
@@ -195,7 +196,10 @@ impl Kernel {
             let Some(pod) = pod_of(&enforced.record) else { continue };
             let action = || format!("reading endpoint {}", enforced.slot.0);
             let endpoint = self.endpoints.get(&enforced.slot.0, 0).doing(action)?;
-            left.apply(&Step::SetRuleSet(pod, endpoint.rule_set));
+            let Endpoint { rule_set, mode, .. } = endpoint;
+            // What stays as it is, no step tells of.
+            self.policies.insert(pod.clone(), Policy { rule_set, mode });
+            left.apply(&Step::SetRuleSet(pod, rule_set));
         }
         self.apply_policy(&index.take_over(&left))
     }

@@ -193,7 +193,7 @@ fn explain(lab: &Lab, pods: &[(usize, Pod)]) {
     for what in ["flows", "endpoints"] {
         println!("  {} --socket {} {what}", ctl.display(), socket.display());
     }
-    println!("  bpftool map dump pinned /sys/fs/bpf/sluice-lab-{NAME}/n1/v1/maps/flows4");
+    println!("  bpftool map dump pinned /sys/fs/bpf/sluice-lab-{NAME}/n1/v2/maps/flows4");
     println!("  tail {}", node.directory.join("agent.log").display());
     println!("End it with:");
     println!("  cargo xtask demo --end");

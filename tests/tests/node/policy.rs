@@ -1,6 +1,7 @@
 //! Policies, and the traffic that they let pass or not.
 
 use std::fs;
+use std::net::IpAddr;
 
 use anyhow::{Context, Result, bail};
 use sluice_api::{Answer, Call, DenialStatus};
@@ -38,11 +39,13 @@ fn only_from(roles: &str) -> String {
     )
 }
 
-/// Waits until a node's policies have denied something, and says what.
-fn denied(node: &Node, peer: &str) -> Result<DenialStatus> {
+/// Waits until a node's policies have denied something to this address's family, and says what.
+fn denied(node: &Node, peer: &str, to: IpAddr) -> Result<DenialStatus> {
     until(&format!("something of {peer} is denied"), || {
         let Answer::Denials(denials) = node.ask(Call::Denials { limit: 100 })? else { bail!("no answer") };
-        let is_its = |denial: &DenialStatus| denial.peer_pod.as_ref().is_some_and(|pod| pod.name == peer);
+        let is_its = |denial: &DenialStatus| {
+            denial.peer_pod.as_ref().is_some_and(|pod| pod.name == peer) && denial.peer.is_ipv4() == to.is_ipv4()
+        };
         denials.into_iter().find(is_its).context("nothing yet")
     })
 }
@@ -51,19 +54,19 @@ fn denied(node: &Node, peer: &str) -> Result<DenialStatus> {
 fn an_edit_concerns_live_flows(routing: &'static str) -> Result<()> {
     let lab = Lab::start(Plan { nodes: 2, routing, ..Plan::default() })?;
     let (here, there) = (&lab.nodes[0], &lab.nodes[1]);
-    let (db, web, far) = (lab.pod(1, "db")?, lab.pod(1, "web")?, lab.pod(2, "far")?);
-    for (node, pod, name) in [(here, &db, "db"), (here, &web, "web"), (there, &far, "far")] {
+    let (db, web, remote) = (lab.pod(1, "db")?, lab.pod(1, "web")?, lab.pod(2, "remote")?);
+    for (node, pod, name) in [(here, &db, "db"), (here, &web, "web"), (there, &remote, "remote")] {
         declare(&lab, node, pod, name)?;
     }
     for address in &db.addresses {
-        let spared = Steady::start(&far.place, &db.place, *address)?;
-        let connected = Steady::stream(&far.place, &db.place, *address)?;
+        let spared = Steady::start(&remote.place, &db.place, *address)?;
+        let connected = Steady::stream(&remote.place, &db.place, *address)?;
         let ended = Steady::start(&web.place, &db.place, *address)?;
         for flow in [&spared, &connected, &ended] {
             flow.goes_on(50)?;
         }
-        write(&lab, "policy", &only_from("far"))?;
-        let denial = denied(here, "web")?;
+        write(&lab, "policy", &only_from("remote"))?;
+        let denial = denied(here, "web", *address)?;
         assert_eq!((denial.direction.as_str(), denial.verdict.as_str()), ("ingress", "denied"));
         assert_eq!(denial.pod.map(|pod| pod.name).as_deref(), Some("db"));
         assert_eq!(denial.reason, "no ingress rule of NetworkPolicy default/db");
@@ -79,7 +82,7 @@ fn an_edit_concerns_live_flows(routing: &'static str) -> Result<()> {
         }
         udp(&here.place, &db.place, *address, 100)?;
 
-        write(&lab, "policy", &only_from("far, web"))?;
+        write(&lab, "policy", &only_from("remote, web"))?;
         until("web is let in again", || udp(&web.place, &db.place, *address, 100))?;
         for flow in [spared, connected] {
             let (sent, answered) = flow.stop()?;
