@@ -110,7 +110,6 @@ impl LocalPods {
             let before = local.endpoints.len();
             local.endpoints.retain(|endpoint| is_there(&endpoint.host_interface));
             if local.endpoints.len() < before {
-                local.sort();
                 changed.push(name.clone());
             }
         }
@@ -119,7 +118,8 @@ impl LocalPods {
 
     /// What policies are to be told of a pod that has fewer endpoints than before.
     fn less(&mut self, name: &PodName) -> Event {
-        if self.pods.get(name).is_some_and(|local| !local.endpoints.is_empty()) {
+        if let Some(local) = self.pods.get_mut(name).filter(|local| !local.endpoints.is_empty()) {
+            local.sort();
             return self.event(name);
         }
         let local = self.pods.remove(name).unwrap_or_default();

@@ -154,9 +154,11 @@ fn an_endpoint_waits_for_its_own_pod_and_for_no_other() {
     let (mut policies, mut kernel) = with_server();
     tell(&mut policies, &mut kernel, running("u1"));
     let answer = ask(&mut policies, &mut kernel, endpoint("sl2", "u2", "10.1.0.2"));
+    let due = policies.due();
     kernel.take();
     tell(&mut policies, &mut kernel, running("u1"));
     tell(&mut policies, &mut kernel, pod("u2", json!({}), "Failed"));
+    assert_eq!(policies.due(), due, "it does not wait longer for that");
     assert!(answer.try_recv().is_err() && !kernel.take().contains(&"enforce sl2".into()), "it has ended");
     tell(&mut policies, &mut kernel, running("u2"));
     assert_eq!(answer.try_recv(), Ok(done()));

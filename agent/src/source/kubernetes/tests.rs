@@ -29,7 +29,7 @@ struct State {
     given: Mutex<BTreeMap<String, Value>>,
     /// Watches that are open, by path: where more is to be said.
     watches: Mutex<BTreeMap<String, TcpStream>>,
-    /// Told of each watch and each patch.
+    /// Told of each watch, each patch, and each object that is asked for.
     happened: Mutex<Sender<(String, Value)>>,
 }
 
@@ -100,7 +100,10 @@ impl Server {
                     let list = json!({ "kind": "List", "apiVersion": "v1", "metadata": { "resourceVersion": "1" }, "items": items });
                     (200, list.to_string())
                 }
-                Some(object) => (200, object.to_string()),
+                Some(object) => {
+                    let _ = happened(Value::Null);
+                    (200, object.to_string())
+                }
                 None if head[0].starts_with("PATCH") => {
                     let _ = happened(serde_json::from_slice(&body).expect("is JSON"));
                     (200, body_of_policy())
@@ -229,8 +232,11 @@ fn a_pod_that_is_asked_for_may_be_ahead_of_the_watch() {
     let (heard, asker) = server.follow();
     assert_eq!(next(&heard), ["Pod x/p u1 is"]);
     wait_for(&happened, PODS);
-    server.give("/api/v1/namespaces/x/pods/p", pod("u2", 9));
+    let path = "/api/v1/namespaces/x/pods/p";
+    server.give(path, pod("u1", 6));
     asker.ask(PodName::new("x", "p"), "u2".into());
+    wait_for(&happened, path);
+    server.give(path, pod("u2", 9));
     assert_eq!(next(&heard), ["Pod x/p u2 is"]);
     server.say(PODS, "DELETED", &pod("u1", 8));
     assert_eq!(next(&heard), ["Pod x/p u1 gone"], "of the other, nothing is said");
