@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::population::Inhabited;
+use crate::block::Block;
 use crate::labels::Labels;
 use crate::matchers::Matchers;
 use crate::object::{Peer, Scope};
@@ -17,7 +18,7 @@ pub(super) struct AtomId(u32);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(super) struct ScopeId(u32);
 
-/// A peer of an atom, by its place in the list.
+/// A peer of an atom, by its number there.
 type PeerId = (AtomId, usize);
 
 /// The peer lists of all policies in force.
@@ -35,10 +36,68 @@ pub(super) struct Atoms {
     name_users: HashMap<Arc<str>, usize>,
 }
 
+/// A peer list.
 #[derive(Debug)]
-struct Atom {
+pub(super) struct Atom {
     peers: Arc<[Peer]>,
+    /// Those of the peers, each in the place of its peer. A peer keeps its number while others come and go.
+    numbers: Vec<usize>,
+    next_number: usize,
     users: usize,
+}
+
+/// Blocks of an atom, by their numbers, that come and go.
+#[derive(Debug, Default)]
+pub(super) struct Amendment {
+    pub new: Vec<(usize, Block)>,
+    pub gone: Vec<(usize, Block)>,
+}
+
+impl Atom {
+    fn new(peers: &Arc<[Peer]>) -> Self {
+        Self { peers: Arc::clone(peers), numbers: (0..peers.len()).collect(), next_number: peers.len(), users: 1 }
+    }
+
+    /// The peers and their numbers.
+    pub fn peers(&self) -> impl Iterator<Item = (usize, &Peer)> {
+        self.numbers.iter().copied().zip(&*self.peers)
+    }
+
+    /// Becomes another list, if that differs by blocks only.
+    fn amend(&mut self, peers: &Arc<[Peer]>) -> Option<Amendment> {
+        let mut amendment = Amendment::default();
+        let mut before: HashMap<&Peer, usize> = HashMap::with_capacity(self.peers.len());
+        for (number, peer) in self.peers() {
+            if let Some(twin) = before.insert(peer, number) {
+                amendment.gone.push((twin, block(peer)?));
+            }
+        }
+        let mut next_number = self.next_number;
+        let mut numbers = Vec::with_capacity(peers.len());
+        for peer in &**peers {
+            let number = match before.remove(peer) {
+                Some(number) => number,
+                None => {
+                    amendment.new.push((next_number, block(peer)?));
+                    next_number += 1;
+                    next_number - 1
+                }
+            };
+            numbers.push(number);
+        }
+        for (peer, number) in before {
+            amendment.gone.push((number, block(peer)?));
+        }
+        (self.peers, self.numbers, self.next_number) = (Arc::clone(peers), numbers, next_number);
+        Some(amendment)
+    }
+}
+
+fn block(peer: &Peer) -> Option<Block> {
+    match peer {
+        Peer::Block(block) => Some(block.clone()),
+        Peer::Pods(..) | Peer::Nodes(_) => None,
+    }
 }
 
 #[derive(Debug)]
@@ -63,12 +122,27 @@ impl Atoms {
         self.last += 1;
         let id = AtomId(self.last);
         self.ids.insert(Arc::clone(peers), id);
-        self.atoms.insert(id, Atom { peers: Arc::clone(peers), users: 1 });
+        self.atoms.insert(id, Atom::new(peers));
         (id, true)
     }
 
-    /// A user needs it no more. Where it was the last, its peers: its selectors must be taken out.
-    pub fn release(&mut self, id: AtomId) -> Option<Arc<[Peer]>> {
+    /// Has an atom become another peer list, for one more user. `None`: it cannot, because it has other users than the one
+    /// that is about to go, or because the lists differ by more than blocks, or because the other has an atom already.
+    pub fn amend(&mut self, id: AtomId, peers: &Arc<[Peer]>) -> Option<Amendment> {
+        if self.ids.contains_key(peers) {
+            return None;
+        }
+        let atom = self.atoms.get_mut(&id).filter(|atom| atom.users == 1)?;
+        let before = Arc::clone(&atom.peers);
+        let amendment = atom.amend(peers)?;
+        atom.users += 1;
+        self.ids.remove(&before);
+        self.ids.insert(Arc::clone(peers), id);
+        Some(amendment)
+    }
+
+    /// A user needs it no more. Where it was the last, what it was: its selectors must be taken out.
+    pub fn release(&mut self, id: AtomId) -> Option<Atom> {
         let atom = self.atoms.get_mut(&id)?;
         atom.users -= 1;
         if atom.users > 0 {
@@ -76,7 +150,7 @@ impl Atoms {
         }
         let atom = self.atoms.remove(&id)?;
         self.ids.remove(&atom.peers);
-        Some(atom.peers)
+        Some(atom)
     }
 
     /// Puts pods of a scope into an atom. Where the scope is new, its id: namespaces must be asked whether they are in

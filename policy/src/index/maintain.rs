@@ -1,6 +1,6 @@
 //! Keeps what is derived from objects up to date, as far as it does not lie in the tables.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::mem;
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use super::population::{Inhabited, PodId, Population};
 use super::selections::ListChanges;
 use super::settle::Cost;
 use super::{Event, Index, Work};
+use crate::block::Block;
 use crate::labels::Labels;
 use crate::name::{Kind, ObjectName, PodName};
 use crate::object::{Direction, Peer, Peers, PolicyObject, Tier};
@@ -171,9 +172,10 @@ impl Index {
             }
             leaving.insert(*id);
         }
+        let former = self.policies.compiled_without_users(&leaving);
         // First those that come, so that what they share with those that go stays.
         for version in entering {
-            self.enter(version, work);
+            self.enter(version, &former, work);
         }
         for version in leaving {
             self.leave(version, work);
@@ -215,18 +217,22 @@ impl Index {
         self.selections.set(id, &list, lists);
     }
 
-    /// Compiles a policy that has come into force.
-    fn enter(&mut self, id: VersionId, work: &mut Work) {
+    /// Compiles a policy that has come into force. What it said before may be `former`.
+    fn enter(&mut self, id: VersionId, former: &HashMap<ObjectName, Arc<Compiled>>, work: &mut Work) {
         let Some(version) = self.policies.version(id) else { return };
         if version.users == 0 || version.compiled.is_some() {
             return;
         }
         let object = Arc::clone(&version.object);
+        let former = former.get(&object.name);
         let rules = Direction::ALL.map(|direction| {
             let compile = |(index, rule): (usize, &crate::object::PolicyRule)| {
                 let peers = match &rule.peers {
                     Peers::Anyone => None,
-                    Peers::Listed(peers) => Some(self.take_atom(peers, work)),
+                    Peers::Listed(peers) => {
+                        let former = former.and_then(|former| former.rules[direction as usize].get(index)?.peers);
+                        Some(self.take_atom(peers, former, work))
+                    }
                 };
                 let reason = self.reasons.take(Reason::Rule {
                     policy: object.name.clone(),
@@ -291,16 +297,29 @@ impl Index {
         work.prefixes.extend(self.population.addresses_inside(net));
     }
 
-    fn take_atom(&mut self, peers: &Arc<[Peer]>, work: &mut Work) -> AtomId {
+    /// The atom of a rule's peer list. Where only blocks have changed in a list, the `former` atom becomes this one, and
+    /// only they are looked at.
+    fn take_atom(&mut self, peers: &Arc<[Peer]>, former: Option<AtomId>, work: &mut Work) -> AtomId {
+        if let Some(id) = former
+            && let Some(amendment) = self.atoms.amend(id, peers)
+        {
+            for (number, block) in amendment.new {
+                self.insert_block((id, number), &block, work);
+            }
+            for (number, block) in amendment.gone {
+                self.remove_block((id, number), &block, work);
+            }
+            return id;
+        }
         let (id, is_new) = self.atoms.take(peers);
         if !is_new {
             return id;
         }
         work.newborn.insert(id);
-        for (place, peer) in peers.iter().enumerate() {
+        for (number, peer) in peers.iter().enumerate() {
             match peer {
                 Peer::Pods(scope, selector) => {
-                    let (scope_id, is_new) = self.atoms.insert_pods((id, place), scope, selector);
+                    let (scope_id, is_new) = self.atoms.insert_pods((id, number), scope, selector);
                     if is_new {
                         for namespace in self.population.namespaces_mut() {
                             if namespace.is_in(scope) {
@@ -317,12 +336,9 @@ impl Index {
                         }
                     }
                 }
-                Peer::Block(block) => {
-                    self.regions.insert((id, place), block);
-                    self.note_inside(&block.cidr, work);
-                }
+                Peer::Block(block) => self.insert_block((id, number), block, work),
                 Peer::Nodes(selector) => {
-                    self.atoms.insert_nodes((id, place), selector);
+                    self.atoms.insert_nodes((id, number), selector);
                     for node in self.population.nodes().filter(|node| selector.matches(&node.labels)) {
                         insert_sorted(self.memberships.nodes.entry(node.name.clone()).or_default(), id);
                         work.prefixes.extend(node.addresses.iter().map(|address| IpNet::from(*address)));
@@ -334,14 +350,14 @@ impl Index {
     }
 
     fn release_atom(&mut self, id: AtomId, work: &mut Work) {
-        let Some(peers) = self.atoms.release(id) else { return };
+        let Some(atom) = self.atoms.release(id) else { return };
         if !work.newborn.remove(&id) {
             work.dying.insert(id);
         }
-        for (place, peer) in peers.iter().enumerate() {
+        for (number, peer) in atom.peers() {
             match peer {
                 Peer::Pods(scope, selector) => {
-                    let Some((scope_id, is_gone)) = self.atoms.remove_pods((id, place), scope, selector) else {
+                    let Some((scope_id, is_gone)) = self.atoms.remove_pods((id, number), scope, selector) else {
                         continue;
                     };
                     for namespace in
@@ -358,12 +374,9 @@ impl Index {
                         }
                     }
                 }
-                Peer::Block(block) => {
-                    self.note_inside(&block.cidr, work);
-                    self.regions.remove((id, place), block);
-                }
+                Peer::Block(block) => self.remove_block((id, number), block, work),
                 Peer::Nodes(selector) => {
-                    self.atoms.remove_nodes((id, place), selector);
+                    self.atoms.remove_nodes((id, number), selector);
                     for node in self.population.nodes().filter(|node| selector.matches(&node.labels)) {
                         remove_sorted(&mut self.memberships.nodes, &node.name, id);
                         work.prefixes.extend(node.addresses.iter().map(|address| IpNet::from(*address)));
@@ -371,6 +384,16 @@ impl Index {
                 }
             }
         }
+    }
+
+    fn insert_block(&mut self, id: (AtomId, usize), block: &Block, work: &mut Work) {
+        self.regions.insert(id, block);
+        self.note_inside(&block.cidr, work);
+    }
+
+    fn remove_block(&mut self, id: (AtomId, usize), block: &Block, work: &mut Work) {
+        self.note_inside(&block.cidr, work);
+        self.regions.remove(id, block);
     }
 
     /// Asks all atoms about a pod.

@@ -70,6 +70,14 @@ impl Policies {
         self.versions.get(&id)
     }
 
+    /// Of these versions, the rules of those that no pod has any more, by the policy's name.
+    pub fn compiled_without_users(&self, ids: &BTreeSet<VersionId>) -> HashMap<ObjectName, Arc<Compiled>> {
+        let versions = ids.iter().filter_map(|id| self.versions.get(id)).filter(|version| version.users == 0);
+        versions
+            .filter_map(|version| Some((version.object.name.clone(), Arc::clone(version.compiled.as_ref()?))))
+            .collect()
+    }
+
     pub fn in_force(&self) -> usize {
         self.versions.values().filter(|version| version.compiled.is_some()).count()
     }

@@ -15,7 +15,7 @@ pub(super) struct Regions {
     edges: Prefixes<Vec<Edge>>,
 }
 
-/// An edge of a block of an atom, which is known by its place in the atom.
+/// An edge of a block of an atom, which is known by its number in the atom.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Edge {
     block: (AtomId, usize),

@@ -91,7 +91,12 @@ fn port() -> impl Strategy<Value = Value> {
 }
 
 fn rules(peers: &'static str) -> impl Strategy<Value = Value> {
-    let rule = (proptest::collection::vec(peer(), 0..3), proptest::collection::vec(port(), 0..3))
+    let blocks = block().prop_map(|block| json!({ "ipBlock": block }));
+    let listed = prop_oneof![
+        3 => proptest::collection::vec(peer(), 0..3),
+        1 => proptest::collection::vec(blocks, 1..4),
+    ];
+    let rule = (listed, proptest::collection::vec(port(), 0..3))
         .prop_map(move |(listed, ports)| json!({ peers: listed, "ports": ports }));
     proptest::collection::vec(rule, 0..3).prop_map(|rules| json!(rules))
 }
