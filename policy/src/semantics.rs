@@ -442,6 +442,26 @@ fn an_address_is_never_judged_as_its_predecessors() {
 }
 
 #[test]
+fn changed_lists_of_blocks_are_followed() {
+    let net = |third: u8| json!({ "ipBlock": { "cidr": format!("192.0.{third}.0/24") } });
+    let trimmed = json!({ "ipBlock": { "cidr": "192.0.2.0/24", "except": ["192.0.2.4/30"] } });
+    let allow =
+        |blocks: &[Value]| policy("x/p", json!({ "podSelector": {}, "ingress": [{ "from": blocks, "ports": [{}] }] }));
+    let mut cluster = small([]);
+    let mut follow = |blocks: &[Value]| {
+        cluster.add([allow(blocks)]);
+        let mut passing = [1, 2, 3].map(|third| cluster.passes(&format!("192.0.{third}.9"), "x/a", "80/TCP")).to_vec();
+        passing.push(cluster.passes(OUTSIDE, "x/a", "80/TCP"));
+        passing
+    };
+    assert_eq!(follow(&[net(1), trimmed.clone()]), [true, true, false, false]);
+    assert_eq!(follow(&[net(3), net(1), trimmed.clone()]), [true, true, true, false]);
+    assert_eq!(follow(&[net(1), net(1), net(2)]), [true, true, false, true]);
+    assert_eq!(follow(&[trimmed, net(1)]), [true, true, false, false]);
+    assert_eq!(follow(&[net(3)]), [false, false, true, false]);
+}
+
+#[test]
 fn changed_labels_are_followed() {
     let mut cluster = small([policy(
         "x/p",
