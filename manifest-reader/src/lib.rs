@@ -108,7 +108,8 @@ impl Document<'_> {
 
     fn wrong<T>(&self, error: &serde_yaml_ng::Error) -> Parsed<T> {
         let line = match error.location() {
-            Some(location) => self.line + location.line().saturating_sub(1),
+            // The YAML reader sees the end of a text one line after its last.
+            Some(location) => self.line + location.line().min(self.text.lines().count()).saturating_sub(1),
             None => self.first().unwrap_or(self.line),
         };
         (line, Err(error.to_string()))
@@ -297,6 +298,12 @@ items:
             {"metadata":{"name":"b"}}]}"#;
         let (objects, wrong) = read(json);
         assert_eq!((objects.len(), wrong), (2, vec![3]));
+    }
+
+    #[test]
+    fn what_ends_too_early_is_wrong_on_a_line_that_is_there() {
+        assert_eq!(read("kind: Node\nmetadata:\n  name: \"a\n").1, [3]);
+        assert_eq!(read("---\nkind: Node\nmetadata").1, [3]);
     }
 
     #[test]
