@@ -7,8 +7,8 @@ use aya_ebpf::helpers::{bpf_fib_lookup, bpf_get_prandom_u32, bpf_jiffies64};
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::programs::TcContext;
 use sluice_abi::{
-    AddressEntry, Config, Denial, DenialKey, Endpoint, Flow, FlowKey, Fragment, FragmentKey, Hook, IpAddress, Ipv4, Ipv6,
-    Node, Reason, RevisionSlot, Rule, RuleKey, Slot, Uplink,
+    AddressEntry, Config, Denial, DenialKey, Endpoint, Flow, FlowKey, Fragment, FragmentKey, Hook, IpAddress, Ipv4,
+    Ipv6, Node, Reason, RevisionSlot, Rule, RuleKey, Slot, Uplink,
 };
 use sluice_datapath::policy::PolicyTables;
 use sluice_datapath::{Desk, FamilyTables, Insert, Route, Table, Tables};
