@@ -110,7 +110,7 @@ fn nodes_join_change_and_leave() -> Result<()> {
     let problems = || Ok::<_, anyhow::Error>(lab.nodes[0].status()?.problems);
     until_so("both problems are reported", || Ok(problems()?.len() == 2))?;
     let text = problems()?.join("\n");
-    assert!(text.contains("10.1.2.128/25") && text.contains("n3.yaml:9"), "{text}");
+    assert!(text.contains("10.1.2.128/25") && text.contains("n3.yaml:8"), "{text}");
     tcp(&a.place, &b.place, b.addresses[0], 100).context("the older node keeps its pods")?;
     fs::remove_file(&manifest)?;
     until_so("the problems are gone", || Ok(problems()?.is_empty()))?;
