@@ -1,11 +1,13 @@
-//! What the compiler is told of a cluster, and asked about it, where both shall say the same.
+//! What the compiler is told of a cluster and asked about it, and what its reasons mean, where both shall say the same.
+
+use std::collections::BTreeSet;
 
 use k8s_openapi::Metadata;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use sluice_policy::{Event, Kind, ObjectName, Party, PodName, Protocol as Number};
+use sluice_policy::{Event, Kind, ObjectName, Party, PodName, Protocol as Number, Reason};
 
 use crate::cluster::Cluster;
-use crate::probe::{End, Family, Probe, Protocol};
+use crate::probe::{Decider, End, Family, PolicyName, Probe, Protocol, Side};
 
 /// What must be told where one cluster becomes another.
 #[must_use]
@@ -67,6 +69,31 @@ impl Question {
                 Family::V4 => sluice_policy::Family::V4,
                 Family::V6 => sluice_policy::Family::V6,
             },
+        }
+    }
+}
+
+/// What names a policy here and there.
+#[must_use]
+pub fn name(policy: &ObjectName) -> PolicyName {
+    match policy.kind {
+        Kind::ClusterNetworkPolicy => PolicyName::ClusterNetworkPolicy { name: policy.name.clone() },
+        Kind::Namespace | Kind::Pod | Kind::Node | Kind::NetworkPolicy => {
+            PolicyName::NetworkPolicy { namespace: policy.namespace.clone(), name: policy.name.clone() }
+        }
+    }
+}
+
+/// Whether a reason of the compiler's is one that decides a side.
+#[must_use]
+pub fn decides(reason: &Reason, side: &Side) -> bool {
+    match reason {
+        Reason::Rule { policy, index, .. } => {
+            side.deciders.contains(&Decider { policy: name(policy), rule: Some(*index as usize) })
+        }
+        Reason::Isolated { policies, .. } => {
+            let isolating = policies.iter().map(|policy| Decider { policy: name(policy), rule: None });
+            side.deciders == isolating.collect::<BTreeSet<_>>()
         }
     }
 }

@@ -2,37 +2,21 @@
 //!
 //! Objects come and change one by one, and everything is asked again in between.
 
-use std::collections::BTreeSet;
-
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index as Place;
 use sluice_policy::{
-    Evaluator, Event, Index, Judgement, Kind, Limits, Match, ObjectName, Party, PolicyDirection, ProbeError, Reason,
-    Reasoning, Transport, Verdict as Found, View, Why,
+    Evaluator, Event, Index, Judgement, Limits, Match, Party, PolicyDirection, ProbeError, Reasoning, Transport,
+    Verdict as Found, View, Why,
 };
-use sluice_policy_oracle::compiler::{Question, events, party};
+use sluice_policy_oracle::compiler::{Question, decides, events, name, party};
 use sluice_policy_oracle::generate::{ProbeDraft, change, cluster, probe};
-use sluice_policy_oracle::{Cluster, Decider, PolicyName, Probe, Side, Verdict};
-
-/// What names a policy here and there.
-fn name(policy: &ObjectName) -> PolicyName {
-    match policy.kind {
-        Kind::ClusterNetworkPolicy => PolicyName::ClusterNetworkPolicy { name: policy.name.clone() },
-        _ => PolicyName::NetworkPolicy { namespace: policy.namespace.clone(), name: policy.name.clone() },
-    }
-}
+use sluice_policy_oracle::{Cluster, Probe, Side, Verdict};
 
 /// Whether a side is judged as it should be, for a reason that it should be.
 fn agrees(found: &Judgement<'_>, side: &Side) -> bool {
     let named = match found.why {
-        Why::Policy(Reason::Rule { policy, index, .. }) => {
-            side.deciders.contains(&Decider { policy: name(policy), rule: Some(*index as usize) })
-        }
-        Why::Policy(Reason::Isolated { policies, .. }) => {
-            let isolating = policies.iter().map(|policy| Decider { policy: name(policy), rule: None });
-            side.deciders == isolating.collect::<BTreeSet<_>>()
-        }
+        Why::Policy(reason) => decides(reason, side),
         Why::NotSubject | Why::Itself | Why::OwnNode | Why::NoPolicy => side.deciders.is_empty(),
         Why::Closed => false,
     };
