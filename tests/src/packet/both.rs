@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
 use sluice_abi::{
-    AddressEntry, AddressKind, Config, Direction, Endpoint, Flow, FlowKey, Fragment, FragmentKey, Hook, IpAddress,
-    Ipv4, Ipv6, Mac, Node, PolicyMode, Reason, RevisionSlot, Rule, RuleKey, Slot, maps,
+    AddressEntry, AddressKind, Config, Denial, DenialKey, Direction, Endpoint, Flow, FlowKey, Fragment, FragmentKey,
+    Hook, IpAddress, Ipv4, Ipv6, Mac, Node, PolicyMode, Reason, RevisionSlot, Rule, RuleKey, Slot, maps,
 };
 use sluice_datapath::{MARK, MARK_MASK, Outcome};
 use sluice_policy::{PodName, Step};
@@ -351,6 +351,7 @@ impl Build for Both {
         }
         self.kernel.retain::<FragmentKey<Ipv4>, Fragment>(maps::FRAGMENTS4, |_| false)?;
         self.kernel.retain::<FragmentKey<Ipv6>, Fragment>(maps::FRAGMENTS6, |_| false)?;
+        self.kernel.retain::<DenialKey, Denial>(maps::DENIALS, |_| false)?;
         self.native.clear()
     }
 

@@ -68,6 +68,7 @@ impl Build for Native {
     fn clear(&mut self) -> Result<()> {
         self.v4.clear();
         self.v6.clear();
+        self.denials.borrow_mut().clear();
         Ok(())
     }
 

@@ -62,6 +62,9 @@ pub struct Scene {
 }
 
 impl Scene {
+    /// The devices of a scene that is only thought of.
+    pub const IMAGINED: Self = Self { pod_a: 1, pod_b: 2, uplink: 3, overlay: 4, far: 5 };
+
     /// Moves the calling thread into a namespace of its own and builds the devices there; they go with the thread.
     ///
     /// # Errors
@@ -110,5 +113,19 @@ impl Scene {
             overlay: index("sluice_vxlan")?,
             far: index("far")?,
         })
+    }
+
+    /// Adds devices that stand for the host sides of so many more pods; gives their indexes.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn more_pods(&self, count: usize) -> Result<Vec<u32>> {
+        let device = |number| {
+            let name = format!("sl{number}");
+            let status = Command::new("ip").args(["link", "add", &name, "type", "veth"]).status();
+            ensure!(status.context("running ip")?.success(), "adding {name} failed");
+            nix::net::if_::if_nametoindex(name.as_str()).with_context(|| format!("finding {name}"))
+        };
+        (0..count).map(device).collect()
     }
 }

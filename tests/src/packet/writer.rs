@@ -9,6 +9,7 @@ use sluice_abi::{
     AddressEntry, AddressKind, Endpoint, Hook, Identity, Ipv4, Ipv6, PolicyMode, RevisionSlot, Rule, RuleKey,
     RuleSetId, Slot,
 };
+use sluice_agent::kernel::Numbers;
 use sluice_agent::kernel::addresses::Addresses;
 use sluice_policy::{PodName, Step, Tables};
 
@@ -42,7 +43,7 @@ pub trait Build {
     /// # Errors
     /// Where builds disagree on what becomes of it.
     fn run_as(&mut self, hook: Hook, packet: Bytes) -> Result<Ran>;
-    /// Forgets all flows and fragments.
+    /// Forgets all flows, fragments and denials.
     ///
     /// # Errors
     /// Where the kernel refuses.
@@ -102,18 +103,24 @@ impl Writer {
         build.write_endpoint(slot, endpoint)
     }
 
-    /// Puts a pod into a slot: it is judged by what policies have said of it. One that they have said nothing of is not
-    /// heard.
+    /// Puts a pod into a slot, with the addresses that it has: it is judged by what policies have said of it. One that they
+    /// have said nothing of is not heard.
     ///
     /// # Errors
     /// Where the kernel refuses.
     pub fn enforce(&mut self, pod: &PodName, slot: Slot, endpoint: Endpoint, build: &mut impl Build) -> Result<()> {
         let rule_set = self.rule_sets.get(pod).copied().unwrap_or(RuleSetId::CLOSED);
-        let identity = |address: IpAddr| self.addresses.identity(&IpNet::from(address));
-        let (identity4, identity6) =
-            (identity(IpAddr::V4(endpoint.ipv4.into())), identity(IpAddr::V6(endpoint.ipv6.into())));
+        let (ipv4, ipv6) =
+            (IpNet::from(IpAddr::V4(endpoint.ipv4.into())), IpNet::from(IpAddr::V6(endpoint.ipv6.into())));
+        let (identity4, identity6) = (self.addresses.identity(&ipv4), self.addresses.identity(&ipv6));
         self.pods.insert(slot, pod.clone());
-        self.change(slot, |place| *place = Endpoint { rule_set, identity4, identity6, ..endpoint }, build)
+        self.change(slot, |place| *place = Endpoint { rule_set, identity4, identity6, ..endpoint }, build)?;
+        let own: Vec<IpNet> = [ipv4, ipv6].into_iter().filter(|net| !net.addr().is_unspecified()).collect();
+        self.give_back(slot, &own, build)?;
+        own.into_iter().try_for_each(|net| {
+            self.addresses.lend(net.addr(), slot);
+            self.refresh(vec![net], build)
+        })
     }
 
     /// Empties a slot.
@@ -121,8 +128,34 @@ impl Writer {
     /// # Errors
     /// Where the kernel refuses.
     pub fn release(&mut self, slot: Slot, build: &mut impl Build) -> Result<()> {
+        self.give_back(slot, &[], build)?;
         self.pods.remove(&slot);
         self.change(slot, |endpoint| *endpoint = Endpoint::default(), build)
+    }
+
+    /// Takes from the endpoint in a slot what it was lent, but for these.
+    fn give_back(&mut self, slot: Slot, kept: &[IpNet], build: &mut impl Build) -> Result<()> {
+        let lent = self.addresses.of_endpoint(slot).into_iter().filter(|net| !kept.contains(net));
+        lent.collect::<Vec<_>>().into_iter().try_for_each(|net| {
+            self.addresses.give_back(net);
+            self.refresh(vec![net], build)
+        })
+    }
+
+    /// Forgets what the tables do not hold, as an agent does that starts anew.
+    pub fn restart(&mut self) {
+        self.owners.clear();
+        self.addresses = Addresses::default();
+        for (net, entry) in &self.written {
+            let identity = match (entry.kind, net.addr()) {
+                (AddressKind::Endpoint, IpAddr::V4(_)) => self.endpoint(entry.slot).identity4,
+                (AddressKind::Endpoint, IpAddr::V6(_)) => self.endpoint(entry.slot).identity6,
+                _ => entry.identity,
+            };
+            self.addresses.read_back(*net, &AddressEntry { identity, ..*entry });
+        }
+        let pods = self.pods.iter().map(|(slot, pod)| (pod.clone(), self.endpoint(*slot).rule_set));
+        self.rule_sets = pods.collect();
     }
 
     /// Which pod is in which slot.
@@ -176,6 +209,18 @@ impl Writer {
     /// Where the kernel refuses.
     pub fn set_mode(&mut self, slot: Slot, mode: PolicyMode, build: &mut impl Build) -> Result<()> {
         self.change(slot, |endpoint| endpoint.mode = mode, build)
+    }
+
+    /// The greatest numbers in the tables.
+    pub fn numbers(&self) -> Numbers {
+        let rule_sets = self.rules.keys().map(|key| key.rule_set());
+        let pointed_at = self.endpoints.values().map(|endpoint| endpoint.rule_set);
+        let rule_set = rule_sets.chain(pointed_at).map(RuleSetId::number).max().unwrap_or(0);
+        Numbers {
+            rule_set: RuleSetId::new(rule_set, [false; 2]),
+            identity: self.addresses.identities().map(|(_, identity)| *identity).max().unwrap_or_default(),
+            reason: self.rules.values().map(|rule| rule.policy).max().unwrap_or(0),
+        }
     }
 
     /// What an agent finds that takes over.

@@ -1,7 +1,9 @@
 //! The packet tier: compiled programs and native build on the same packets.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
+mod cluster;
 mod generated;
+mod generated_policy;
 mod lifetimes;
 mod live;
 mod local;

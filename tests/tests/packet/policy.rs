@@ -544,8 +544,7 @@ fn a_denial_says_what_was_denied_to_whom_and_by_what() -> Result<()> {
         (NATIVE_POD, POD_A, Transport::Other(47, vec![0; 8]), (Ingress, isolate), 0, 1),
         (POD_A, NATIVE_POD, WEB, (Egress, 0), 80, 1),
     ] {
-        both.native.denials.borrow_mut().clear();
-        both.kernel.retain::<DenialKey, sluice_abi::Denial>(sluice_abi::maps::DENIALS, |_| false)?;
+        both.clear()?;
         for _ in 0..count {
             assert!(!allows(&mut both, from, to, &transport)?);
         }
