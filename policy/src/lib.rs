@@ -36,5 +36,5 @@ pub use sluice_abi::{PolicyDirection, Protocol};
 pub use sluice_datapath::Family;
 pub use sluice_datapath::policy::Verdict;
 pub use steps::Step;
-pub use tables::Tables;
+pub use tables::{LastNumbers, Tables};
 pub use traffic::{NamedPort, Ports, Traffic, Transport};

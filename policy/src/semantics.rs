@@ -3,12 +3,14 @@
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde_json::{Value, json};
-use sluice_abi::{Identity, Protocol, RuleSetId};
+use sluice_abi::{Identity, Protocol};
 use sluice_datapath::Family;
 
 use crate::cluster_policy::ClusterNetworkPolicy;
 use crate::object::PolicyMode;
-use crate::{Answer, Evaluator, Event, Index, Limits, Party, PodName, ProbeError, Severity, Verdict, View, Why};
+use crate::{
+    Answer, Evaluator, Event, Index, LastNumbers, Limits, Party, PodName, ProbeError, Severity, Verdict, View, Why,
+};
 
 /// An object as an event.
 fn event(object: Value) -> Event {
@@ -618,8 +620,8 @@ fn a_namespace_or_a_node_may_ask_for_an_audit() {
 
 #[test]
 fn numbers_go_on_after_those_of_an_earlier_agent() {
-    let mut index =
-        Index::new(View::Everything, Limits::NONE).numbered_after(RuleSetId::new(7, [true; 2]), Identity(8), 9);
+    let left = LastNumbers { rule_set: 7, identity: Identity(8), reason: 9 };
+    let mut index = Index::new(View::Everything, Limits::NONE).numbered_after(left);
     let isolating = policy("x/p", json!({ "podSelector": {}, "ingress": [{ "from": [{ "podSelector": {} }] }] }));
     index.apply_all([pod("x/a", json!({}), &["10.0.0.1"]), isolating].map(event));
     let tables = index.tables();

@@ -11,6 +11,37 @@ use crate::name::PodName;
 use crate::prefixes::Prefixes;
 use crate::steps::Step;
 
+/// The greatest numbers that stand in tables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LastNumbers {
+    /// Of rule sets.
+    pub rule_set: u32,
+    /// Of identities.
+    pub identity: Identity,
+    /// Of reasons.
+    pub reason: u32,
+}
+
+impl LastNumbers {
+    /// Those of rules, of addresses, and of rule sets that pods are pointed at. An agent that dies in the middle of a change
+    /// leaves rules of rule sets that no pod has and of identities that no address has.
+    pub fn greatest<'a>(
+        rules: impl Iterator<Item = (&'a RuleKey, &'a Rule)>,
+        identities: impl Iterator<Item = Identity>,
+        rule_sets: impl Iterator<Item = RuleSetId>,
+    ) -> Self {
+        let mut numbers = Self::default();
+        identities.for_each(|identity| numbers.identity = numbers.identity.max(identity));
+        rule_sets.for_each(|rule_set| numbers.rule_set = numbers.rule_set.max(rule_set.number()));
+        for (key, rule) in rules {
+            numbers.rule_set = numbers.rule_set.max(key.rule_set().number());
+            numbers.identity = numbers.identity.max(key.identity());
+            numbers.reason = numbers.reason.max(rule.policy);
+        }
+        numbers
+    }
+}
+
 /// The tables in memory: what the kernel has, for answers without one.
 #[derive(Clone, Default, Debug)]
 pub struct Tables {
@@ -22,6 +53,25 @@ pub struct Tables {
 }
 
 impl Tables {
+    /// Tables of these rules, identities and pods.
+    pub fn of(
+        rules: impl IntoIterator<Item = (RuleKey, Rule)>,
+        identities: impl IntoIterator<Item = (IpNet, Identity)>,
+        pods: impl IntoIterator<Item = (PodName, RuleSetId)>,
+    ) -> Self {
+        let mut tables = Self::default();
+        rules.into_iter().for_each(|(key, rule)| tables.apply(&Step::AddRule(key, rule)));
+        identities.into_iter().for_each(|(net, identity)| tables.apply(&Step::SetIdentity(net, identity)));
+        pods.into_iter().for_each(|(pod, rule_set)| tables.apply(&Step::SetRuleSet(pod, rule_set)));
+        tables
+    }
+
+    /// The greatest numbers in them.
+    pub fn numbers(&self) -> LastNumbers {
+        let identities = self.identities.iter().map(|(_, identity)| *identity);
+        LastNumbers::greatest(self.rules(), identities, self.pods.values().copied())
+    }
+
     /// Makes a step.
     pub fn apply(&mut self, step: &Step) {
         match step {
@@ -93,5 +143,21 @@ impl PolicyTables for Tables {
     fn rule(&self, key: &RuleKey) -> Option<Rule> {
         let lengths = self.lengths.range(..=key.length).rev();
         lengths.into_iter().find_map(|(length, _)| self.rules.get(&key.prefix(*length)).copied())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sluice_abi::{PolicyDirection, Port, Protocol, RuleVerdict};
+
+    #[test]
+    fn numbers_are_taken_that_only_a_rule_has() {
+        let key = RuleKey::new(RuleSetId(4), PolicyDirection::Egress, Identity(9), Protocol::TCP, Port::new(80));
+        let rule = Rule { verdict: RuleVerdict::Allow, policy: 6 };
+        let pod = (PodName::new("x", "a"), RuleSetId(3));
+        let tables = Tables::of([(key, rule)], [("10.0.0.0/8".parse().unwrap(), Identity(2))], [pod]);
+        assert_eq!(tables.numbers(), LastNumbers { rule_set: 4, identity: Identity(9), reason: 6 });
+        assert_eq!(Tables::default().numbers(), LastNumbers::default());
     }
 }

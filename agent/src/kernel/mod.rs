@@ -36,8 +36,8 @@ pub use error::KernelError;
 pub use flows::{Reaper, jiffies};
 use layout::Pins;
 pub use layout::Sizes;
+pub use policy::Denied;
 use policy::Policy;
-pub use policy::{Denied, Numbers};
 use programs::Programs;
 
 /// An interface to the outside.

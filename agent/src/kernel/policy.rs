@@ -7,11 +7,10 @@ use aya::maps::lpm_trie::Key;
 use aya::maps::{HashMap, MapData};
 use ipnet::IpNet;
 use sluice_abi::{
-    AddressEntry, AddressKind, Denial, DenialKey, Endpoint, Identity, Ipv4, Ipv6, PolicyMode, RevisionSlot, RuleSetId,
-    Slot, maps,
+    AddressEntry, AddressKind, Denial, DenialKey, Endpoint, Ipv4, Ipv6, PolicyMode, RevisionSlot, RuleSetId, Slot, maps,
 };
 use sluice_api::EndpointRecord;
-use sluice_policy::{Delta, Index, Limits, PodName, Step, Tables};
+use sluice_policy::{Delta, Index, LastNumbers, Limits, PodName, Step, Tables};
 
 use super::error::{Doing, KernelError};
 use super::{Kernel, grace, open};
@@ -28,17 +27,6 @@ impl Policy {
     const UNKNOWN: Self = Self { rule_set: RuleSetId::CLOSED, mode: PolicyMode::Enforce };
     /// Of an endpoint that is no pod's: no policy can select it.
     const NONE: Self = Self { rule_set: RuleSetId::OPEN, mode: PolicyMode::Enforce };
-}
-
-/// The greatest numbers that stand in the tables.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Numbers {
-    /// Of rule sets.
-    pub rule_set: RuleSetId,
-    /// Of identities.
-    pub identity: Identity,
-    /// Of reasons.
-    pub reason: u32,
 }
 
 /// Something that policies have denied, or would have.
@@ -60,15 +48,10 @@ fn pod_of(record: &EndpointRecord) -> Option<PodName> {
 
 impl Kernel {
     /// The greatest numbers in the tables, such as those that an earlier agent has left.
-    pub fn numbers(&self) -> Numbers {
-        let rule_sets = self.known_rules.keys().map(|key| key.rule_set());
-        let pointed_at = self.unclaimed.values().map(|endpoint| endpoint.rule_set);
-        let rule_set = rule_sets.chain(pointed_at).map(RuleSetId::number).max().unwrap_or(0);
-        Numbers {
-            rule_set: RuleSetId::new(rule_set, [false; 2]),
-            identity: self.addresses.identities().map(|(_, identity)| *identity).max().unwrap_or_default(),
-            reason: self.known_rules.values().map(|rule| rule.policy).max().unwrap_or(0),
-        }
+    pub fn numbers(&self) -> LastNumbers {
+        let identities = self.addresses.identities().map(|(_, identity)| *identity);
+        let rule_sets = self.unclaimed.values().map(|endpoint| endpoint.rule_set);
+        LastNumbers::greatest(self.known_rules.iter(), identities, rule_sets)
     }
 
     /// How much fits into the tables of policies.
@@ -185,13 +168,7 @@ impl Kernel {
     pub fn take_over_policy(&mut self, index: &mut Index) -> Result<(), KernelError> {
         // What an attempt before has left.
         self.refresh([])?;
-        let mut left = Tables::default();
-        for (key, rule) in &self.known_rules {
-            left.apply(&Step::AddRule(*key, *rule));
-        }
-        for (net, identity) in self.addresses.identities() {
-            left.apply(&Step::SetIdentity(*net, *identity));
-        }
+        let mut pods = Vec::new();
         for enforced in self.enforced.values() {
             let Some(pod) = pod_of(&enforced.record) else { continue };
             let action = || format!("reading endpoint {}", enforced.slot.0);
@@ -199,8 +176,11 @@ impl Kernel {
             let Endpoint { rule_set, mode, .. } = endpoint;
             // What stays as it is, no step tells of.
             self.policies.insert(pod.clone(), Policy { rule_set, mode });
-            left.apply(&Step::SetRuleSet(pod, rule_set));
+            pods.push((pod, rule_set));
         }
+        let rules = self.known_rules.iter().map(|(key, rule)| (*key, *rule));
+        let identities = self.addresses.identities().map(|(net, identity)| (*net, *identity));
+        let left = Tables::of(rules, identities, pods);
         self.apply_policy(&index.take_over(&left))
     }
 

@@ -27,7 +27,7 @@ use sluice_topology::{Local, NodeObject, NodeView, Slots};
 
 use crate::config::{Config, Source as SourceConfig};
 use crate::host::View;
-use crate::kernel::{Kernel, Numbers};
+use crate::kernel::Kernel;
 use crate::source::{Change as SourceChange, Directory, Kubernetes, Source};
 use crate::{host, prepare, server};
 use answer::failure;
@@ -108,9 +108,8 @@ pub fn run(config: Config) -> Result<()> {
             (Box::new(source), Some(asker))
         }
     };
-    let Numbers { rule_set, identity, reason } = kernel.numbers();
     let index = Index::new(PolicyView::Node(config.node_name.clone()), kernel.limits());
-    let index = index.numbered_after(rule_set, identity, reason);
+    let index = index.numbered_after(kernel.numbers());
     let mut model = Model {
         slots: Slots::seeded(kernel.nodes().clone()),
         records: Records::below(&config.run_dir),

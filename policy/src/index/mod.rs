@@ -37,7 +37,7 @@ use crate::name::{Kind, ObjectError, ObjectName, PodName};
 use crate::object::{NamespaceObject, NodeObject, Note, PodObject, PolicyMode, PolicyObject, Scope, Tier};
 use crate::reason::{Reason, Reasons};
 use crate::steps::{Step, Steps};
-use crate::tables::Tables;
+use crate::tables::{LastNumbers, Tables};
 
 use atoms::{AtomId, Atoms};
 use identities::Identities;
@@ -255,10 +255,10 @@ impl Index {
     /// Takes only numbers after these, for tables that still hold those of an earlier agent. So an old `reason`, which
     /// flows may still give for their verdicts, is never taken for a new one.
     #[must_use]
-    pub fn numbered_after(mut self, rule_set: RuleSetId, identity: Identity, reason: u32) -> Self {
-        self.rule_sets.number_after(rule_set);
-        self.identities.number_after(identity);
-        self.reasons.number_after(reason);
+    pub fn numbered_after(mut self, numbers: LastNumbers) -> Self {
+        self.rule_sets.number_after(numbers.rule_set);
+        self.identities.number_after(numbers.identity);
+        self.reasons.number_after(numbers.reason);
         self
     }
 
@@ -287,17 +287,8 @@ impl Index {
 
     /// The tables after all changes so far.
     pub fn tables(&self) -> Tables {
-        let mut tables = Tables::default();
-        for (key, rule) in self.rule_sets.rules() {
-            tables.apply(&Step::AddRule(key, rule));
-        }
-        for (net, identity) in self.identities.prefixes.iter() {
-            tables.apply(&Step::SetIdentity(*net, *identity));
-        }
-        for (pod, rule_set) in self.assigned.values() {
-            tables.apply(&Step::SetRuleSet(pod.clone(), *rule_set));
-        }
-        tables
+        let identities = self.identities.prefixes.iter().map(|(net, identity)| (*net, *identity));
+        Tables::of(self.rule_sets.rules(), identities, self.assigned.values().cloned())
     }
 
     /// The rule set of a pod of this node; `None`: no such pod is known.

@@ -263,8 +263,8 @@ pub(super) struct RuleSets {
 }
 
 impl RuleSets {
-    pub fn number_after(&mut self, rule_set: RuleSetId) {
-        self.last = rule_set.number();
+    pub fn number_after(&mut self, rule_set: u32) {
+        self.last = rule_set;
     }
 
     /// An id that no rule set has, for one that rules these directions. Numbers are not used again soon.

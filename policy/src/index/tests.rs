@@ -357,17 +357,8 @@ impl Followed {
         let steps = self.index.apply_all(events).steps;
         steps.iter().take(made.index(steps.len() + 1)).for_each(|step| self.tables.apply(step));
         self.note(away);
-        let rule_sets = self.tables.pods().map(|(_, rule_set)| *rule_set);
-        let rule_set = self.tables.rules().map(|(key, _)| key.rule_set()).chain(rule_sets).max_by_key(|id| id.number());
-        let identities = self.tables.identities().map(|(_, identity)| *identity);
-        let identity = self.tables.rules().map(|(key, _)| key.identity()).chain(identities).max();
-        let reason = self.tables.rules().map(|(_, rule)| rule.policy).max();
         self.limits = limits;
-        self.index = Index::new(view(), limits).numbered_after(
-            rule_set.unwrap_or(RuleSetId::OPEN),
-            identity.unwrap_or(Identity::ANYONE),
-            reason.unwrap_or_default(),
-        );
+        self.index = Index::new(view(), limits).numbered_after(self.tables.numbers());
         self.index.apply_all(self.objects.values().cloned());
         self.in_flight.clear();
         let steps = self.index.take_over(&self.tables).steps;

@@ -9,7 +9,6 @@ use sluice_abi::{
     AddressEntry, AddressKind, Endpoint, Hook, Identity, Ipv4, Ipv6, PolicyMode, RevisionSlot, Rule, RuleKey,
     RuleSetId, Slot,
 };
-use sluice_agent::kernel::Numbers;
 use sluice_agent::kernel::addresses::Addresses;
 use sluice_policy::{PodName, Step, Tables};
 
@@ -211,26 +210,12 @@ impl Writer {
         self.change(slot, |endpoint| endpoint.mode = mode, build)
     }
 
-    /// The greatest numbers in the tables.
-    pub fn numbers(&self) -> Numbers {
-        let rule_sets = self.rules.keys().map(|key| key.rule_set());
-        let pointed_at = self.endpoints.values().map(|endpoint| endpoint.rule_set);
-        let rule_set = rule_sets.chain(pointed_at).map(RuleSetId::number).max().unwrap_or(0);
-        Numbers {
-            rule_set: RuleSetId::new(rule_set, [false; 2]),
-            identity: self.addresses.identities().map(|(_, identity)| *identity).max().unwrap_or_default(),
-            reason: self.rules.values().map(|rule| rule.policy).max().unwrap_or(0),
-        }
-    }
-
     /// What an agent finds that takes over.
     pub fn left(&self) -> Tables {
-        let mut left = Tables::default();
-        let rules = self.rules.iter().map(|(key, rule)| Step::AddRule(*key, *rule));
-        let identities = self.addresses.identities().map(|(net, identity)| Step::SetIdentity(*net, *identity));
-        let pods = self.pods.iter().map(|(slot, pod)| Step::SetRuleSet(pod.clone(), self.endpoint(*slot).rule_set));
-        rules.chain(identities).chain(pods).for_each(|step| left.apply(&step));
-        left
+        let rules = self.rules.iter().map(|(key, rule)| (*key, *rule));
+        let identities = self.addresses.identities().map(|(net, identity)| (*net, *identity));
+        let pods = self.pods.iter().map(|(slot, pod)| (pod.clone(), self.endpoint(*slot).rule_set));
+        Tables::of(rules, identities, pods)
     }
 
     fn change(&mut self, slot: Slot, change: impl FnOnce(&mut Endpoint), build: &mut impl Build) -> Result<()> {

@@ -164,7 +164,7 @@ fn in_between_packets_are_told_what_they_were_or_what_they_will_be() -> Result<(
     let death = (any::<Place>(), vec(change(), 0..4)).prop_map(|(made, away)| Death { made, away });
     let batches = vec((batch(), proptest::option::weighted(0.25, death)), 1..8);
     let drawn = (cluster(), vec(probe(), PROBES), batches);
-    try_all(cases(SEQUENCES)?, 4000, &drawn, |(cluster, drafts, batches)| {
+    try_all(cases(SEQUENCES)?, 400, &drawn, |(cluster, drafts, batches)| {
         let mut followed = Followed::new(cluster, drafts)?;
         batches.iter().try_for_each(|(batch, death)| match death {
             None => followed.apply(batch),

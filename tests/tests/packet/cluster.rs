@@ -137,9 +137,8 @@ impl<B: Build> ClusterNode<B> {
     /// An agent that knows nothing takes over, and is told of events.
     pub fn restart(&mut self, events: Vec<Event>) -> Result<Vec<Step>> {
         self.writer.restart();
-        let numbers = self.writer.numbers();
         let index = Index::new(View::Node(NODE.into()), Limits::NONE);
-        self.index = index.numbered_after(numbers.rule_set, numbers.identity, numbers.reason);
+        self.index = index.numbered_after(self.writer.left().numbers());
         self.hear(events)?;
         Ok(self.index.take_over(&self.writer.left()).steps)
     }
