@@ -139,7 +139,7 @@ pub fn run() -> Result<Vec<Row>> {
 }
 
 /// Lookups in hashes and tries that the native build makes for a packet.
-fn lookups(both: &Both, hook: Hook, interface: u32, packet: &[u8]) -> f64 {
+pub fn lookups(both: &Both, hook: Hook, interface: u32, packet: &[u8]) -> f64 {
     let before = both.native.lookups.get();
     let mut bytes = Bytes::new(packet.to_vec(), interface);
     let dropped = both.native.counters.borrow()[Reason::NoSlowPath.index(hook) as usize];
@@ -149,7 +149,7 @@ fn lookups(both: &Both, hook: Hook, interface: u32, packet: &[u8]) -> f64 {
 }
 
 /// ns for each packet, in the best of some runs.
-fn best(both: &mut Both, program: &str, packet: &Bytes) -> Result<f64> {
+pub fn best(both: &mut Both, program: &str, packet: &Bytes) -> Result<f64> {
     let mut runs = Vec::new();
     for _ in 0..RUNS {
         runs.push(both.kernel.time(program, packet, PACKETS)? as f64);

@@ -147,6 +147,32 @@ fn of_crowd(number: usize, cidrs: impl Iterator<Item = usize>) -> Event {
     network_policy(3 * number % NAMESPACES, number, json!({ "podSelector": {}, "egress": rules }))
 }
 
+/// Two pods that are here beside all others, and what they are.
+pub const CLIENT: (&str, &str) = ("ns-0", "client");
+pub const SERVER: (&str, &str) = ("ns-0", "server");
+
+/// A client and a server of these addresses, and the policies that let the one ask the other on port 80.
+pub fn couple(addresses: [(Ipv4Addr, Ipv6Addr); 2]) -> impl Iterator<Item = Event> {
+    let called = |name: &str| json!({ "matchLabels": { "app": name } });
+    let ports = json!([{ "port": 80 }]);
+    let (client, server) = (called(CLIENT.1), called(SERVER.1));
+    let ask = json!({ "podSelector": client, "egress": [{ "to": [{ "podSelector": server }], "ports": ports }] });
+    let answer = json!({ "podSelector": server, "ingress": [{ "from": [{ "podSelector": client }], "ports": ports }] });
+    let pods = [CLIENT, SERVER].into_iter().zip(addresses).map(|((namespace, name), (v4, v6))| {
+        event::<Pod>(json!({
+            "metadata": { "namespace": namespace, "name": name, "labels": { "app": name } },
+            "spec": { "nodeName": NODE, "containers": [] },
+            "status": { "phase": "Running", "podIPs": [{ "ip": v4 }, { "ip": v6 }] },
+        }))
+    });
+    pods.chain([network_policy(0, CROWD, ask), network_policy(0, CROWD + 1, answer)])
+}
+
+/// An address in the CIDR of a [`crowd`] with this number; those of the first policies are of [`CLIENT`].
+pub fn in_crowd(number: usize) -> Ipv4Addr {
+    Ipv4Addr::from_bits(0x0b00_0001 + ((number as u32) << 9))
+}
+
 /// One policy of 5,000 rules, about pods of all namespaces and about CIDRs; the last rule may be about another port.
 pub fn many_rules(is_changed: bool) -> Event {
     const RULES: usize = 5000;
