@@ -12,8 +12,9 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 
-/// Programs make several steps of a change, and editors replace files by moving others away first: so long nothing must
-/// happen before a change counts as made,
+/// A file that was closed or put in its place is at rest. But programs make several steps of a change, and editors replace
+/// files by moving others away first: where a file is gone or being written, so long nothing must happen before a change
+/// counts as made,
 const QUIET: Duration = Duration::from_millis(100);
 /// unless something has been happening for so long.
 const LONGEST: Duration = Duration::from_secs(1);
@@ -28,6 +29,8 @@ pub struct Watch {
     moving: Moving,
     /// Something has happened that was not waited for yet.
     stirred: bool,
+    /// It was not about single files.
+    is_upset: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -43,6 +46,8 @@ struct Moving {
     written: BTreeSet<OsString>,
     /// Touched in any way since the last wait.
     touched: BTreeSet<OsString>,
+    /// Of these, the ones that may not be what they are to be yet.
+    unsettled: BTreeSet<OsString>,
 }
 
 impl Moving {
@@ -53,6 +58,11 @@ impl Moving {
         } else if !mask.intersects(AddWatchFlags::IN_CREATE) {
             // Closed, gone, or another by now.
             self.written.remove(name);
+        }
+        if mask.intersects(AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO) {
+            self.unsettled.remove(name);
+        } else {
+            self.unsettled.insert(name.to_owned());
         }
     }
 }
@@ -76,7 +86,8 @@ impl Watch {
             None => None,
         };
         let (directory, moving) = (None, Moving::default());
-        let mut this = Self { inotify, path: path.to_owned(), parent, directory, moving, stirred: false };
+        let mut this =
+            Self { inotify, path: path.to_owned(), parent, directory, moving, stirred: false, is_upset: false };
         this.follow()?;
         Ok(this)
     }
@@ -108,7 +119,7 @@ impl Watch {
         match self.inotify.add_watch(&self.path, events) {
             Ok(descriptor) => self.directory = Some(Followed { descriptor, identity }),
             // Replaced or gone meanwhile: the parent has told of it.
-            Err(Errno::ENOENT) => self.stirred = true,
+            Err(Errno::ENOENT) => self.upset(),
             Err(error) => return Err(error.into()),
         }
         Ok(())
@@ -144,16 +155,27 @@ impl Watch {
             let missing = self.directory.is_none();
             self.poll(missing.then_some(LONGEST))?;
             self.drain()?;
-            self.stirred |= missing;
+            if missing {
+                self.upset();
+            }
         }
         let deadline = Instant::now() + LONGEST;
-        while self.poll(Some(QUIET))? && Instant::now() < deadline {
+        while !self.is_at_rest() && self.poll(Some(QUIET))? && Instant::now() < deadline {
             self.drain()?;
         }
-        self.drain()?;
-        self.stirred = false;
+        (self.stirred, self.is_upset) = (false, false);
         self.moving.touched.clear();
+        self.moving.unsettled.clear();
         Ok(())
+    }
+
+    /// Whether what has happened is over for all that is known.
+    fn is_at_rest(&self) -> bool {
+        !self.is_upset && self.moving.unsettled.is_empty()
+    }
+
+    fn upset(&mut self) {
+        (self.stirred, self.is_upset) = (true, true);
     }
 
     /// Whether something happens within a time.
@@ -170,13 +192,18 @@ impl Watch {
         if event.mask.intersects(AddWatchFlags::IN_Q_OVERFLOW) {
             // Nobody knows what is being written.
             self.moving = Moving::default();
-            self.stirred = true;
+            self.upset();
         } else if Some(event.wd) == self.parent {
-            self.stirred |= event.name.as_deref() == self.path.file_name();
+            if event.name.as_deref() == self.path.file_name() {
+                self.upset();
+            }
         } else if self.directory.is_some_and(|followed| followed.descriptor == event.wd) {
-            self.stirred = true;
-            if let Some(name) = &event.name {
-                self.moving.note(name, event.mask);
+            match &event.name {
+                Some(name) => {
+                    self.stirred = true;
+                    self.moving.note(name, event.mask);
+                }
+                None => self.upset(),
             }
         }
     }
@@ -212,6 +239,29 @@ mod tests {
         fs::write(&path, "while it is read").expect("writes");
         watch.drain().expect("takes notice");
         assert!(watch.is_moving(&path), "until it is read again");
+    }
+
+    #[test]
+    fn what_is_put_in_its_place_is_at_rest_and_what_is_gone_may_come_back() {
+        let root = tempfile::tempdir().expect("a directory");
+        let directory = root.path().join("now");
+        fs::create_dir(&directory).expect("makes");
+        let (path, other) = (directory.join("a.yaml"), root.path().join("a.new"));
+        let mut watch = Watch::open(&directory).expect("watches");
+        let mut is_at_rest = |what: &dyn Fn()| {
+            what();
+            watch.drain().expect("takes notice");
+            let is_at_rest = watch.is_at_rest();
+            watch.wait().expect("something happens");
+            is_at_rest
+        };
+        assert!(is_at_rest(&|| fs::write(&path, "written and closed").expect("writes")));
+        fs::write(&other, "another").expect("writes");
+        assert!(is_at_rest(&|| fs::rename(&other, &path).expect("moves")));
+        assert!(!is_at_rest(&|| fs::rename(&path, &other).expect("moves")), "gone");
+        assert!(is_at_rest(&|| fs::rename(&other, &path).expect("moves")));
+        assert!(!is_at_rest(&|| fs::remove_file(&path).expect("removes")), "gone");
+        assert!(!is_at_rest(&|| fs::remove_dir(&directory).expect("removes")), "all are gone");
     }
 
     #[test]
