@@ -10,7 +10,7 @@ mod record;
 pub use client::{Client, ClientError};
 pub use message::{
     Answer, Call, Counter, DenialStatus, EndpointStatus, ErrorKind, Failure, FlowStatus, NodeStatus, ObjectCounts,
-    Outcome, PolicyStatus, Request, Response, Status, VERSION,
+    Outcome, PolicyStatus, PolicyVerdict, Request, Response, Status, VERSION,
 };
 pub use record::{EndpointRecord, PodRef, RecordError, Records};
 

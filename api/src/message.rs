@@ -254,6 +254,22 @@ pub struct FlowStatus {
     pub idle_seconds: u64,
     /// The pod that opened it, where it is of this node.
     pub pod: Option<PodRef>,
+    /// What policies said when it was last judged: `allowed`, or `audited` where they would have denied it.
+    pub verdict: String,
+    /// What of whose policies said so, of the pod that opened it; `None`: no policy does, or it is not of this node.
+    pub egress: Option<PolicyVerdict>,
+    /// The same of the pod that it was opened to.
+    pub ingress: Option<PolicyVerdict>,
+}
+
+/// What has decided.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PolicyVerdict {
+    /// The policy, and what of it, as answers of `sluicectl policy matrix` have it; of several that isolate the pod, the
+    /// first. `None`: one that is gone.
+    pub policy: Option<serde_json::Value>,
+    /// The same in words.
+    pub reason: String,
 }
 
 /// Something that policies have denied, or would have.

@@ -180,6 +180,7 @@ fn table(answer: &Answer) -> Table {
                 "SENT",
                 "RECEIVED",
                 "IDLE",
+                "BY",
             ]);
             for flow in flows {
                 table.row(flow_row(flow));
@@ -235,7 +236,7 @@ fn protocol(number: u8) -> String {
     }
 }
 
-fn flow_row(flow: &FlowStatus) -> [String; 10] {
+fn flow_row(flow: &FlowStatus) -> [String; 11] {
     let translated = flow.translated_source.or(flow.translated_destination);
     [
         protocol(flow.protocol),
@@ -248,7 +249,19 @@ fn flow_row(flow: &FlowStatus) -> [String; 10] {
         format!("{} / {} B", flow.sent.0, flow.sent.1),
         format!("{} / {} B", flow.received.0, flow.received.1),
         format!("{} s", flow.idle_seconds),
+        policies_of(flow),
     ]
+}
+
+/// The policies that let a flow pass, or would not.
+fn policies_of(flow: &FlowStatus) -> String {
+    let reasons: Vec<&str> =
+        [&flow.egress, &flow.ingress].into_iter().flatten().map(|side| side.reason.as_str()).collect();
+    match (reasons.is_empty(), flow.verdict.as_str()) {
+        (true, _) => "-".into(),
+        (false, "allowed") => reasons.join("; "),
+        (false, verdict) => format!("{verdict}: {}", reasons.join("; ")),
+    }
 }
 
 fn objects(counts: sluice_api::ObjectCounts) -> String {

@@ -9,7 +9,7 @@ use aya::maps::{Array, HashMap, MapData, MapInfo};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
 use sluice_abi::{
     Config, Deliver, Direction, Endpoint, Flow, FlowKey, IpAddress, Ipv4, Ipv6, Rewrites, Scope, Seen, Slot,
-    TimeoutClass, maps,
+    TimeoutClass, Verdict, maps,
 };
 use sluice_api::{EndpointRecord, FlowStatus};
 
@@ -102,6 +102,15 @@ fn peer_key<A: IpAddress>(key: &FlowKey<A>, flow: &Flow<A>) -> FlowKey<A> {
     }
 }
 
+/// A flow, and the numbers of what policies said of it, of the pod that opened it and of the one that it was opened to; 0:
+/// nothing.
+pub struct Listed {
+    /// The flow; of policies, it says nothing yet but the verdict.
+    pub status: FlowStatus,
+    /// By which reasons it may pass: of egress, of ingress.
+    pub reasons: [u32; 2],
+}
+
 /// Lists flows, those that were answered first.
 ///
 /// # Errors
@@ -111,7 +120,7 @@ pub fn list(
     clock: &Clock,
     pods: &BTreeMap<u32, EndpointRecord>,
     limit: usize,
-) -> Result<Vec<FlowStatus>, KernelError> {
+) -> Result<Vec<Listed>, KernelError> {
     let now = clock.now()?;
     let mut list = Vec::new();
     list_family::<Ipv4>(pins, now, pods, limit, &mut list)?;
@@ -124,7 +133,7 @@ fn list_family<A: Family>(
     now: u32,
     pods: &BTreeMap<u32, EndpointRecord>,
     limit: usize,
-    list: &mut Vec<FlowStatus>,
+    list: &mut Vec<Listed>,
 ) -> Result<(), KernelError>
 where
     FlowKey<A>: Pod,
@@ -154,7 +163,7 @@ where
             let translated = |rewrites, address: A, port: sluice_abi::Port| {
                 flow.rewrites.has(rewrites).then(|| (address.ip(), port.get()))
             };
-            list.push(FlowStatus {
+            let status = FlowStatus {
                 protocol: key.protocol.0 as u8,
                 source: key.source.ip(),
                 source_port: key.source_port.get(),
@@ -175,7 +184,16 @@ where
                 received: reply.map_or((0, 0), |reply| (reply.packets, reply.bytes)),
                 idle_seconds: seconds(now.wrapping_sub(seen)),
                 pod: pod.and_then(|record| record.pod.clone()),
-            });
+                verdict: match flow.verdict {
+                    Verdict::Allow => "allowed",
+                    Verdict::Audit => "audited",
+                }
+                .into(),
+                egress: None,
+                ingress: None,
+            };
+            let reasons = [flow.policy, reply.map_or(0, |reply| reply.policy)];
+            list.push(Listed { status, reasons });
         }
     }
     Ok(())

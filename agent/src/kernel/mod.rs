@@ -25,7 +25,7 @@ use sluice_abi::{
     AddressEntry, AddressKind, Config, Endpoint, Hook, Identity, Ipv4, Ipv6, MAX_ENDPOINTS, Node, Reason, RevisionSlot,
     Rule, RuleKey, RulePath, Slot, Uplink, maps,
 };
-use sluice_api::{Counter, EndpointRecord, FlowStatus};
+use sluice_api::{Counter, EndpointRecord};
 use sluice_policy::{Limits, PodName};
 
 use crate::uninstall::unless_shared;
@@ -33,7 +33,7 @@ use addresses::Addresses;
 use endpoints::Enforced;
 use error::Doing;
 pub use error::KernelError;
-pub use flows::{Reaper, jiffies};
+pub use flows::{Listed, Reaper, jiffies};
 use layout::Pins;
 pub use layout::Sizes;
 pub use policy::Denied;
@@ -359,7 +359,7 @@ impl Kernel {
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub fn flows(&self, limit: usize) -> Result<Vec<FlowStatus>, KernelError> {
+    pub fn flows(&self, limit: usize) -> Result<Vec<Listed>, KernelError> {
         let pods: BTreeMap<u32, EndpointRecord> = self
             .enforced
             .values()

@@ -25,7 +25,10 @@ impl Model {
             Call::Endpoints {} => Outcome::Ok(Answer::Endpoints(self.kernel.endpoints())),
             Call::Nodes {} => Outcome::Ok(Answer::Nodes(self.ready.view.iter().map(node_status).collect())),
             Call::Flows { limit } => match self.kernel.flows(limit) {
-                Ok(flows) => Outcome::Ok(Answer::Flows(flows)),
+                Ok(listed) => {
+                    let flows = listed.into_iter().map(|listed| asked::flow(self.policies.index(), listed));
+                    Outcome::Ok(Answer::Flows(flows.collect()))
+                }
                 Err(error) => refused(&error),
             },
             Call::Counters {} => match self.kernel.counters() {

@@ -3,22 +3,20 @@
 use std::net::IpAddr;
 
 use sluice_abi::{Ipv6, PolicyMode, RuleSetId};
-use sluice_api::{DenialStatus, PodRef};
+use sluice_api::{DenialStatus, FlowStatus, PodRef, PolicyVerdict};
 use sluice_policy::question::{self, Expected, PolicyRef, Probe, SideAnswer, party};
 use sluice_policy::{Index, Party};
 
-use crate::kernel::Denied;
+use crate::kernel::{Denied, Listed};
 
 /// Something that policies have denied, as clients are told of it.
 pub fn denial(index: &Index, denied: &Denied) -> DenialStatus {
     let Denied { record, key, packets, idle_seconds } = denied;
     let peer = address(key.peer);
-    let reason = index.reason(key.policy);
-    let why = match (reason, key.policy) {
-        (Some(reason), _) => reason.to_string(),
-        (None, 0) => "no policy that could be named: the pod is not known, or its policies do not fit".into(),
-        (None, _) => "a policy that is gone, or has changed since".into(),
-    };
+    let PolicyVerdict { policy, reason } = verdict(index, key.policy).unwrap_or_else(|| PolicyVerdict {
+        policy: None,
+        reason: "no policy that could be named: the pod is not known, or its policies do not fit".into(),
+    });
     DenialStatus {
         pod: record.as_ref().and_then(|record| record.pod.clone()),
         direction: key.direction.name().into(),
@@ -37,9 +35,24 @@ pub fn denial(index: &Index, denied: &Denied) -> DenialStatus {
         port: key.port.get(),
         packets: *packets,
         idle_seconds: *idle_seconds,
-        policy: reason.and_then(PolicyRef::of).and_then(|policy| serde_json::to_value(policy).ok()),
-        reason: why,
+        policy,
+        reason,
     }
+}
+
+/// A flow, as clients are told of it.
+pub fn flow(index: &Index, listed: Listed) -> FlowStatus {
+    let Listed { status, reasons: [egress, ingress] } = listed;
+    FlowStatus { egress: verdict(index, egress), ingress: verdict(index, ingress), ..status }
+}
+
+/// What a reason's number stands for; `None`: it is 0.
+fn verdict(index: &Index, number: u32) -> Option<PolicyVerdict> {
+    let reason = index.reason(number);
+    (number != 0).then(|| PolicyVerdict {
+        policy: reason.and_then(PolicyRef::of).and_then(|policy| serde_json::to_value(policy).ok()),
+        reason: reason.map_or_else(|| "a policy that is gone, or has changed since".into(), ToString::to_string),
+    })
 }
 
 /// An address, as keys of denials have it.
@@ -146,5 +159,9 @@ mod tests {
         assert_eq!(status.policy.expect("a policy")["name"], "closed");
         let gone = Denied { key: DenialKey { policy: 99, ..key }, ..denied };
         assert!(denial(&index, &gone).reason.contains("gone"));
+        let closed = Denied { key: DenialKey { policy: 0, ..key }, ..gone };
+        assert_eq!(denial(&index, &closed).policy, None);
+        assert!(denial(&index, &closed).reason.contains("do not fit"));
+        assert_eq!(verdict(&index, 0), None, "of what passes, no policy is missing");
     }
 }
