@@ -8,7 +8,7 @@ use super::cluster::{CLIENT, NODE, SERVER, couple, crowd, in_crowd, population};
 use crate::bench::datapath::{best, lookups};
 use crate::bench::report::{Row, Target};
 use crate::packet::addresses::{POD_A, POD_B};
-use crate::packet::{Both, Build, Bytes, Ip, Recipe, Transport, Verdict, mac};
+use crate::packet::{Both, Bytes, Ip, Recipe, Transport, Verdict, mac};
 
 const IDENTITIES: usize = 100_000;
 
@@ -31,33 +31,40 @@ pub fn run() -> Result<Vec<Row>> {
     let counts = index.counts();
     ensure!(counts.identities >= IDENTITIES, "there are only {} identities", counts.identities);
 
-    let mut rows = Vec::new();
-    let mut measure = |id: &str, ip: Ip, port: u16, is_denied: bool| -> Result<f64> {
-        both.clear()?;
-        // Each ends the flow that it opens: the next one removes it, is judged and opens another.
-        let packet =
-            Recipe { mac: mac(0xa), ip, transport: Transport::Tcp(4001, port, SYN | RST), payload: 64 }.build();
-        let interface = both.scene.pod_a;
-        let ran = both.run(Hook::FromPod, interface, &packet)?;
+    let (local4, local6) = (Ip::v4(POD_A.0, POD_B.0), Ip::v6(POD_A.1, POD_B.1));
+    let cases = [
+        ("first_packet.same_node.v4", local4.clone(), 80, false),
+        ("first_packet.same_node.v6", local6.clone(), 80, false),
+        ("first_packet.outside.v4", Ip::v4(POD_A.0, in_crowd(0)), 443, false),
+        ("denied.same_node.v4", local4, 81, true),
+        ("denied.same_node.v6", local6, 81, true),
+    ];
+    let interface = both.scene.pod_a;
+    // Each ends the flow that it opens: the next one finds that dead, removes it, is judged and opens another.
+    let packet = |ip: &Ip, port| {
+        let transport = Transport::Tcp(4001, port, SYN | RST);
+        Recipe { mac: mac(0xa), ip: ip.clone(), transport, payload: 64 }.build()
+    };
+    for (id, ip, port, is_denied) in &cases {
+        let ran = both.run(Hook::FromPod, interface, &packet(ip, *port))?;
         let is_right = match ran.verdict {
-            Verdict::Drop(reason) => is_denied && reason == Reason::Policy,
+            Verdict::Drop(reason) => *is_denied && reason == Reason::Policy,
             Verdict::Pass | Verdict::Pod(_) | Verdict::Neighbour(_) | Verdict::Overlay(_) => !is_denied,
         };
         ensure!(is_right, "{id}: {:?}", ran.verdict);
+    }
+    let mut rows = Vec::new();
+    let mut most: f64 = 0.0;
+    for (id, ip, port, is_denied) in &cases {
+        let packet = packet(ip, *port);
         let lookups = lookups(&both, Hook::FromPod, interface, &packet);
         let cost = best(&mut both, Hook::FromPod.name(), &Bytes::new(packet, interface))? - empty;
         rows.push(Row::new(&format!("ns_{id}"), cost, "ns", Target::None));
         rows.push(Row::new(&format!("lookups_{id}"), lookups, "hash or trie", Target::None));
-        Ok(cost)
-    };
-    let (local4, local6) = (Ip::v4(POD_A.0, POD_B.0), Ip::v6(POD_A.1, POD_B.1));
-    let most = [
-        measure("first_packet.same_node.v4", local4.clone(), 80, false)?,
-        measure("first_packet.same_node.v6", local6.clone(), 80, false)?,
-        measure("first_packet.outside.v4", Ip::v4(POD_A.0, in_crowd(0)), 443, false)?,
-    ];
-    measure("denied.same_node.v4", local4, 81, true)?;
-    measure("denied.same_node.v6", local6, 81, true)?;
-    rows.push(Row::new("ns_first_packet", most.into_iter().fold(0.0, f64::max), "ns", Target::AtMost(1500.0)));
+        if !is_denied {
+            most = most.max(cost);
+        }
+    }
+    rows.push(Row::new("ns_first_packet", most, "ns", Target::AtMost(1500.0)));
     Ok(rows)
 }
