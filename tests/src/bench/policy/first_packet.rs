@@ -1,7 +1,7 @@
 //! What the first packet of a flow costs where policies decide it: 1,000 of them, and 100,000 identities.
 
 use anyhow::{Result, ensure};
-use sluice_abi::{Hook, Reason};
+use sluice_abi::{Features, Hook, Reason};
 use sluice_policy::{Index, Limits, PodName, View};
 
 use super::cluster::{CLIENT, NODE, SERVER, couple, crowd, in_crowd, population};
@@ -21,6 +21,8 @@ const RST: u8 = 0x04;
 /// Where the kernel refuses, or a packet goes where it should not.
 pub fn run() -> Result<Vec<Row>> {
     let mut both = Both::set()?;
+    // A test run sends on what it has made of the packet: translated, it would be forged.
+    both.configure(|config| config.features = Features(0))?;
     let empty = best(&mut both, "clock", &Bytes::new(vec![0; 64], 0))?;
     let mut index = Index::new(View::Node(NODE.into()), Limits::NONE);
     let objects = population().chain(crowd(IDENTITIES)).chain(couple([POD_A, POD_B]));
