@@ -1,6 +1,6 @@
 //! The agent's settings: a file, then the environment, then flags, each over the one before.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::{fs, io};
@@ -55,6 +55,8 @@ pub struct Config {
     pub chained_plugins: Vec<serde_json::Value>,
     /// A file for the plugin to log to. Default: none.
     pub plugin_log_file: Option<PathBuf>,
+    /// Where metrics are served, over HTTP: an address with a port, or `off`.
+    pub metrics_address: Metrics,
     /// Logs.
     pub log: Log,
 }
@@ -67,6 +69,16 @@ pub enum Source {
     Directory(PathBuf),
     /// The Kubernetes API, by a kubeconfig or as a pod of the cluster.
     Kubernetes(Option<PathBuf>),
+}
+
+/// Where metrics are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Metrics {
+    /// Nowhere.
+    Off,
+    /// At an address of this host.
+    At(SocketAddr),
 }
 
 /// See [`Mode`].
@@ -175,6 +187,8 @@ impl Default for Config {
             ipam: None,
             chained_plugins: Vec::new(),
             plugin_log_file: None,
+            // Nobody but the host itself.
+            metrics_address: Metrics::At(SocketAddr::from((Ipv4Addr::LOCALHOST, 9921))),
             log: Log::default(),
         }
     }
@@ -215,6 +229,27 @@ impl FromStr for Source {
             Some(("kubernetes", kubeconfig)) if !kubeconfig.is_empty() => Ok(Self::Kubernetes(Some(kubeconfig.into()))),
             None if text == "kubernetes" => Ok(Self::Kubernetes(None)),
             _ => Err(format!("{text:?} is no source; use file:DIR, kubernetes or kubernetes:KUBECONFIG")),
+        }
+    }
+}
+
+impl TryFrom<String> for Metrics {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl FromStr for Metrics {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            _ => text.parse().map(Self::At).map_err(|_| {
+                format!("{text:?} is no place for metrics; use an address with a port, such as 127.0.0.1:9921, or off")
+            }),
         }
     }
 }
@@ -262,6 +297,9 @@ pub struct Flags {
     /// MTU of pods, bytes
     #[arg(long, env = "SLUICE_MTU")]
     mtu: Option<u32>,
+    /// Where metrics are served: an address with a port, or off
+    #[arg(long, env = "SLUICE_METRICS_ADDRESS")]
+    metrics_address: Option<Metrics>,
     /// How logs look
     #[arg(long, env = "SLUICE_LOG_FORMAT", value_enum)]
     log_format: Option<LogFormat>,
@@ -315,6 +353,7 @@ impl Config {
         put(&mut self.uplinks, flags.uplinks.map(|names| names.into_iter().filter(|name| !name.is_empty()).collect()));
         put(&mut self.routing, flags.routing);
         put(&mut self.mtu, flags.mtu);
+        put(&mut self.metrics_address, flags.metrics_address);
         put(&mut self.log.format, flags.log_format);
         put(&mut self.log.level, flags.log_level);
     }
@@ -400,6 +439,7 @@ mod tests {
         assert_eq!(config.source, Source::Directory("/m".into()));
         assert!(config.masquerade.ipv4 && !config.masquerade.ipv6);
         assert_eq!(config.vxlan.port, 8472);
+        assert_eq!(config.metrics_address, Metrics::At("127.0.0.1:9921".parse().expect("an address")));
         assert!(parse("# nothing\n").is_ok());
     }
 
@@ -418,6 +458,15 @@ mod tests {
         assert_eq!(config.mtu, 9000);
         config.mtu = 900;
         assert!(config.check().is_err());
+    }
+
+    #[test]
+    fn metrics_are_served_somewhere_or_nowhere() {
+        assert_eq!(parse("metrics_address: off").expect("parses").metrics_address, Metrics::Off);
+        let anywhere = parse("metrics_address: '[::]:80'").expect("parses").metrics_address;
+        assert_eq!(anywhere, Metrics::At("[::]:80".parse().expect("an address")));
+        let error = parse("metrics_address: 127.0.0.1").expect_err("no port").to_string();
+        assert!(error.contains("127.0.0.1:9921"), "{error}");
     }
 
     #[test]

@@ -4,6 +4,7 @@ pub mod config;
 pub mod conflist;
 pub mod host;
 pub mod kernel;
+pub mod metrics;
 pub mod model;
 pub mod prepare;
 pub mod server;

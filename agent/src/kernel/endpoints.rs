@@ -206,6 +206,11 @@ impl Kernel {
         self.bump(RevisionSlot::of_endpoint(slot))
     }
 
+    /// How many endpoints are in force.
+    pub fn enforced(&self) -> usize {
+        self.enforced.len()
+    }
+
     /// The endpoints that are in force.
     pub fn endpoints(&self) -> Vec<EndpointStatus> {
         let status = |enforced: &Enforced| EndpointStatus {

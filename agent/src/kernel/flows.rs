@@ -15,6 +15,7 @@ use sluice_api::{EndpointRecord, FlowStatus};
 
 use super::error::{Doing, KernelError};
 use super::layout::Pins;
+use super::meter::Fill;
 use super::open;
 use super::programs::Programs;
 
@@ -67,8 +68,8 @@ where
     FlowKey<Self>: Pod,
     Flow<Self>: Pod,
 {
-    const FLOWS: &str;
-    const OPENINGS: &str;
+    const FLOWS: &'static str;
+    const OPENINGS: &'static str;
     fn ip(self) -> IpAddr;
 }
 
@@ -226,9 +227,19 @@ struct FlowTables<A: IpAddress> {
 
 /// A flow table, opened twice: what is removed through the one handle can be listed through the other meanwhile.
 struct FlowTable<A: IpAddress> {
+    name: &'static str,
     list: FlowMap<A>,
     table: FlowMap<A>,
     size: usize,
+}
+
+/// What a round has come to.
+#[derive(Clone, Debug, Default)]
+pub struct Round {
+    /// How many entries were removed.
+    pub removed: usize,
+    /// How full it has left the tables.
+    pub fills: Vec<Fill>,
 }
 
 /// Entries that are looked at in one go.
@@ -251,15 +262,18 @@ impl Reaper {
         })
     }
 
-    /// Looks at every flow once, with rests in between; says how many entries were removed.
+    /// Looks at every flow once, with rests in between.
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub fn round(&mut self) -> Result<usize, KernelError> {
+    pub fn round(&mut self) -> Result<Round, KernelError> {
         let Self { clock, config, endpoints, v4, v6 } = self;
         let config = config.get(&0, 0).doing(|| "reading the node's settings".into())?;
         let interface = |slot: Slot| endpoints.get(&slot.0, 0).map_or(0, |endpoint| endpoint.interface);
-        Ok(v4.sweep(clock, &config, interface)? + v6.sweep(clock, &config, interface)?)
+        let mut round = Round::default();
+        v4.sweep(clock, &config, interface, &mut round)?;
+        v6.sweep(clock, &config, interface, &mut round)?;
+        Ok(round)
     }
 }
 
@@ -269,17 +283,24 @@ where
     Flow<A>: Pod,
 {
     fn open(pins: &Pins) -> Result<Self, KernelError> {
-        let table = |name| -> Result<FlowTable<A>, KernelError> {
+        let table = |name: &'static str| -> Result<FlowTable<A>, KernelError> {
             let info = MapInfo::from_pin(pins.map(name)).doing(|| format!("reading the size of {name}"))?;
-            Ok(FlowTable { list: open(pins, name)?, table: open(pins, name)?, size: info.max_entries() as usize })
+            let size = info.max_entries() as usize;
+            Ok(FlowTable { name, list: open(pins, name)?, table: open(pins, name)?, size })
         };
         Ok(Self { flows: table(A::FLOWS)?, openings: table(A::OPENINGS)? })
     }
 
-    fn sweep(&mut self, clock: &Clock, config: &Config, interface: impl Fn(Slot) -> u32) -> Result<usize, KernelError> {
+    fn sweep(
+        &mut self,
+        clock: &Clock,
+        config: &Config,
+        interface: impl Fn(Slot) -> u32,
+        round: &mut Round,
+    ) -> Result<(), KernelError> {
         let Self { flows, openings } = self;
-        Ok(flows.sweep(&openings.list, clock, config, &interface)?
-            + openings.sweep(&flows.list, clock, config, &interface)?)
+        flows.sweep(&openings.list, clock, config, &interface, round)?;
+        openings.sweep(&flows.list, clock, config, &interface, round)
     }
 }
 
@@ -295,8 +316,9 @@ where
         clock: &Clock,
         config: &Config,
         interface: &impl Fn(Slot) -> u32,
-    ) -> Result<usize, KernelError> {
-        let mut removed = 0;
+        round: &mut Round,
+    ) -> Result<(), KernelError> {
+        let (mut listed, mut removed) = (0, 0);
         // A key that goes while it is the last one listed has the kernel begin again from the start: none is removed
         // before the next is known, and one round lists no more than there can be.
         let mut keys = self.list.keys().map_while(Result::ok).take(self.size);
@@ -304,6 +326,7 @@ where
         loop {
             let batch: Vec<_> = keys.by_ref().take(BATCH).collect();
             let is_end = batch.is_empty();
+            listed += batch.len();
             let mut due: Vec<_> = last.into_iter().chain(batch).collect();
             last = if is_end { None } else { due.pop() };
             let now = clock.now()?;
@@ -316,7 +339,9 @@ where
                 removed += usize::from(over && self.table.remove(&key).is_ok());
             }
             if is_end {
-                return Ok(removed);
+                round.removed += removed;
+                round.fills.push(Fill { table: self.name, entries: listed - removed, capacity: self.size });
+                return Ok(());
             }
             std::thread::sleep(REST);
         }

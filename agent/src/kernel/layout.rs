@@ -31,7 +31,7 @@ pub struct Sizes {
 const PREFIXES: u32 = 1 << 20;
 const RULES: u32 = 1 << 22;
 /// Things that policies have denied.
-const DENIALS: u32 = 8_192;
+pub const DENIALS: u32 = 8_192;
 
 impl Sizes {
     /// Of so many entries for flows where that is set; else those that are there; else, for a node with so many bytes of

@@ -8,6 +8,7 @@ mod flows;
 mod grace;
 mod layout;
 pub mod loading;
+mod meter;
 mod object;
 mod policy;
 mod programs;
@@ -22,8 +23,8 @@ use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap as UplinkMap, LpmTrie, MapData, PerCpuArray};
 use ipnet::IpNet;
 use sluice_abi::{
-    AddressEntry, AddressKind, Config, Endpoint, Hook, Identity, Ipv4, Ipv6, MAX_ENDPOINTS, Node, Reason, RevisionSlot,
-    Rule, RuleKey, RulePath, Slot, Uplink, maps,
+    AddressEntry, AddressKind, Config, Endpoint, Hook, Identity, Ipv4, Ipv6, MAX_ENDPOINTS, Node, RevisionSlot, Rule,
+    RuleKey, RulePath, Slot, Uplink, maps,
 };
 use sluice_api::{Counter, EndpointRecord};
 use sluice_policy::{Limits, PodName};
@@ -36,6 +37,7 @@ pub use error::KernelError;
 pub use flows::{Listed, Reaper, jiffies};
 use layout::Pins;
 pub use layout::Sizes;
+pub use meter::{Count, Fill, Meter, Reading};
 pub use policy::Denied;
 use policy::Policy;
 use programs::Programs;
@@ -340,19 +342,33 @@ impl Kernel {
     /// # Errors
     /// Where the kernel refuses.
     pub fn counters(&self) -> Result<Vec<Counter>, KernelError> {
-        let mut counters = Vec::new();
-        for hook in Hook::ALL {
-            for reason in Reason::ALL {
-                let index = reason.index(hook);
-                let values = self.counters.get(&index, 0).doing(|| format!("reading counter {index}"))?;
-                let packets = values.iter().sum();
-                if packets != 0 {
-                    let (hook, drop) = (hook.name().to_owned(), reason.is_drop());
-                    counters.push(Counter { hook, reason: reason.name().to_owned(), drop, packets });
-                }
-            }
-        }
-        Ok(counters)
+        let mut counts = meter::counts(&self.counters)?;
+        counts.retain(|count| count.packets != 0);
+        let named = |Count { hook, reason, packets }| Counter {
+            hook: hook.name().to_owned(),
+            reason: reason.name().to_owned(),
+            drop: reason.is_drop(),
+            packets,
+        };
+        Ok(counts.into_iter().map(named).collect())
+    }
+
+    /// What reads counters beside this, on a thread of its own.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn meter(&self) -> Result<Meter, KernelError> {
+        Meter::open(&self.pins)
+    }
+
+    /// How full the tables are that this writes. Of the flow tables, the [`Reaper`] tells.
+    pub fn fills(&self) -> Vec<Fill> {
+        let fill = |table, entries, capacity| Fill { table, entries, capacity };
+        vec![
+            // The first slot of either is nobody's.
+            fill(maps::ENDPOINTS, self.enforced(), MAX_ENDPOINTS as usize - 1),
+            fill(maps::NODES, self.known_nodes.len(), self.nodes.len() as usize - 1),
+        ]
     }
 
     /// Flows, as their openers see them, at most `limit`.

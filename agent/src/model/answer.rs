@@ -62,7 +62,7 @@ impl Model {
             pod_cidrs: local.map_or_else(Vec::new, |local| local.pod_cidrs.iter().map(ToString::to_string).collect()),
             uplinks: self.ready.uplinks.clone(),
             mtu: self.ready.mtu,
-            endpoints: self.kernel.endpoints().len(),
+            endpoints: self.kernel.enforced(),
             objects: ObjectCounts {
                 nodes: self.nodes.len(),
                 pods: self.policies.pods().count(),
@@ -70,7 +70,7 @@ impl Model {
                 policies: self.policies.index().policies().count(),
             },
             policy: self.policy_status(),
-            problems: [self.source_problems.all(), self.problems.all(), self.policies.problems()].concat(),
+            problems: self.all_problems().cloned().collect(),
         }
     }
 

@@ -1,5 +1,7 @@
 //! What the source says, and whom it concerns.
 
+use std::time::Instant;
+
 use sluice_policy::{Event, Kind, ObjectName, PodName};
 use sluice_topology::PodPlace;
 
@@ -8,8 +10,8 @@ use super::policies::place;
 use crate::source::{Change, Object};
 
 impl Model {
-    /// Takes what the source says: all there is, the first time, then changes.
-    pub(super) fn change(&mut self, changes: Vec<Change>) {
+    /// Takes what the source says, which came in some time ago: all there is, the first time, then changes.
+    pub(super) fn change(&mut self, changes: Vec<Change>, since: Instant) {
         let mut moves = !self.is_listed;
         let mut events = Vec::new();
         for change in changes {
@@ -18,7 +20,9 @@ impl Model {
             events.extend(event);
         }
         if self.is_listed {
-            self.policies.change(&mut self.kernel, events);
+            if let Some(written) = self.policies.change(&mut self.kernel, events) {
+                self.changes.took(written - since);
+            }
         } else {
             self.is_listed = true;
             self.policies.start(&mut self.kernel, events);

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::Event;
 
-/// Events, in order; of changes, all that wait one behind the other are one event.
+/// Events, in order; of changes, all that wait one behind the other are one event, which came in with the first of them.
 pub struct Inbox {
     events: Receiver<Event>,
     /// What was found behind changes.
@@ -28,17 +28,17 @@ impl Inbox {
             (None, None) => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected)?,
             (None, Some(due)) => self.events.recv_timeout(due.saturating_duration_since(Instant::now()))?,
         };
-        let Event::Changes(mut changes) = first else { return Ok(first) };
+        let Event::Changes(mut changes, since) = first else { return Ok(first) };
         while let Ok(event) = self.events.try_recv() {
             match event {
-                Event::Changes(more) => changes.extend(more),
-                Event::Call(..) | Event::Host(_) | Event::End(_) | Event::Dead(_) => {
+                Event::Changes(more, _) => changes.extend(more),
+                Event::Call(..) | Event::Measure(_) | Event::Host(_) | Event::End(_) | Event::Dead(_) => {
                     self.next = Some(event);
                     break;
                 }
             }
         }
-        Ok(Event::Changes(changes))
+        Ok(Event::Changes(changes, since))
     }
 }
 
@@ -52,14 +52,14 @@ mod tests {
     #[test]
     fn changes_that_wait_are_one_event_and_nothing_overtakes() {
         let (events, inbox) = mpsc::channel();
-        let problem = |text: &str| Event::Changes(vec![Change::Problems(vec![text.into()])]);
+        let problem = |text: &str| Event::Changes(vec![Change::Problems(vec![text.into()])], Instant::now());
         let sent = [problem("1"), problem("2"), Event::Host(Vec::new()), problem("3"), problem("4")];
         sent.into_iter().for_each(|event| events.send(event).expect("is received"));
         drop(events);
         let mut inbox = Inbox::new(inbox);
         let mut counts = Vec::new();
         while let Ok(event) = inbox.next(None) {
-            counts.push(if let Event::Changes(changes) = event { changes.len() } else { 0 });
+            counts.push(if let Event::Changes(changes, _) = event { changes.len() } else { 0 });
         }
         assert_eq!(counts, [2, 0, 2]);
     }

@@ -6,6 +6,7 @@ mod asked;
 mod changes;
 mod inbox;
 mod local;
+mod measure;
 mod pace;
 mod policies;
 mod problems;
@@ -13,8 +14,8 @@ mod waiting;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,11 +26,12 @@ use sluice_netlink::{Change, Monitor};
 use sluice_policy::{Index, View as PolicyView};
 use sluice_topology::{Local, NodeObject, NodeView, Slots};
 
-use crate::config::{Config, Source as SourceConfig};
+use crate::config::{Config, Metrics as MetricsConfig, Source as SourceConfig};
 use crate::host::View;
 use crate::kernel::Kernel;
+use crate::metrics::{Changes, Flows, Gathering, Measures};
 use crate::source::{Change as SourceChange, Directory, Kubernetes, Source};
-use crate::{host, prepare, server};
+use crate::{host, metrics, prepare, server};
 use answer::failure;
 use inbox::Inbox;
 use pace::Pace;
@@ -41,10 +43,12 @@ const REAP: Duration = Duration::from_secs(5);
 
 /// Something that the model has to act on.
 enum Event {
-    /// What a source knows has changed.
-    Changes(Vec<SourceChange>),
+    /// What a source knows has changed, and when it said so.
+    Changes(Vec<SourceChange>, Instant),
     /// Somebody asks.
     Call(Box<Call>, Sender<Outcome>),
+    /// Somebody measures.
+    Measure(Sender<Measures>),
     /// The host's network has changed.
     Host(Vec<Change>),
     /// Somebody wants the agent to end.
@@ -82,6 +86,8 @@ struct Model {
     view: View,
     ready: Ready,
     pace: Pace,
+    /// How long changes of objects take.
+    changes: Changes,
 }
 
 /// Runs the agent.
@@ -122,6 +128,7 @@ pub fn run(config: Config) -> Result<()> {
         view: View::default(),
         ready: Ready::default(),
         pace: Pace::default(),
+        changes: Changes::default(),
         kernel,
         config,
     };
@@ -179,7 +186,7 @@ impl Model {
 
         let told = events.clone();
         start("source", move || {
-            let mut tell = |changes| told.send(Event::Changes(changes)).is_ok();
+            let mut tell = |changes| told.send(Event::Changes(changes, Instant::now())).is_ok();
             if let Err(error) = source.run(&mut tell) {
                 let _ = told.send(Event::Dead(error));
             }
@@ -199,17 +206,38 @@ impl Model {
             }
         })?;
 
+        let flows = Flows::default();
+        self.serve_metrics(&flows, events)?;
+
         let mut reaper = self.kernel.reaper()?;
         start("reaper", move || {
             loop {
                 thread::sleep(REAP);
                 match reaper.round() {
-                    Ok(0) => {}
-                    Ok(ended) => tracing::debug!(ended, "ended idle flows"),
+                    Ok(round) => {
+                        if round.removed > 0 {
+                            tracing::debug!(ended = round.removed, "ended idle flows");
+                        }
+                        *flows.lock().unwrap_or_else(PoisonError::into_inner) = round.fills;
+                    }
                     Err(error) => tracing::warn!(%error, "idle flows are not ended"),
                 }
             }
         })
+    }
+
+    /// Starts the thread that serves metrics, if somebody wants them.
+    fn serve_metrics(&self, flows: &Flows, events: &Sender<Event>) -> Result<()> {
+        let MetricsConfig::At(address) = self.config.metrics_address else { return Ok(()) };
+        let asked = events.clone();
+        let ask = move |patience| {
+            let (reply, answer) = mpsc::channel();
+            asked.send(Event::Measure(reply)).ok()?;
+            answer.recv_timeout(patience).ok()
+        };
+        let meter = Mutex::new(self.kernel.meter()?);
+        let read = move || meter.lock().unwrap_or_else(PoisonError::into_inner).read();
+        metrics::listen(address, Gathering { ask: Box::new(ask), read: Box::new(read), flows: Arc::clone(flows) })
     }
 
     fn work(&mut self, mut inbox: Inbox) -> Result<()> {
@@ -220,8 +248,12 @@ impl Model {
                     swarm.extend(changes);
                     self.pace.changed(Instant::now());
                 }
-                Ok(Event::Changes(changes)) => self.change(changes),
+                Ok(Event::Changes(changes, since)) => self.change(changes, since),
                 Ok(Event::Call(call, reply)) => self.answer(*call, reply),
+                Ok(Event::Measure(reply)) => {
+                    // Who has asked may have gone.
+                    let _ = reply.send(self.measure());
+                }
                 Ok(Event::End(signal)) => {
                     tracing::info!(%signal, "ending; what is in force stays");
                     return Ok(());

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use sluice_api::{EndpointRecord, EndpointStatus, ErrorKind, Outcome};
 use sluice_policy::object::{PodObject, PolicyMode};
-use sluice_policy::{Delta, Event, Index, PodName};
+use sluice_policy::{Delta, Event, Index, PodName, Severity};
 use sluice_topology::PodPlace;
 
 use super::answer::{done, failure, refused};
@@ -71,6 +71,8 @@ pub struct Policies {
     waiting: Waiting<Sender<Outcome>>,
     /// Who asks the source for a pod; `None`: what it has not told of is not there.
     asker: Option<Asker>,
+    /// How many of the problems are only warnings.
+    warnings: usize,
     /// Why the tables are not what they should be: then all of them are made anew.
     failure: Option<String>,
     problems: Problems,
@@ -92,8 +94,8 @@ impl Policies {
     /// Nothing is known yet. Without somebody to ask, pods that the source has not told of are assumed to have no labels.
     pub fn new(node: &str, index: Index, asker: Option<Asker>) -> Self {
         let local = LocalPods::new(node, asker.is_none());
-        let (modes, waiting, failure, problems, pace) = Default::default();
-        Self { index, local, modes, waiting, asker, failure, problems, pace }
+        let (modes, waiting, failure, warnings, problems, pace) = Default::default();
+        Self { index, local, modes, waiting, asker, failure, warnings, problems, pace }
     }
 
     /// All objects.
@@ -140,6 +142,11 @@ impl Policies {
         self.problems.all()
     }
 
+    /// How many of the problems are only warnings: objects that are enforced as they stand.
+    pub fn warnings(&self) -> usize {
+        self.warnings
+    }
+
     /// When something is to be done though nothing happens.
     pub fn due(&self) -> Option<Instant> {
         self.pace.next().into_iter().chain(self.waiting.next()).min()
@@ -164,14 +171,18 @@ impl Policies {
     }
 
     /// Makes what follows from events so, as far as the tables are what they should be; else all is made at the next attempt.
-    pub fn change(&mut self, kernel: &mut impl Enforcer, events: Vec<Event>) {
+    /// When that was done, if the tables were changed by it.
+    pub fn change(&mut self, kernel: &mut impl Enforcer, events: Vec<Event>) -> Option<Instant> {
         let delta = self.index.apply_all(events);
+        let mut written = None;
         if self.failure.is_none() {
-            let _ = self.write(kernel, &delta);
+            let is_written = self.write(kernel, &delta).is_ok() && !delta.steps.is_empty();
+            written = is_written.then(Instant::now);
         } else {
             self.review();
         }
         self.admit_waiting(kernel);
+        written
     }
 
     /// Makes the steps of a change; where an earlier one has failed, all tables anew. What fails is a problem then, and tried
@@ -205,7 +216,9 @@ impl Policies {
 
     /// Tells what is wrong, and sees to it that it is tried again.
     fn review(&mut self) {
-        let mut problems: Vec<String> = self.index.problems().iter().map(ToString::to_string).collect();
+        let of_objects = self.index.problems();
+        self.warnings = of_objects.iter().filter(|problem| problem.severity == Severity::Warning).count();
+        let mut problems: Vec<String> = of_objects.iter().map(ToString::to_string).collect();
         problems.extend(self.failure.as_ref().map(|error| {
             format!("the kernel's tables are not what policies say: {error}; they are made anew soon, no pod is added before")
         }));

@@ -171,7 +171,9 @@ pub struct Counts {
     pub atoms: usize,
     /// Reasons that verdicts give.
     pub reasons: usize,
-    /// Pods that are denied everything, because their policies do not fit.
+    /// Pods of this node that policies select,
+    pub selected: usize,
+    /// and those of them that are denied everything, because their policies do not fit.
     pub closed: usize,
 }
 
@@ -317,6 +319,7 @@ impl Index {
             policies: self.policies.in_force(),
             atoms: self.atoms.len(),
             reasons: self.reasons.len(),
+            selected: self.selections.len() + self.closed.len(),
             closed: self.closed.len(),
         }
     }

@@ -27,6 +27,11 @@ impl Selections {
         self.pods.get(&pod)
     }
 
+    /// How many pods have policies.
+    pub fn len(&self) -> usize {
+        self.pods.len()
+    }
+
     /// Says which policies a pod has.
     pub fn set(&mut self, pod: PodId, list: &[VersionId], changes: &mut ListChanges) {
         let before = self.pods.remove(&pod);

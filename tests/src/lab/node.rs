@@ -1,6 +1,7 @@
 //! A node: a namespace with an agent.
 
-use std::net::IpAddr;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
@@ -13,6 +14,9 @@ use super::{Families, Place, Plan, until};
 
 /// How long anything may take before it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where an agent serves metrics that is not told otherwise.
+const METRICS: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9921));
 
 /// The file of the agent's settings.
 const SETTINGS: &str = "agent.yaml";
@@ -208,6 +212,32 @@ impl Node {
             }
             other => bail!("asked for counters, the agent says {other:?}"),
         }
+    }
+
+    /// What the agent says over HTTP where it serves metrics: a status, and the page.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub fn page(&self, path: &str) -> Result<(u16, String)> {
+        let mut stream = self.place.inside(|| Ok(TcpStream::connect_timeout(&METRICS, PATIENCE)?))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let page = answer.split_once("\r\n\r\n").map(|(_, page)| page.to_owned());
+        status.zip(page).with_context(|| format!("{answer:?} is no page"))
+    }
+
+    /// A metric, by its name with its labels.
+    ///
+    /// # Errors
+    /// As [`page`](Node::page), and where there is no such metric.
+    pub fn metric(&self, name: &str) -> Result<f64> {
+        let (status, page) = self.page("/metrics")?;
+        ensure!(status == 200, "status {status}: {page}");
+        let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+        value.with_context(|| format!("{name} is not in\n{page}"))
     }
 
     pub(super) fn keep(&mut self) {

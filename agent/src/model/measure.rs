@@ -1,0 +1,38 @@
+//! What the model tells of itself, for metrics: numbers that it has anyway.
+
+use crate::kernel::Fill;
+use crate::metrics::Measures;
+
+use super::Model;
+
+impl Model {
+    pub(super) fn measure(&self) -> Measures {
+        let (counts, limits) = (self.policies.index().counts(), self.kernel.limits());
+        let mut fills = vec![
+            Fill { table: "rules", entries: counts.rules, capacity: limits.rules },
+            Fill { table: "prefixes", entries: counts.prefixes, capacity: limits.prefixes },
+        ];
+        fills.extend(self.kernel.fills());
+        let warnings = self.policies.warnings();
+        Measures {
+            node: self.config.node_name.clone(),
+            waiting_for: self.waiting_for.clone(),
+            endpoints: self.kernel.enforced(),
+            selected: counts.selected,
+            closed: counts.closed,
+            audited: self.policies.audited(),
+            policies: counts.policies,
+            rule_sets: counts.rule_sets,
+            identities: counts.identities,
+            fills,
+            errors: self.all_problems().count() - warnings,
+            warnings,
+            changes: self.changes.clone(),
+        }
+    }
+
+    /// What is wrong, wherever it comes from.
+    pub(super) fn all_problems(&self) -> impl Iterator<Item = &String> {
+        [self.source_problems.all(), self.problems.all(), self.policies.problems()].into_iter().flatten()
+    }
+}
