@@ -33,6 +33,6 @@ impl Model {
 
     /// What is wrong, wherever it comes from.
     pub(super) fn all_problems(&self) -> impl Iterator<Item = &String> {
-        [self.source_problems.all(), self.problems.all(), self.policies.problems()].into_iter().flatten()
+        [self.source_problems.all(), self.problems.all()].into_iter().flatten().chain(self.policies.problems())
     }
 }

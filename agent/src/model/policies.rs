@@ -71,11 +71,16 @@ pub struct Policies {
     waiting: Waiting<Sender<Outcome>>,
     /// Who asks the source for a pod; `None`: what it has not told of is not there.
     asker: Option<Asker>,
-    /// How many of the problems are only warnings.
-    warnings: usize,
     /// Why the tables are not what they should be: then all of them are made anew.
     failure: Option<String>,
+    /// What is wrong with objects,
     problems: Problems,
+    /// how many of these are only warnings,
+    warnings: usize,
+    /// and the index's version of them.
+    problems_version: Option<u64>,
+    /// What is wrong with the tables.
+    table_problems: Problems,
     /// When to try again what has failed, or did not fit.
     pace: Pace,
 }
@@ -94,8 +99,21 @@ impl Policies {
     /// Nothing is known yet. Without somebody to ask, pods that the source has not told of are assumed to have no labels.
     pub fn new(node: &str, index: Index, asker: Option<Asker>) -> Self {
         let local = LocalPods::new(node, asker.is_none());
-        let (modes, waiting, failure, warnings, problems, pace) = Default::default();
-        Self { index, local, modes, waiting, asker, failure, warnings, problems, pace }
+        let (modes, waiting, failure, pace) = Default::default();
+        let (problems, warnings, problems_version, table_problems) = Default::default();
+        Self {
+            index,
+            local,
+            modes,
+            waiting,
+            asker,
+            failure,
+            problems,
+            warnings,
+            problems_version,
+            table_problems,
+            pace,
+        }
     }
 
     /// All objects.
@@ -138,8 +156,8 @@ impl Policies {
     }
 
     /// What is wrong.
-    pub fn problems(&self) -> &[String] {
-        self.problems.all()
+    pub fn problems(&self) -> impl Iterator<Item = &String> {
+        self.problems.all().iter().chain(self.table_problems.all())
     }
 
     /// How many of the problems are only warnings: objects that are enforced as they stand.
@@ -216,13 +234,16 @@ impl Policies {
 
     /// Tells what is wrong, and sees to it that it is tried again.
     fn review(&mut self) {
-        let of_objects = self.index.problems();
-        self.warnings = of_objects.iter().filter(|problem| problem.severity == Severity::Warning).count();
-        let mut problems: Vec<String> = of_objects.iter().map(ToString::to_string).collect();
-        problems.extend(self.failure.as_ref().map(|error| {
+        if self.problems_version != Some(self.index.problems_version()) {
+            self.problems_version = Some(self.index.problems_version());
+            let problems = self.index.problems();
+            self.warnings = problems.iter().filter(|problem| problem.severity == Severity::Warning).count();
+            self.problems.set(problems.iter().map(ToString::to_string).collect());
+        }
+        let of_tables = self.failure.iter().map(|error| {
             format!("the kernel's tables are not what policies say: {error}; they are made anew soon, no pod is added before")
-        }));
-        self.problems.set(problems);
+        });
+        self.table_problems.set(of_tables.collect());
         if self.failure.is_none() && self.index.counts().closed == 0 {
             self.pace.succeeded();
         } else if self.pace.next().is_none() {

@@ -25,17 +25,17 @@ impl Index {
     pub(super) fn take_in(&mut self, event: Event, work: &mut Work) {
         match event {
             Event::Invalid(error) => {
-                self.invalid.insert(error.object.clone(), error);
+                self.problems.refuse(error);
             }
             Event::Namespace(object) => {
                 let name = object.name.clone();
-                self.invalid.remove(&ObjectName::new(Kind::Namespace, "", &name));
+                self.problems.note(&ObjectName::new(Kind::Namespace, "", &name), &object.notes);
                 if self.population.insert_namespace(object) {
                     self.place_namespace(&name, work);
                 }
             }
             Event::Pod(pod) => {
-                self.invalid.remove(&ObjectName::new(Kind::Pod, &pod.name.namespace, &pod.name.name));
+                self.problems.note(&ObjectName::new(Kind::Pod, &pod.name.namespace, &pod.name.name), &[]);
                 let known = self.population.id(&pod.name).and_then(|id| self.population.pod(id));
                 if known != Some(&pod) {
                     self.take_out_pod(&pod.name.clone(), work);
@@ -53,7 +53,7 @@ impl Index {
                 }
             }
             Event::Node(node) => {
-                self.invalid.remove(&ObjectName::new(Kind::Node, "", &node.name));
+                self.problems.note(&ObjectName::new(Kind::Node, "", &node.name), &node.notes);
                 if self.population.node(&node.name) != Some(&node) {
                     let name = node.name.clone();
                     work.prefixes.extend(node.addresses.iter().map(|address| IpNet::from(*address)));
@@ -64,15 +64,16 @@ impl Index {
                 }
             }
             Event::Policy(policy) => {
-                self.invalid.remove(&policy.name);
+                self.problems.note(&policy.name, &policy.notes);
                 if self.policies.find(&policy.name) != Some(&policy) {
                     self.take_out_policy(&policy.name.clone(), work);
+                    self.problems.place(&policy);
                     self.note_subjects(&policy, work);
                     work.new_policies.insert(self.policies.insert(policy));
                 }
             }
             Event::Removed(object) => {
-                self.invalid.remove(&object);
+                self.problems.note(&object, &[]);
                 match object.kind {
                     Kind::Namespace => {
                         if self.population.remove_namespace(&object.name) {
@@ -119,6 +120,7 @@ impl Index {
 
     fn take_out_policy(&mut self, name: &ObjectName, work: &mut Work) {
         if let Some(policy) = self.policies.find(name).cloned() {
+            self.problems.displace(&policy);
             self.note_subjects(&policy, work);
             if let Some(id) = self.policies.remove(name)
                 && !work.new_policies.remove(&id)
@@ -250,17 +252,12 @@ impl Index {
             };
             object.rules(direction).iter().enumerate().map(compile).collect()
         });
-        if let Some(version) = self.policies.version_mut(id) {
-            version.compiled = Some(Arc::new(Compiled { rules }));
-        }
+        self.policies.put_in_force(id, Compiled { rules });
     }
 
     /// Undoes what [`enter`](Self::enter) did for a policy that is no longer in force.
     fn leave(&mut self, id: VersionId, work: &mut Work) {
-        let Some(version) = self.policies.version_mut(id) else { return };
-        if version.users == 0
-            && let Some(compiled) = version.compiled.take()
-        {
+        if let Some(compiled) = self.policies.take_out_of_force(id) {
             for direction in Direction::ALL {
                 for rule in &compiled.rules[direction as usize] {
                     for name in names_used(direction, rule) {

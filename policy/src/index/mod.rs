@@ -15,6 +15,7 @@ mod maintain;
 mod plan;
 mod policies;
 mod population;
+mod problems;
 mod regions;
 mod rule_sets;
 mod selections;
@@ -24,7 +25,6 @@ mod takeover;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -34,7 +34,7 @@ use sluice_abi::{Identity, RuleSetId};
 
 use crate::cluster_policy::ClusterNetworkPolicy;
 use crate::name::{Kind, ObjectError, ObjectName, PodName};
-use crate::object::{NamespaceObject, NodeObject, Note, PodObject, PolicyMode, PolicyObject, Scope, Tier};
+use crate::object::{NamespaceObject, NodeObject, PodObject, PolicyMode, PolicyObject, Scope};
 use crate::reason::{Reason, Reasons};
 use crate::steps::{Step, Steps};
 use crate::tables::{LastNumbers, Tables};
@@ -43,6 +43,8 @@ use atoms::{AtomId, Atoms};
 use identities::Identities;
 use policies::{Policies, VersionId};
 use population::{PodId, Population};
+use problems::Problems;
+pub use problems::{Problem, Severity};
 use regions::Regions;
 use rule_sets::RuleSets;
 use selections::Selections;
@@ -122,38 +124,6 @@ pub struct Delta {
     pub steps: Vec<Step>,
 }
 
-/// How bad a problem is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Severity {
-    /// Something is not enforced as it stands in the object.
-    Error,
-    /// It is enforced, but perhaps not as it was meant.
-    Warning,
-}
-
-/// Something is wrong with an object.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Problem {
-    /// How bad it is.
-    pub severity: Severity,
-    /// Which object.
-    pub object: ObjectName,
-    /// Where in it; empty: all of it.
-    pub field: String,
-    /// What is wrong, and what becomes of it.
-    pub what: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.object)?;
-        if !self.field.is_empty() {
-            write!(f, "{}: ", self.field)?;
-        }
-        f.write_str(&self.what)
-    }
-}
-
 /// How much there is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Counts {
@@ -192,7 +162,7 @@ pub struct Index {
     selections: Selections,
     /// What does not fit, by pod: what it would need.
     closed: BTreeMap<PodId, Cost>,
-    invalid: BTreeMap<ObjectName, ObjectError>,
+    problems: Problems,
     identities: Identities,
     rule_sets: RuleSets,
     /// What each pod of this node is pointed at.
@@ -246,7 +216,7 @@ impl Index {
             memberships: Memberships::default(),
             selections: Selections::default(),
             closed: BTreeMap::new(),
-            invalid: BTreeMap::new(),
+            problems: Problems::default(),
             identities: Identities::default(),
             rule_sets: RuleSets::default(),
             assigned: BTreeMap::new(),
@@ -275,15 +245,25 @@ impl Index {
         for event in events {
             self.take_in(event, &mut work);
         }
-        self.settle(work);
-        self.heal(false);
-        Delta { steps: self.steps.take() }
+        self.settled(|index| {
+            index.settle(work);
+            index.heal(false);
+        })
     }
 
     /// Tries again whatever does not fit. [`apply`](Self::apply) does so itself where there is as much space as was
     /// missing; this helps where less is needed by now.
     pub fn retry(&mut self) -> Delta {
-        self.heal(true);
+        self.settled(|index| index.heal(true))
+    }
+
+    fn settled(&mut self, settle: impl FnOnce(&mut Self)) -> Delta {
+        let closed = self.closed.len();
+        settle(self);
+        // While any are, each change may close others instead.
+        if closed.max(self.closed.len()) > 0 {
+            self.problems.change();
+        }
         Delta { steps: self.steps.take() }
     }
 
@@ -386,51 +366,19 @@ impl Index {
 
     /// All that is wrong with objects.
     pub fn problems(&self) -> Vec<Problem> {
-        let problem = |severity, object: &ObjectName, field: &str, what: String| Problem {
-            severity,
-            object: object.clone(),
-            field: field.to_owned(),
-            what,
-        };
-        let mut problems = Vec::new();
-        for ObjectError { object, field, what } in self.invalid.values() {
-            problems.push(problem(Severity::Error, object, field, what.clone()));
-        }
-        let mut note = |object: &ObjectName, notes: &[Note]| {
-            problems.extend(notes.iter().map(|note| problem(Severity::Error, object, &note.field, note.what.clone())));
-        };
-        for namespace in self.population.namespaces().map(|namespace| &namespace.object) {
-            note(&ObjectName::new(Kind::Namespace, "", &namespace.name), &namespace.notes);
-        }
-        for node in self.population.nodes() {
-            note(&ObjectName::new(Kind::Node, "", &node.name), &node.notes);
-        }
-        for policy in self.policies.all() {
-            note(&policy.name, &policy.notes);
-        }
-        let mut places: BTreeMap<Tier, Vec<&ObjectName>> = BTreeMap::new();
-        for policy in self.policies.all() {
-            if policy.tier != Tier::Namespaced {
-                places.entry(policy.tier).or_default().push(&policy.name);
-            }
-        }
-        for names in places.values().filter(|names| names.len() > 1) {
-            for name in names {
-                let others: Vec<&str> = names.iter().filter(|other| *other != name).map(|other| &*other.name).collect();
-                let what =
-                    format!("{} has the same priority; they are asked in the order of their names", others.join(", "));
-                problems.push(problem(Severity::Warning, name, "spec.priority", what));
-            }
-        }
-        for id in self.closed.keys() {
-            if let Some(pod) = self.population.pod(*id) {
-                let object = ObjectName::new(Kind::Pod, &pod.name.namespace, &pod.name.name);
-                let what =
-                    "its policies do not fit into the tables; all its traffic is denied until they do".to_owned();
-                problems.push(problem(Severity::Error, &object, "", what));
-            }
+        let mut problems = self.problems.list();
+        for pod in self.closed.keys().filter_map(|id| self.population.pod(*id)) {
+            let object = ObjectName::new(Kind::Pod, &pod.name.namespace, &pod.name.name);
+            let what = "its policies do not fit into the tables; all its traffic is denied until they do".to_owned();
+            problems.push(Problem::new(Severity::Error, &object, "", what));
         }
         problems.sort();
         problems
+    }
+
+    /// Another number whenever there may be other [problems](Self::problems): to ask for them after each change would cost
+    /// more than most changes.
+    pub fn problems_version(&self) -> u64 {
+        self.problems.version()
     }
 }

@@ -21,6 +21,7 @@ pub(super) struct Policies {
     current: BTreeMap<ObjectName, VersionId>,
     versions: BTreeMap<VersionId, Version>,
     last: u32,
+    in_force: usize,
     /// NetworkPolicies, by namespace.
     by_namespace: HashMap<String, Matchers<VersionId>>,
     cluster: BTreeSet<VersionId>,
@@ -78,8 +79,24 @@ impl Policies {
             .collect()
     }
 
+    /// How many have rules.
     pub fn in_force(&self) -> usize {
-        self.versions.values().filter(|version| version.compiled.is_some()).count()
+        self.in_force
+    }
+
+    /// Gives a policy its rules.
+    pub fn put_in_force(&mut self, id: VersionId, compiled: Compiled) {
+        if let Some(version) = self.versions.get_mut(&id) {
+            self.in_force += usize::from(version.compiled.replace(Arc::new(compiled)).is_none());
+        }
+    }
+
+    /// Takes a policy's rules, if it has no users.
+    pub fn take_out_of_force(&mut self, id: VersionId) -> Option<Arc<Compiled>> {
+        let version = self.versions.get_mut(&id).filter(|version| version.users == 0)?;
+        let compiled = version.compiled.take()?;
+        self.in_force -= 1;
+        Some(compiled)
     }
 
     /// What a policy says now.

@@ -309,7 +309,9 @@ impl Followed {
     /// Applies changes, and judges packets meanwhile.
     fn apply(&mut self, changes: Vec<Change>) {
         let events = self.note(changes);
+        let (problems, version) = (self.index.problems(), self.index.problems_version());
         let steps = self.index.apply_all(events).steps;
+        assert!(self.index.problems_version() != version || self.index.problems() == problems, "nobody would ask");
         self.make(&steps);
     }
 
@@ -405,6 +407,61 @@ fn pods_that_stay_see_their_peers_change_too() {
     // To the rule set that one pod leaves, the peer must stay a stranger; to the one that stays, it must not.
     followed.apply(vec![pod("leaves", 1, json!({})), pod("peer", 3, json!({ "b": "1" }))]);
     assert_eq!(ask(&followed.tables, &question).0, Verdict::Allow);
+}
+
+/// Whoever keeps track of problems asks for them only where there may be others.
+#[test]
+fn problems_are_to_be_asked_for_only_when_there_may_be_others() {
+    let mut index = Index::new(view(), Limits::NONE);
+    let pod = |name, labels: Value| {
+        let spec = json!({ "nodeName": "n1", "containers": [] });
+        change(Kind::Pod, "x", name, Some(json!({ "metadata": { "labels": labels }, "spec": spec })))
+    };
+    let policy = |name, port: u16| {
+        let spec = json!({ "podSelector": {}, "ingress": [{ "ports": [{ "port": port }] }] });
+        change(Kind::NetworkPolicy, "x", name, Some(json!({ "spec": spec })))
+    };
+    let cluster = |name, priority: u16, egress: Value| {
+        let subject = json!({ "namespaces": {} });
+        let spec = json!({ "tier": "Admin", "priority": priority, "subject": subject, "egress": egress });
+        change(Kind::ClusterNetworkPolicy, "", name, Some(json!({ "spec": spec })))
+    };
+    let namespace = |mode: &str| {
+        let annotations = json!({ "sluice.dev/policy-mode": mode });
+        change(Kind::Namespace, "", "x", Some(json!({ "metadata": { "annotations": annotations } })))
+    };
+    let names = || json!([{ "action": "Accept", "to": [{ "domainNames": ["a.example"] }] }]);
+    let gone = |kind: Kind, namespace, name| change(kind, namespace, name, None);
+    let mut is_asked = |(name, event): Change| {
+        let version = index.problems_version();
+        index.apply(event.unwrap_or(Event::Removed(name)));
+        (index.problems_version() != version, index.problems().len())
+    };
+    for quiet in [
+        namespace("audit"),
+        pod("p", json!({})),
+        policy("web", 80),
+        policy("web", 81),
+        pod("p", json!({ "a": "1" })),
+        cluster("c", 1, json!([])),
+        cluster("c", 2, json!([])),
+        gone(Kind::Pod, "x", "p"),
+        gone(Kind::NetworkPolicy, "x", "web"),
+    ] {
+        assert_eq!(is_asked(quiet.clone()), (false, 0), "{quiet:?}");
+    }
+    assert_eq!(is_asked(cluster("d", 2, json!([]))), (true, 2), "equal priorities");
+    assert_eq!(is_asked(pod("p", json!({}))), (false, 2), "nothing to do with it");
+    assert_eq!(is_asked(cluster("d", 3, json!([]))), (true, 0));
+    assert_eq!(is_asked(cluster("d", 3, names())), (true, 1), "not supported");
+    assert_eq!(is_asked(cluster("d", 4, names())), (false, 1), "the same as before");
+    assert_eq!(is_asked(gone(Kind::ClusterNetworkPolicy, "", "d")), (true, 0));
+    assert_eq!(is_asked(namespace("off")), (true, 1), "no mode");
+    assert_eq!(is_asked(gone(Kind::Namespace, "", "x")), (true, 0));
+    let nonsense = ObjectName::new(Kind::Pod, "x", "q");
+    let refused = || (nonsense.clone(), Some(Event::Invalid(nonsense.wrong("spec", "makes no sense".into()))));
+    assert_eq!([is_asked(refused()), is_asked(refused())], [(true, 1), (false, 1)]);
+    assert_eq!(is_asked((nonsense.clone(), None)), (true, 0));
 }
 
 /// `SLUICE_CASES=10000` tries more.
