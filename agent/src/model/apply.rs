@@ -56,7 +56,10 @@ impl Model {
         }
         self.view = view;
         if !self.is_listed {
-            bail!("the first listing of all objects");
+            match self.source_problems.all() {
+                [] => bail!("the first listing of all objects"),
+                problems => bail!("the first listing of all objects; {}", problems.join("; ")),
+            }
         }
         let devices = &self.view.given.devices;
         let local = self.local(&self.view.given)?;

@@ -12,7 +12,9 @@ use crate::source::{Change, Object};
 impl Model {
     /// Takes what the source says, which came in some time ago: all there is, the first time, then changes.
     pub(super) fn change(&mut self, changes: Vec<Change>, since: Instant) {
+        // Or tells what it waits for by now.
         let mut moves = !self.is_listed;
+        let is_complete = changes.contains(&Change::Listed);
         let mut events = Vec::new();
         for change in changes {
             let (event, moved) = self.take_in(change);
@@ -23,7 +25,7 @@ impl Model {
             if let Some(written) = self.policies.change(&mut self.kernel, events) {
                 self.changes.took(written - since);
             }
-        } else {
+        } else if is_complete {
             self.is_listed = true;
             self.policies.start(&mut self.kernel, events);
         }
@@ -61,6 +63,7 @@ impl Model {
                 self.source_problems.set(problems);
                 (None, false)
             }
+            Change::Listed => (None, false),
         }
     }
 

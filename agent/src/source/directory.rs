@@ -39,9 +39,11 @@ impl Source for Directory {
                     self.path.display()
                 ));
             }
-            let changes = contents.changes_from(before.as_ref().unwrap_or(&Contents::default()));
-            // An empty directory has been listed too.
-            if (before.is_none() || !changes.is_empty()) && !tell(changes) {
+            let mut changes = contents.changes_from(before.as_ref().unwrap_or(&Contents::default()));
+            if before.is_none() {
+                changes.push(Change::Listed);
+            }
+            if !changes.is_empty() && !tell(changes) {
                 return Ok(());
             }
             before = Some(contents);

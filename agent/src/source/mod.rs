@@ -53,6 +53,8 @@ pub enum Change {
     Wrong(ObjectError),
     /// Of all that cannot be read: where it is, what is wrong, what to do.
     Problems(Vec<String>),
+    /// With this, all that there is has been told of.
+    Listed,
 }
 
 impl TryFrom<&Node> for Object {
@@ -103,7 +105,7 @@ impl sluice_manifest_reader::Object for Object {
 /// A source of objects.
 pub trait Source: Send {
     /// Tells of all objects, once they have all been listed, and then of every change; until `tell` says that nobody
-    /// listens any more.
+    /// listens any more. Of problems, it may tell before.
     ///
     /// # Errors
     /// Where it cannot go on.

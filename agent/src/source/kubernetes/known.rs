@@ -19,6 +19,8 @@ pub enum Heard<K> {
     Fetched(K),
     /// The server does not have the kind.
     Absent,
+    /// The server does not let it be listed and watched: what is wrong, and what to do.
+    Refused(String),
 }
 
 /// What there is to tell of it.
@@ -28,6 +30,8 @@ pub struct Told {
     pub changes: Vec<Change>,
     /// Whether with that, all that there is has been told of for the first time.
     pub is_listed: bool,
+    /// Whether the server lets the kind be listed and watched, or why not; `None`: this does not tell.
+    pub access: Option<Result<(), String>>,
 }
 
 /// Which objects of a kind have been told of. A watch that had to start anew does not tell of what is gone meanwhile: that is
@@ -48,6 +52,13 @@ impl Known {
         let gone =
             |(namespace, name): &(String, String), uid| Change::Gone(ObjectName::new(K::KIND, namespace, name), uid);
         let is_complete = matches!(heard, Heard::Event(Event::InitDone) | Heard::Absent);
+        let access = match &heard {
+            // A watch begins with this before it has asked for anything.
+            Heard::Event(Event::Init) | Heard::Fetched(_) => None,
+            Heard::Event(Event::InitApply(_) | Event::InitDone | Event::Apply(_) | Event::Delete(_))
+            | Heard::Absent => Some(Ok(())),
+            Heard::Refused(why) => Some(Err(why.clone())),
+        };
         let changes = match heard {
             Heard::Event(Event::Init) => {
                 self.listing = Some(BTreeSet::new());
@@ -76,8 +87,10 @@ impl Known {
                 self.listing = None;
                 mem::take(&mut self.objects).iter().map(|name| gone(name, String::new())).collect()
             }
+            // What it said last stays.
+            Heard::Refused(_) => Vec::new(),
         };
-        Told { changes, is_listed: is_complete && !mem::replace(&mut self.is_listed, true) }
+        Told { changes, is_listed: is_complete && !mem::replace(&mut self.is_listed, true), access }
     }
 
     fn is<K: Watched>(&mut self, object: &K) -> Change {

@@ -5,9 +5,12 @@ mod known;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::future;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -17,8 +20,10 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::Status;
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -125,14 +130,42 @@ async fn follow(
     let mut unlisted = watches.len();
     let mut batches = stream::select_all(watches).ready_chunks(BATCH);
     let mut waiting = Vec::new();
+    let mut refusals = Refusals::default();
     while let Some(batch) = batches.next().await {
-        for told in batch {
+        let mut problems = Vec::new();
+        for (kind, told) in batch {
             waiting.extend(told.changes);
-            unlisted -= usize::from(told.is_listed);
+            if told.is_listed {
+                unlisted -= 1;
+                waiting.extend((unlisted == 0).then_some(Change::Listed));
+            }
+            if told.access.is_some_and(|access| refusals.note(kind, access)) {
+                problems = vec![refusals.problems()];
+            }
         }
-        if unlisted == 0 && !tell(std::mem::take(&mut waiting)) {
+        // What is wrong is to be known though not all is listed: that may be why.
+        let changes = if unlisted == 0 { std::mem::take(&mut waiting) } else { Vec::new() };
+        if (unlisted == 0 || !problems.is_empty()) && !tell([changes, problems].concat()) {
             return;
         }
+    }
+}
+
+/// Kinds that the server does not let this agent watch: why, and what to do.
+#[derive(Default)]
+struct Refusals(BTreeMap<Kind, String>);
+
+impl Refusals {
+    /// Takes notice of what was found out of a kind. Whether it is another than before.
+    fn note(&mut self, kind: Kind, access: Result<(), String>) -> bool {
+        match access {
+            Ok(()) => self.0.remove(&kind).is_some(),
+            Err(why) => self.0.insert(kind, why.clone()) != Some(why),
+        }
+    }
+
+    fn problems(&self) -> Change {
+        Change::Problems(self.0.values().cloned().collect())
     }
 }
 
@@ -160,23 +193,49 @@ macro_rules! watched {
 watched!(Node, Pod, Namespace, NetworkPolicy, ClusterNetworkPolicy);
 
 /// What there is to tell of what is heard of a kind of objects.
-fn tidings<K: Watched>(heard: impl Stream<Item = Heard<K>> + Send + 'static) -> BoxStream<'static, Told> {
+fn tidings<K: Watched>(heard: impl Stream<Item = Heard<K>> + Send + 'static) -> BoxStream<'static, (Kind, Told)> {
     let mut known = Known::default();
-    heard.map(move |heard| known.hear(heard)).boxed()
+    heard.map(move |heard| (K::KIND, known.hear(heard))).boxed()
 }
 
-/// What one watch of a kind says: events, and what interrupts it.
+/// What one watch of a kind says: events, and what interrupts it. It is begun again ever less often.
 fn events<K: Watched>(client: &Client) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + use<K> {
-    watcher(Api::<K>::all(client.clone()), watcher::Config::default()).default_backoff()
+    let patience = Patience::default();
+    let is_answered = Arc::clone(&patience.is_answered);
+    let events = watcher(Api::<K>::all(client.clone()), watcher::Config::default());
+    let heard = events.inspect(move |event| {
+        // A watch begins with Init before it has asked for anything.
+        is_answered.store(!matches!(event, Ok(Event::Init)), Ordering::Relaxed);
+    });
+    heard.backoff(patience)
 }
 
 /// Watches a kind of objects, for ever.
 fn watch<K: Watched>(client: &Client) -> impl Stream<Item = Heard<K>> + Send + use<K> {
-    events(client).filter_map(|event| future::ready(event.map(Heard::Event).inspect_err(warn::<K>).ok()))
+    events(client).filter_map(|event| future::ready(event.map_or_else(|error| interrupted(&error), said)))
 }
 
-fn warn<K: Watched>(error: &watcher::Error) {
-    tracing::warn!(%error, "the watch of every {} is interrupted; trying again", K::KIND.name());
+fn said<K: Watched>(event: Event<K>) -> Option<Heard<K>> {
+    Some(Heard::Event(event))
+}
+
+/// What it means that a watch is interrupted; `None`: nothing, but that it is begun again.
+fn interrupted<K: Watched>(error: &watcher::Error) -> Option<Heard<K>> {
+    let kind = K::KIND.name();
+    match status(error) {
+        Some(status) if status.is_forbidden() => Some(Heard::Refused(format!(
+            "the API server does not let this agent list and watch every {kind} ({}): give its account the verbs list and watch \
+             on {} of the API group {:?}, as manifests/rbac.yaml does; it tries again, and until then what it knows of them \
+             stays in force; one that has known nothing of them since it started adds no pods",
+            status.message,
+            K::plural(&()),
+            K::group(&()),
+        ))),
+        _ => {
+            tracing::warn!(%error, "the watch of every {kind} is interrupted; trying again");
+            None
+        }
+    }
 }
 
 /// Watches a kind of objects that the server may have or not, for ever.
@@ -189,8 +248,8 @@ fn watch_if_there<K: Watched>(client: &Client, absent: Duration) -> impl Stream<
     let mut was_there = None;
     watches.flatten().inspect(move |heard| {
         let is_there = match heard {
-            // A watch begins with this before it has asked for anything.
-            Heard::Event(Event::Init) => return,
+            // A watch begins with Init before it has asked for anything, and who is refused does not learn it either.
+            Heard::Event(Event::Init) | Heard::Refused(_) => return,
             Heard::Event(_) | Heard::Fetched(_) => true,
             Heard::Absent => false,
         };
@@ -211,12 +270,9 @@ fn until_absent<K: Watched>(
 ) -> impl Stream<Item = Heard<K>> + Send {
     let heard = events.filter_map(|event| {
         future::ready(match event {
-            Ok(event) => Some(Heard::Event(event)),
-            Err(error) if is_absent(&error) => Some(Heard::Absent),
-            Err(error) => {
-                warn::<K>(&error);
-                None
-            }
+            Ok(event) => said(event),
+            Err(error) if status(&error).is_some_and(|status| status.code == 404) => Some(Heard::Absent),
+            Err(error) => interrupted(&error),
         })
     });
     stream::unfold(Some(Box::pin(heard)), |goes_on| async {
@@ -227,11 +283,36 @@ fn until_absent<K: Watched>(
     })
 }
 
-fn is_absent(error: &watcher::Error) -> bool {
+/// What the server says of a list or watch that it refuses.
+fn status(error: &watcher::Error) -> Option<&Status> {
     use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
     match error {
-        InitialListFailed(kube::Error::Api(status)) | WatchStartFailed(kube::Error::Api(status)) => status.code == 404,
-        InitialListFailed(_) | WatchStartFailed(_) | WatchError(_) | WatchFailed(_) | NoResourceVersion => false,
+        InitialListFailed(kube::Error::Api(status)) | WatchStartFailed(kube::Error::Api(status)) => Some(status),
+        InitialListFailed(_) | WatchStartFailed(_) | WatchError(_) | WatchFailed(_) | NoResourceVersion => None,
+    }
+}
+
+/// Waits ever longer between two attempts, until one is answered. Where the beginning of an attempt counts as an answer, a
+/// server that refuses is asked every second for ever.
+#[derive(Default)]
+struct Patience {
+    backoff: DefaultBackoff,
+    is_answered: Arc<AtomicBool>,
+}
+
+impl Iterator for Patience {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.backoff.next()
+    }
+}
+
+impl Backoff for Patience {
+    fn reset(&mut self) {
+        if self.is_answered.load(Ordering::Relaxed) {
+            self.backoff.reset();
+        }
     }
 }
 

@@ -1,10 +1,9 @@
 //! Against a small server of the API.
 
-use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Mutex;
 use std::sync::mpsc::{self as channel, Receiver, Sender};
-use std::sync::{Arc, Mutex};
 use std::thread;
 
 use serde_json::Value;
@@ -25,7 +24,7 @@ struct Server(Arc<State>);
 
 struct State {
     address: SocketAddr,
-    /// By path: a list's items or an object. Of paths that are not there, it has nothing.
+    /// By path: a list's items or an object; null: what nobody may see. Of paths that are not there, it has nothing.
     given: Mutex<BTreeMap<String, Value>>,
     /// Watches that are open, by path: where more is to be said.
     watches: Mutex<BTreeMap<String, TcpStream>>,
@@ -100,6 +99,7 @@ impl Server {
                     let list = json!({ "kind": "List", "apiVersion": "v1", "metadata": { "resourceVersion": "1" }, "items": items });
                     (200, list.to_string())
                 }
+                Some(Value::Null) => (403, forbidden().to_string()),
                 Some(object) => {
                     let _ = happened(Value::Null);
                     (200, object.to_string())
@@ -135,6 +135,10 @@ impl Server {
     }
 }
 
+fn forbidden() -> Value {
+    json!({ "kind": "Status", "code": 403, "status": "Failure", "reason": "Forbidden", "message": "the account may not" })
+}
+
 fn body_of_policy() -> String {
     json!({ "apiVersion": API_VERSION, "kind": KIND, "metadata": { "name": "all" } }).to_string()
 }
@@ -149,6 +153,14 @@ fn next(heard: &Receiver<Vec<Change>>) -> Vec<String> {
     }
 }
 
+/// The same, of all that there is at first.
+fn first(heard: &Receiver<Vec<Change>>) -> Vec<String> {
+    let mut words = next(heard);
+    assert!(words.contains(&"listed".into()), "{words:?}");
+    words.retain(|word| word != "listed");
+    words
+}
+
 fn word(change: &Change) -> String {
     match change {
         Change::Is(Object::Pod(pod)) => format!("Pod {} {} is", pod.name, pod.uid),
@@ -156,7 +168,8 @@ fn word(change: &Change) -> String {
         Change::Gone(name, uid) if uid.is_empty() => format!("{name} gone"),
         Change::Gone(name, uid) => format!("{name} {uid} gone"),
         Change::Wrong(error) => format!("{} wrong", error.object),
-        Change::Problems(_) => panic!("nothing is read from files"),
+        Change::Problems(problems) => format!("problems: {}", problems.join(", ")),
+        Change::Listed => "listed".into(),
     }
 }
 
@@ -192,9 +205,9 @@ fn all_is_told_of_once_it_is_listed_and_then_what_changes() {
     server.give(NODES, json!([node("a", 1), node("b", 1), nonsense]));
     server.give(PODS, json!([pod("u1", 1)]));
     let (heard, _asker) = server.follow();
-    let mut first = next(&heard);
-    first.sort();
-    assert_eq!(first, ["Node a is", "Node b is", "Node c wrong", "Pod x/p u1 is"]);
+    let mut all = first(&heard);
+    all.sort();
+    assert_eq!(all, ["Node a is", "Node b is", "Node c wrong", "Pod x/p u1 is"]);
     wait_for(&happened, NODES);
     server.say(NODES, "DELETED", &node("b", 2));
     assert_eq!(next(&heard), ["Node b gone"]);
@@ -214,7 +227,7 @@ fn a_kind_that_is_not_installed_counts_once_it_is_and_until_it_is_not() {
     let (server, happened) = Server::start();
     server.give(NODES, json!([node("a", 1)]));
     let (heard, _asker) = server.follow();
-    assert_eq!(next(&heard), ["Node a is"], "nothing waits for it");
+    assert_eq!(first(&heard), ["Node a is"], "nothing waits for it");
     server.give(POLICIES, json!([policy(&json!([]))]));
     assert_eq!(next(&heard), ["ClusterNetworkPolicy all is"]);
     wait_for(&happened, POLICIES);
@@ -225,12 +238,69 @@ fn a_kind_that_is_not_installed_counts_once_it_is_and_until_it_is_not() {
     assert_eq!(next(&heard), ["ClusterNetworkPolicy all is"]);
 }
 
+/// What may be denied by policies that nobody may see is not let through as if there were none.
+#[test]
+fn a_kind_that_may_not_be_seen_is_a_problem_and_holds_up_the_first_listing_until_it_may() {
+    let (server, _happened) = Server::start();
+    server.give(NODES, json!([node("a", 1)]));
+    server.give(POLICIES, Value::Null);
+    let (heard, _asker) = server.follow();
+    let told = next(&heard);
+    assert_eq!(told.len(), 1, "{told:?}");
+    for word in ["(the account may not)", "verbs list and watch on clusternetworkpolicies", "policy.networking.k8s.io"]
+    {
+        assert!(told[0].starts_with("problems: ") && told[0].contains(word), "{word:?} is not in {told:?}");
+    }
+    server.give(POLICIES, json!([policy(&json!([]))]));
+    let mut all = first(&heard);
+    all.sort();
+    assert_eq!(all, ["ClusterNetworkPolicy all is", "Node a is", "problems: "]);
+}
+
+#[test]
+fn of_a_kind_that_may_be_seen_no_more_the_last_word_counts_and_all_else_goes_on() {
+    let (server, happened) = Server::start();
+    server.give(NODES, json!([node("a", 1)]));
+    server.give(POLICIES, json!([policy(&json!([]))]));
+    let (heard, _asker) = server.follow();
+    assert_eq!(first(&heard).len(), 2);
+    for path in [POLICIES, NODES] {
+        wait_for(&happened, path);
+    }
+    server.give(POLICIES, Value::Null);
+    server.expire(POLICIES);
+    let told = next(&heard);
+    assert!(told.len() == 1 && told[0].contains("clusternetworkpolicies"), "{told:?}");
+    server.say(NODES, "DELETED", &node("a", 2));
+    assert_eq!(next(&heard), ["Node a gone"]);
+    server.give(POLICIES, json!([]));
+    let mut told = next(&heard);
+    while told.len() < 2 {
+        told.extend(next(&heard));
+    }
+    told.sort();
+    assert_eq!(told, ["ClusterNetworkPolicy all gone", "problems: "]);
+}
+
+#[test]
+fn who_is_refused_asks_ever_less_often_until_it_is_answered() {
+    let mut patience = Patience::default();
+    let mut wait = |is_answered: bool| {
+        patience.is_answered.store(is_answered, Ordering::Relaxed);
+        patience.reset();
+        patience.next().expect("it does not give up")
+    };
+    let waits: Vec<Duration> = (0..8).map(|_| wait(false)).collect();
+    assert!(waits[7] > waits[0] * 5, "{waits:?}");
+    assert!(wait(true) < waits[7] / 5, "it begins anew");
+}
+
 #[test]
 fn a_pod_that_is_asked_for_may_be_ahead_of_the_watch() {
     let (server, happened) = Server::start();
     server.give(PODS, json!([pod("u1", 5)]));
     let (heard, asker) = server.follow();
-    assert_eq!(next(&heard), ["Pod x/p u1 is"]);
+    assert_eq!(first(&heard), ["Pod x/p u1 is"]);
     wait_for(&happened, PODS);
     let path = "/api/v1/namespaces/x/pods/p";
     server.give(path, pod("u1", 6));
