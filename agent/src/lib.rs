@@ -2,6 +2,8 @@
 
 pub mod config;
 pub mod conflist;
+#[cfg(test)]
+mod fixture;
 pub mod host;
 pub mod kernel;
 pub mod metrics;

@@ -195,26 +195,15 @@ fn unlabelled(name: &PodName) -> PodObject {
 
 #[cfg(test)]
 mod tests {
-    use sluice_api::PodRef;
-
     use super::*;
+    use crate::fixture::endpoint_of;
 
     fn name() -> PodName {
         PodName::new("x", "db-0")
     }
 
     fn endpoint(interface: &str, uid: &str, address: &str) -> EndpointRecord {
-        EndpointRecord {
-            container_id: interface.into(),
-            interface: "eth0".into(),
-            netns: "/proc/1/ns/net".into(),
-            host_interface: interface.into(),
-            mac: "02:00:00:00:00:01".into(),
-            addresses: vec![address.parse().expect("an address")],
-            network: "sluice".into(),
-            pod: Some(PodRef { namespace: "x".into(), name: "db-0".into(), uid: Some(uid.into()) }),
-            ipam: None,
-        }
+        endpoint_of(&name(), uid, interface, address)
     }
 
     /// A pod, as the API tells of it: its address may be an old one.

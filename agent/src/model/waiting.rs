@@ -54,20 +54,16 @@ impl<R> Waiting<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::endpoint;
 
     fn wait(interface: &str, until: Instant) -> Wait<&str> {
-        let record = EndpointRecord {
-            container_id: "c".into(),
-            interface: "eth0".into(),
-            netns: "/proc/1/ns/net".into(),
-            host_interface: interface.into(),
-            mac: String::new(),
-            addresses: Vec::new(),
-            network: "sluice".into(),
-            pod: None,
-            ipam: None,
-        };
-        Wait { pod: PodName::new("x", interface), uid: String::new(), reply: "whoever asked", record, until }
+        Wait {
+            pod: PodName::new("x", interface),
+            uid: String::new(),
+            reply: "whoever asked",
+            record: endpoint(interface),
+            until,
+        }
     }
 
     #[test]

@@ -6,10 +6,11 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde_json::{Value, json};
-use sluice_api::{Failure, PodRef};
+use sluice_api::Failure;
 use sluice_policy::{Limits, ObjectName, View};
 
 use super::*;
+use crate::fixture::endpoint_of;
 use crate::source::Kubernetes;
 
 /// Takes notes, and fails where it is told to.
@@ -104,17 +105,7 @@ fn tell(policies: &mut Policies, kernel: &mut Notes, pod: PodObject) {
 }
 
 fn endpoint(interface: &str, uid: &str, address: &str) -> EndpointRecord {
-    EndpointRecord {
-        container_id: interface.into(),
-        interface: "eth0".into(),
-        netns: "/proc/1/ns/net".into(),
-        host_interface: interface.into(),
-        mac: "02:00:00:00:00:01".into(),
-        addresses: vec![address.parse().expect("an address")],
-        network: "sluice".into(),
-        pod: Some(PodRef { namespace: "x".into(), name: "p".into(), uid: Some(uid.into()) }),
-        ipam: None,
-    }
+    endpoint_of(&PodName::new("x", "p"), uid, interface, address)
 }
 
 fn ask(policies: &mut Policies, kernel: &mut Notes, record: EndpointRecord) -> Receiver<Outcome> {
