@@ -7,25 +7,11 @@ use sluice_abi::{AddressKind, Endpoint, Hook, Identity, Ipv4, Ipv6, MAX_ENDPOINT
 use sluice_api::{EndpointRecord, EndpointStatus};
 
 use super::Kernel;
+use super::enforced::Enforced;
 use super::error::{Doing, KernelError};
 use super::expedite::Expedite;
+use super::policy::pod_of;
 use crate::host::is_pods;
-
-/// An endpoint that is in force.
-#[derive(Clone, Debug)]
-pub(super) struct Enforced {
-    pub slot: Slot,
-    /// Index of its host side.
-    pub interface: u32,
-    pub record: EndpointRecord,
-}
-
-impl Enforced {
-    /// Whether the interface is there, and no other of the same name.
-    fn is_there(&self) -> bool {
-        nix::net::if_::if_nametoindex(self.record.host_interface.as_str()) == Ok(self.interface)
-    }
-}
 
 impl Kernel {
     /// Puts an endpoint under control of the programs. Again for the same endpoint, it sees that all is in place.
@@ -65,7 +51,7 @@ impl Kernel {
         self.change_endpoint(slot, |endpoint| {
             *endpoint = Endpoint { interface, ipv4, ipv6, mac, rule_set, mode, identity4, identity6 };
         })?;
-        self.enforced.insert(name.to_owned(), Enforced { slot, interface, record: record.clone() });
+        self.enforced.insert(Enforced { slot, interface, record: record.clone(), pod: pod_of(record) });
         self.unclaimed.remove(&slot.0);
         {
             let _quick = Expedite::on(&self.expedite);
@@ -105,7 +91,7 @@ impl Kernel {
     /// The other endpoint that has an address.
     fn endpoint_with(&self, address: IpAddr, name: &str) -> Option<&str> {
         let (_, slot) = self.addresses.owner(address).filter(|(kind, _)| *kind == AddressKind::Endpoint)?;
-        let (other, _) = self.enforced.iter().find(|(_, enforced)| enforced.slot == slot)?;
+        let other = &self.enforced.iter().find(|enforced| enforced.slot == slot)?.record.host_interface;
         (other != name).then_some(other.as_str())
     }
 
@@ -119,7 +105,7 @@ impl Kernel {
             return Ok(Slot(*slot));
         }
         let taken: std::collections::BTreeSet<u32> =
-            self.enforced.values().map(|enforced| enforced.slot.0).chain(self.unclaimed.keys().copied()).collect();
+            self.enforced.iter().map(|enforced| enforced.slot.0).chain(self.unclaimed.keys().copied()).collect();
         let free = (1..MAX_ENDPOINTS).find(|slot| !taken.contains(slot));
         free.map(Slot).ok_or(KernelError::Full(self.enforced.len()))
     }
@@ -154,7 +140,7 @@ impl Kernel {
         for hook in [Hook::FromPod, Hook::ToPod] {
             for device in self.programs.attached(hook) {
                 let is_there = nix::net::if_::if_nametoindex(device.as_str()).is_ok();
-                if !is_there && !self.enforced.contains_key(&device) {
+                if !is_there && self.enforced.get(&device).is_none() {
                     self.programs.detach(hook, &device)?;
                 }
             }
@@ -167,8 +153,8 @@ impl Kernel {
     /// # Errors
     /// Where the kernel refuses.
     pub fn release_vanished(&mut self) -> Result<Vec<String>, KernelError> {
-        let vanished = self.enforced.iter().filter(|(_, enforced)| !enforced.is_there());
-        let names: Vec<String> = vanished.map(|(name, _)| name.clone()).collect();
+        let vanished = self.enforced.iter().filter(|enforced| !enforced.is_there());
+        let names: Vec<String> = vanished.map(|enforced| enforced.record.host_interface.clone()).collect();
         for name in &names {
             self.release(name, false)?;
         }
@@ -218,7 +204,7 @@ impl Kernel {
             slot: enforced.slot.0,
             revision: self.revision(enforced.slot).unwrap_or_default(),
         };
-        self.enforced.values().map(status).collect()
+        self.enforced.iter().map(status).collect()
     }
 }
 

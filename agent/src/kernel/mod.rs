@@ -2,6 +2,7 @@
 
 pub mod addresses;
 mod endpoints;
+mod enforced;
 mod error;
 mod expedite;
 mod flows;
@@ -31,7 +32,7 @@ use sluice_policy::{Limits, PodName};
 
 use crate::uninstall::unless_shared;
 use addresses::Addresses;
-use endpoints::Enforced;
+use enforced::InForce;
 use error::Doing;
 pub use error::KernelError;
 pub use flows::{Listed, Reaper, jiffies};
@@ -82,8 +83,7 @@ pub struct Kernel {
     policies: BTreeMap<PodName, Policy>,
     /// What the nodes' table holds.
     known_nodes: BTreeMap<u32, Node>,
-    /// By the host side's name.
-    enforced: BTreeMap<String, Enforced>,
+    enforced: InForce,
     /// Slots whose endpoint has not been claimed by a record yet: what an earlier agent has left.
     unclaimed: BTreeMap<u32, Endpoint>,
 }
@@ -118,7 +118,7 @@ impl Kernel {
             limits: sizes.limits(),
             policies: BTreeMap::new(),
             known_nodes: BTreeMap::new(),
-            enforced: BTreeMap::new(),
+            enforced: InForce::default(),
             unclaimed: BTreeMap::new(),
             pins,
             programs,
@@ -378,7 +378,7 @@ impl Kernel {
     pub fn flows(&self, limit: usize) -> Result<Vec<Listed>, KernelError> {
         let pods: BTreeMap<u32, EndpointRecord> = self
             .enforced
-            .values()
+            .iter()
             .filter_map(|enforced| {
                 let index = nix::net::if_::if_nametoindex(enforced.record.host_interface.as_str()).ok()?;
                 Some((index, enforced.record.clone()))

@@ -42,7 +42,8 @@ pub struct Denied {
     pub idle_seconds: u64,
 }
 
-fn pod_of(record: &EndpointRecord) -> Option<PodName> {
+/// Whose an endpoint is, if it is a pod's.
+pub(super) fn pod_of(record: &EndpointRecord) -> Option<PodName> {
     record.pod.as_ref().map(|pod| PodName::new(&pod.namespace, &pod.name))
 }
 
@@ -105,9 +106,7 @@ impl Kernel {
         let policy = self.policies.entry(pod.clone()).or_insert(Policy::UNKNOWN);
         change(policy);
         let Policy { rule_set, mode } = *policy;
-        let is_its = |record: &EndpointRecord| pod_of(record).as_ref() == Some(pod);
-        let slots: Vec<Slot> =
-            self.enforced.values().filter(|enforced| is_its(&enforced.record)).map(|enforced| enforced.slot).collect();
+        let slots = self.enforced.slots(pod).to_vec();
         if slots.is_empty() && rule_set == Policy::UNKNOWN.rule_set {
             // As good as nothing said.
             self.policies.remove(pod);
@@ -169,8 +168,8 @@ impl Kernel {
         // What an attempt before has left.
         self.refresh([])?;
         let mut pods = Vec::new();
-        for enforced in self.enforced.values() {
-            let Some(pod) = pod_of(&enforced.record) else { continue };
+        for enforced in self.enforced.iter() {
+            let Some(pod) = enforced.pod.clone() else { continue };
             let action = || format!("reading endpoint {}", enforced.slot.0);
             let endpoint = self.endpoints.get(&enforced.slot.0, 0).doing(action)?;
             let Endpoint { rule_set, mode, .. } = endpoint;
@@ -192,7 +191,7 @@ impl Kernel {
         let map: HashMap<MapData, DenialKey, Denial> = open(&self.pins, maps::DENIALS)?;
         let now = self.clock()?.now()?;
         let records: BTreeMap<u32, &EndpointRecord> =
-            self.enforced.values().map(|enforced| (enforced.slot.0, &enforced.record)).collect();
+            self.enforced.iter().map(|enforced| (enforced.slot.0, &enforced.record)).collect();
         // Entries that come and go meanwhile may be missed or end the listing early: it is a look, not an account.
         let entries = map.iter().map_while(Result::ok);
         let mut list: Vec<Denied> = entries
