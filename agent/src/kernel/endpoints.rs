@@ -10,7 +10,7 @@ use super::Kernel;
 use super::enforced::Enforced;
 use super::error::{Doing, KernelError};
 use super::expedite::Expedite;
-use super::policy::pod_of;
+use super::policy::{Policy, pod_of};
 use crate::host::is_pods;
 
 impl Kernel {
@@ -42,16 +42,20 @@ impl Kernel {
             self.release(&other, false)?;
         }
         let slot = self.slot(name, interface, mac)?;
-        let (rule_set, mode) = self.policy_of(record, slot, interface)?;
+        let pod = pod_of(record);
+        let policy = self.policy_of(pod.as_ref());
         let identity = |is_ipv4| {
             let own = record.addresses.iter().find(|address| address.is_ipv4() == is_ipv4);
             own.map_or(Identity::ANYONE, |address| self.addresses.identity(&IpNet::from(*address)))
         };
         let (identity4, identity6) = (identity(true), identity(false));
         self.change_endpoint(slot, |endpoint| {
+            // Of one that is there already, such as an earlier agent's, what they said before, until somebody says otherwise.
+            let before = (endpoint.interface == interface).then(|| Policy::of(endpoint));
+            let Policy { rule_set, mode } = policy.or(before).unwrap_or(Policy::UNKNOWN);
             *endpoint = Endpoint { interface, ipv4, ipv6, mac, rule_set, mode, identity4, identity6 };
         })?;
-        self.enforced.insert(Enforced { slot, interface, record: record.clone(), pod: pod_of(record) });
+        self.enforced.insert(Enforced { slot, interface, record: record.clone(), pod });
         self.unclaimed.remove(&slot.0);
         {
             let _quick = Expedite::on(&self.expedite);

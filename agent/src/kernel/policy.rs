@@ -7,7 +7,7 @@ use aya::maps::lpm_trie::Key;
 use aya::maps::{HashMap, MapData};
 use ipnet::IpNet;
 use sluice_abi::{
-    AddressEntry, AddressKind, Denial, DenialKey, Endpoint, Ipv4, Ipv6, PolicyMode, RevisionSlot, RuleSetId, Slot, maps,
+    AddressEntry, AddressKind, Denial, DenialKey, Endpoint, Ipv4, Ipv6, PolicyMode, RevisionSlot, RuleSetId, maps,
 };
 use sluice_api::EndpointRecord;
 use sluice_policy::{Delta, Index, LastNumbers, Limits, PodName, Step, Tables};
@@ -24,9 +24,14 @@ pub(super) struct Policy {
 
 impl Policy {
     /// Of a pod that nothing is known of: it is not to be heard.
-    const UNKNOWN: Self = Self { rule_set: RuleSetId::CLOSED, mode: PolicyMode::Enforce };
+    pub const UNKNOWN: Self = Self { rule_set: RuleSetId::CLOSED, mode: PolicyMode::Enforce };
     /// Of an endpoint that is no pod's: no policy can select it.
     const NONE: Self = Self { rule_set: RuleSetId::OPEN, mode: PolicyMode::Enforce };
+
+    /// What is written of an endpoint.
+    pub fn of(endpoint: &Endpoint) -> Self {
+        Self { rule_set: endpoint.rule_set, mode: endpoint.mode }
+    }
 }
 
 /// Something that policies have denied, or would have.
@@ -116,19 +121,9 @@ impl Kernel {
         })
     }
 
-    /// What policies say of an endpoint in a slot; of one that is there already, such as one that an earlier agent has left,
-    /// what they said before, until somebody says otherwise.
-    pub(super) fn policy_of(
-        &self,
-        record: &EndpointRecord,
-        slot: Slot,
-        interface: u32,
-    ) -> Result<(RuleSetId, PolicyMode), KernelError> {
-        let Some(pod) = pod_of(record) else { return Ok((Policy::NONE.rule_set, Policy::NONE.mode)) };
-        let there = self.endpoints.get(&slot.0, 0).doing(|| format!("reading endpoint {}", slot.0))?;
-        let before = (there.interface == interface).then_some(Policy { rule_set: there.rule_set, mode: there.mode });
-        let Policy { rule_set, mode } = self.policies.get(&pod).copied().or(before).unwrap_or(Policy::UNKNOWN);
-        Ok((rule_set, mode))
+    /// What policies say of a pod's endpoint, or of one that is no pod's; `None`: nothing yet.
+    pub(super) fn policy_of(&self, pod: Option<&PodName>) -> Option<Policy> {
+        pod.map_or(Some(Policy::NONE), |pod| self.policies.get(pod).copied())
     }
 
     /// Has the flows of an address judged again whose entry has changed, where its identity has: of an endpoint, where it
@@ -172,10 +167,9 @@ impl Kernel {
             let Some(pod) = enforced.pod.clone() else { continue };
             let action = || format!("reading endpoint {}", enforced.slot.0);
             let endpoint = self.endpoints.get(&enforced.slot.0, 0).doing(action)?;
-            let Endpoint { rule_set, mode, .. } = endpoint;
             // What stays as it is, no step tells of.
-            self.policies.insert(pod.clone(), Policy { rule_set, mode });
-            pods.push((pod, rule_set));
+            self.policies.insert(pod.clone(), Policy::of(&endpoint));
+            pods.push((pod, endpoint.rule_set));
         }
         let rules = self.known_rules.iter().map(|(key, rule)| (*key, *rule));
         let identities = self.addresses.identities().map(|(net, identity)| (*net, *identity));
