@@ -138,7 +138,7 @@ impl Policies {
 
     /// The pods that have addresses of their own.
     pub fn pods(&self) -> impl Iterator<Item = &PodObject> {
-        self.index.pods().filter(|pod| pod.is_selectable() && !pod.addresses.is_empty())
+        self.index.pods().filter(|pod| has_addresses(pod))
     }
 
     /// Where they are.
@@ -366,8 +366,13 @@ impl Policies {
     }
 }
 
+/// Whether a pod has addresses of its own.
+fn has_addresses(pod: &PodObject) -> bool {
+    pod.is_selectable() && !pod.addresses.is_empty()
+}
+
 /// Where a pod is, if it has addresses of its own.
 pub fn place(pod: &PodObject) -> Option<PodPlace<'_>> {
-    let node = pod.node.as_deref().filter(|_| pod.is_selectable() && !pod.addresses.is_empty())?;
+    let node = pod.node.as_deref().filter(|_| has_addresses(pod))?;
     Some(PodPlace { node, addresses: &pod.addresses })
 }
