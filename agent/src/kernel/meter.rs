@@ -1,8 +1,8 @@
 //! What the programs have counted, read beside the one who writes their tables: through handles of its own.
 
-use std::collections::HashMap as Seen;
+use std::collections::HashMap;
 
-use aya::maps::{HashMap, MapData, PerCpuArray};
+use aya::maps::{MapData, PerCpuArray};
 use sluice_abi::{Denial, DenialKey, Hook, PolicyDirection, PolicyMode, Reason, maps};
 
 use super::error::{Doing, KernelError};
@@ -59,7 +59,7 @@ pub struct Reading {
 /// Reads what programs count.
 pub struct Meter {
     counters: PerCpuArray<MapData, u64>,
-    denials: HashMap<MapData, DenialKey, Denial>,
+    denials: aya::maps::HashMap<MapData, DenialKey, Denial>,
     account: Account,
 }
 
@@ -92,10 +92,10 @@ impl Meter {
 }
 
 /// What the table of denials holds; `None`: it changes faster than it can be read.
-fn look(denials: &HashMap<MapData, DenialKey, Denial>) -> Option<Seen<DenialKey, u64>> {
+fn look(denials: &aya::maps::HashMap<MapData, DenialKey, Denial>) -> Option<HashMap<DenialKey, u64>> {
     // A key that goes while it is the last one listed has the kernel begin again from the start.
     const LONGEST: usize = 2 * DENIALS as usize;
-    let mut seen = Seen::new();
+    let mut seen = HashMap::new();
     for (number, entry) in denials.iter().enumerate() {
         let (key, denial) = entry.ok().filter(|_| number < LONGEST)?;
         seen.insert(key, denial.packets);
@@ -107,13 +107,13 @@ fn look(denials: &HashMap<MapData, DenialKey, Denial>) -> Option<Seen<DenialKey,
 #[derive(Debug, Default)]
 struct Account {
     /// What was in it at the last look.
-    seen: Seen<DenialKey, u64>,
+    seen: HashMap<DenialKey, u64>,
     /// By direction and mode.
     totals: [[u64; 2]; 2],
 }
 
 impl Account {
-    fn add(&mut self, now: Seen<DenialKey, u64>) {
+    fn add(&mut self, now: HashMap<DenialKey, u64>) {
         for (key, packets) in &now {
             // Fewer than before: it was forgotten in between, and begun anew.
             let before = self.seen.get(key).copied().filter(|before| before <= packets);

@@ -21,7 +21,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, HashMap as UplinkMap, LpmTrie, MapData, PerCpuArray};
+use aya::maps::{Array, LpmTrie, MapData, PerCpuArray};
 use ipnet::IpNet;
 use sluice_abi::{
     AddressEntry, AddressKind, Config, Endpoint, Hook, Identity, Ipv4, Ipv6, MAX_ENDPOINTS, Node, RevisionSlot, Rule,
@@ -65,7 +65,7 @@ pub struct Kernel {
     endpoints: Array<MapData, Endpoint>,
     nodes: Array<MapData, Node>,
     revisions: Array<MapData, u32>,
-    uplinks: UplinkMap<MapData, u32, Uplink>,
+    uplinks: aya::maps::HashMap<MapData, u32, Uplink>,
     config: Array<MapData, Config>,
     counters: PerCpuArray<MapData, u64>,
     rules: LpmTrie<MapData, RulePath, Rule>,
