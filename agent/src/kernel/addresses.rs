@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use sluice_abi::{AddressEntry, AddressKind, Identity, Slot};
+use sluice_abi::{AddressEntry, AddressKind, Endpoint, Identity, Ipv4, Ipv6, RevisionSlot, Slot};
 use sluice_policy::Prefixes;
 
 /// Where the addresses of a prefix live.
@@ -21,6 +21,34 @@ impl Owner {
     fn of(entry: &AddressEntry) -> Self {
         Self { kind: entry.kind, slot: entry.slot }
     }
+}
+
+/// As whom policies know an endpoint by one of its addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Known {
+    /// The endpoint's slot.
+    pub slot: Slot,
+    is_ipv4: bool,
+    identity: Identity,
+}
+
+impl Known {
+    /// Writes it down there.
+    pub fn put(self, endpoint: &mut Endpoint) {
+        let place = if self.is_ipv4 { &mut endpoint.identity4 } else { &mut endpoint.identity6 };
+        *place = self.identity;
+    }
+}
+
+/// What follows from what was written of a prefix, so that the flows of its addresses are judged again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sequel {
+    /// Nothing.
+    None,
+    /// It is an endpoint's: its identity is written there, and with that, if it is another, the endpoint's revision.
+    Endpoint(Known),
+    /// It is another's, whose flows are judged by a revision that it shares.
+    Revise(RevisionSlot),
 }
 
 /// Both tables. What is said of a prefix holds for all addresses below it that a longer one says nothing of.
@@ -55,6 +83,24 @@ impl Addresses {
     /// As whom policies know the addresses of a prefix.
     pub fn identity(&self, net: &IpNet) -> Identity {
         self.identities.longest(net).map_or(Identity::ANYONE, |(_, identity)| *identity)
+    }
+
+    /// What follows for the flows of an address whose entry was written anew, or may have been. (What a longer prefix changes
+    /// is known by it; what a shorter one does, no rule set that is in force tells apart.)
+    pub fn sequel(&self, net: &IpNet, before: Option<AddressEntry>, now: Option<AddressEntry>) -> Sequel {
+        if net.prefix_len() < net.max_prefix_len() {
+            return Sequel::None;
+        }
+        if let Some(AddressEntry { kind: AddressKind::Endpoint, slot, .. }) = now {
+            return Sequel::Endpoint(Known { slot, is_ipv4: net.addr().is_ipv4(), identity: self.identity(net) });
+        }
+        if before.map(|entry| entry.identity) == now.map(|entry| entry.identity) {
+            return Sequel::None;
+        }
+        Sequel::Revise(match net.addr() {
+            IpAddr::V4(address) => RevisionSlot::of_address(Ipv4::from(address)),
+            IpAddr::V6(address) => RevisionSlot::of_address(Ipv6::from(address)),
+        })
     }
 
     /// All prefixes with their identities, sorted.
@@ -227,6 +273,38 @@ mod tests {
         assert_eq!(addresses.owner(address), Some((AddressKind::Endpoint, Slot(4))));
         addresses.give_back(address.into());
         assert_eq!(addresses.entry(&address.into()), Some(AddressEntry { identity: Identity(9), ..elsewhere }));
+    }
+
+    #[test]
+    fn what_follows_depends_on_whose_an_address_is() {
+        let mut addresses = Addresses::default();
+        let [v4, v6] = ["10.1.0.5", "fd00::5"].map(|text| text.parse::<IpAddr>().expect("an address"));
+        let mut follows = |net: IpNet, identity| {
+            let before = addresses.entry(&net);
+            addresses.identify(net, Some(Identity(identity)));
+            addresses.sequel(&net, before, addresses.entry(&net))
+        };
+        let shared = RevisionSlot::of_address(Ipv4::from(std::net::Ipv4Addr::new(10, 1, 0, 5)));
+        assert_eq!(follows(v4.into(), 3), Sequel::Revise(shared));
+        assert_eq!(follows(v4.into(), 3), Sequel::None, "as before");
+        assert_eq!(follows(net("10.1.0.0/24"), 4), Sequel::None, "no single address");
+        addresses.lend(v4, Slot(7));
+        addresses.lend(v6, Slot(7));
+        let mut endpoint = Endpoint::default();
+        for (address, identity) in [(v4, 5), (v6, 6)] {
+            let before = addresses.entry(&address.into());
+            addresses.identify(address.into(), Some(Identity(identity)));
+            let Sequel::Endpoint(known) = addresses.sequel(&address.into(), before, addresses.entry(&address.into()))
+            else {
+                panic!("{address} is an endpoint's");
+            };
+            assert_eq!(known.slot, Slot(7));
+            known.put(&mut endpoint);
+        }
+        assert_eq!((endpoint.identity4, endpoint.identity6), (Identity(5), Identity(6)));
+        let lent = addresses.entry(&v4.into());
+        addresses.give_back(v4.into());
+        assert_eq!(addresses.sequel(&v4.into(), lent, addresses.entry(&v4.into())), Sequel::Revise(shared));
     }
 
     #[test]

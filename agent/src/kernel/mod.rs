@@ -31,7 +31,7 @@ use sluice_api::{Counter, EndpointRecord};
 use sluice_policy::{Limits, PodName};
 
 use crate::uninstall::unless_shared;
-use addresses::Addresses;
+use addresses::{Addresses, Sequel};
 use enforced::InForce;
 use error::Doing;
 pub use error::KernelError;
@@ -271,7 +271,11 @@ impl Kernel {
             if entry != before {
                 self.write_address(net, entry)?;
             }
-            self.identify(&net, before, entry)?;
+            match self.addresses.sequel(&net, before, entry) {
+                Sequel::None => {}
+                Sequel::Endpoint(known) => self.change_endpoint(known.slot, |endpoint| known.put(endpoint))?,
+                Sequel::Revise(slot) => self.bump(slot)?,
+            }
             self.unwritten.pop_front();
         }
         Ok(())

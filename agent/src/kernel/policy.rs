@@ -1,14 +1,10 @@
 //! What policies say, in the programs' tables: one writer, steps in order.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use aya::maps::lpm_trie::Key;
 use aya::maps::{HashMap, MapData};
-use ipnet::IpNet;
-use sluice_abi::{
-    AddressEntry, AddressKind, Denial, DenialKey, Endpoint, Ipv4, Ipv6, PolicyMode, RevisionSlot, RuleSetId, maps,
-};
+use sluice_abi::{Denial, DenialKey, Endpoint, PolicyMode, RuleSetId, maps};
 use sluice_api::EndpointRecord;
 use sluice_policy::{Delta, Index, LastNumbers, Limits, PodName, Step, Tables};
 
@@ -124,35 +120,6 @@ impl Kernel {
     /// What policies say of a pod's endpoint, or of one that is no pod's; `None`: nothing yet.
     pub(super) fn policy_of(&self, pod: Option<&PodName>) -> Option<Policy> {
         pod.map_or(Some(Policy::NONE), |pod| self.policies.get(pod).copied())
-    }
-
-    /// Has the flows of an address judged again whose entry has changed, where its identity has: of an endpoint, where it
-    /// is written, of others, by the revision that they share. (What a longer prefix changes is known by it; what a shorter
-    /// one does, no rule set that is in force tells apart.)
-    pub(super) fn identify(
-        &mut self,
-        net: &IpNet,
-        before: Option<AddressEntry>,
-        now: Option<AddressEntry>,
-    ) -> Result<(), KernelError> {
-        if net.prefix_len() < net.max_prefix_len() {
-            return Ok(());
-        }
-        let identity = self.addresses.identity(net);
-        if let Some(AddressEntry { kind: AddressKind::Endpoint, slot, .. }) = now {
-            let is_ipv4 = net.addr().is_ipv4();
-            return self.change_endpoint(slot, |endpoint| {
-                let place = if is_ipv4 { &mut endpoint.identity4 } else { &mut endpoint.identity6 };
-                *place = identity;
-            });
-        }
-        if before.map(|entry| entry.identity) == now.map(|entry| entry.identity) {
-            return Ok(());
-        }
-        self.bump(match net.addr() {
-            IpAddr::V4(address) => RevisionSlot::of_address(Ipv4::from(address)),
-            IpAddr::V6(address) => RevisionSlot::of_address(Ipv6::from(address)),
-        })
     }
 
     /// Makes the tables those of an index, whatever they hold.

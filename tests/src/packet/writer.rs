@@ -6,10 +6,9 @@ use std::net::IpAddr;
 use anyhow::Result;
 use ipnet::IpNet;
 use sluice_abi::{
-    AddressEntry, AddressKind, Endpoint, Hook, Identity, Ipv4, Ipv6, PolicyMode, RevisionSlot, Rule, RuleKey,
-    RuleSetId, Slot,
+    AddressEntry, AddressKind, Endpoint, Hook, Identity, PolicyMode, RevisionSlot, Rule, RuleKey, RuleSetId, Slot,
 };
-use sluice_agent::kernel::addresses::Addresses;
+use sluice_agent::kernel::addresses::{Addresses, Sequel};
 use sluice_policy::{PodName, Step, Tables};
 
 use super::both::Ran;
@@ -239,33 +238,12 @@ impl Writer {
             if entry != before {
                 build.write_address(net, entry)?;
             }
-            self.identify(&net, before, entry, build)?;
+            match self.addresses.sequel(&net, before, entry) {
+                Sequel::None => {}
+                Sequel::Endpoint(known) => self.change(known.slot, |endpoint| known.put(endpoint), build)?,
+                Sequel::Revise(slot) => build.revise(slot)?,
+            }
         }
         Ok(())
-    }
-
-    /// Has the flows of an address judged again whose identity has changed.
-    fn identify(
-        &mut self,
-        net: &IpNet,
-        before: Option<AddressEntry>,
-        now: Option<AddressEntry>,
-        build: &mut impl Build,
-    ) -> Result<()> {
-        if net.prefix_len() < net.max_prefix_len() {
-            return Ok(());
-        }
-        let identity = self.addresses.identity(net);
-        match (now, net.addr()) {
-            (Some(AddressEntry { kind: AddressKind::Endpoint, slot, .. }), IpAddr::V4(_)) => {
-                self.change(slot, |endpoint| endpoint.identity4 = identity, build)
-            }
-            (Some(AddressEntry { kind: AddressKind::Endpoint, slot, .. }), IpAddr::V6(_)) => {
-                self.change(slot, |endpoint| endpoint.identity6 = identity, build)
-            }
-            _ if before.map(|entry| entry.identity) == now.map(|entry| entry.identity) => Ok(()),
-            (_, IpAddr::V4(address)) => build.revise(RevisionSlot::of_address(Ipv4::from(address))),
-            (_, IpAddr::V6(address)) => build.revise(RevisionSlot::of_address(Ipv6::from(address))),
-        }
     }
 }
