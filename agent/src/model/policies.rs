@@ -64,6 +64,8 @@ impl Enforcer for Kernel {
 /// What policies are about, and what the kernel was told of it.
 pub struct Policies {
     index: Index,
+    /// Whether it has been told of all that there is. Until then, tables stay as an earlier agent has left them.
+    is_started: bool,
     local: LocalPods,
     /// How the policies of local pods are meant, as the kernel knows it.
     modes: BTreeMap<PodName, PolicyMode>,
@@ -103,6 +105,7 @@ impl Policies {
         let (problems, warnings, problems_version, table_problems) = Default::default();
         Self {
             index,
+            is_started: false,
             local,
             modes,
             waiting,
@@ -184,6 +187,7 @@ impl Policies {
     /// Takes all that there is, at first, and makes the tables that, whatever they hold.
     pub fn start(&mut self, kernel: &mut impl Enforcer, events: Vec<Event>) {
         self.index.apply_all(events.into_iter().chain(self.local.events()));
+        self.is_started = true;
         self.failure = Some("nothing was written yet".into());
         let _ = self.write(kernel, &Delta::default());
     }
@@ -360,7 +364,7 @@ impl Policies {
         let there: BTreeSet<String> =
             kernel.endpoints().into_iter().map(|endpoint| endpoint.record.host_interface).collect();
         let events = self.local.retain(|host_interface| there.contains(host_interface));
-        if !events.is_empty() {
+        if self.is_started && !events.is_empty() {
             self.change(kernel, events);
         }
     }

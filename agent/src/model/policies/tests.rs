@@ -127,6 +127,22 @@ fn error(answer: &Receiver<Outcome>) -> Failure {
 }
 
 #[test]
+fn until_all_is_listed_an_endpoint_that_goes_leaves_the_others_as_they_are() {
+    let index = Index::new(View::Node("n1".into()), Limits::NONE);
+    let mut policies = Policies::new("n1", index, Some(Kubernetes::new(None).1));
+    let mut kernel = Notes::default();
+    for (name, interface, address) in [("p", "sl1", "10.1.0.1"), ("q", "sl2", "10.1.0.2")] {
+        let record = endpoint_of(&PodName::new("x", name), "u1", interface, address);
+        policies.adopt(&record);
+        kernel.endpoints.push(record);
+    }
+    assert_eq!(policies.release(&mut kernel, "sl1", false), done());
+    assert_eq!((kernel.take(), policies.due()), (vec!["release sl1".to_owned()], None));
+    policies.start(&mut kernel, Vec::new());
+    assert_eq!(kernel.take(), ["all", "x/q: Enforce"]);
+}
+
+#[test]
 fn a_pods_policy_comes_before_its_endpoint() {
     let (mut policies, mut kernel) = with_server();
     tell(&mut policies, &mut kernel, running("u1"));
