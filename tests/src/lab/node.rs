@@ -135,10 +135,18 @@ impl Node {
     /// # Errors
     /// Where it cannot be started.
     pub fn start_agent(&mut self) -> Result<()> {
+        self.start_agent_with(&[])
+    }
+
+    /// Starts the agent with more arguments, which come before its own.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn start_agent_with(&mut self, more: &[&str]) -> Result<()> {
         let path = self.directory.join("agent.log");
         let log = fs::OpenOptions::new().create(true).append(true).open(path).context("opening the agent's log")?;
         let child = self
-            .agent_command(&[])
+            .agent_command(more)
             .env("NO_COLOR", "1")
             .stdout(log.try_clone()?)
             .stderr(log)

@@ -5,4 +5,5 @@ mod cluster;
 mod host;
 mod lifecycle;
 mod policy;
+mod refused;
 mod verbs;

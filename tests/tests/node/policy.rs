@@ -9,7 +9,7 @@ use sluice_tests::lab::traffic::{Steady, is_refused, ping, udp};
 use sluice_tests::lab::{Lab, Node, Plan, Pod, until, until_so};
 
 /// Declares a pod of a node with a label, as the cluster would.
-fn declare(lab: &Lab, node: &Node, pod: &Pod, name: &str) -> Result<()> {
+pub fn declare(lab: &Lab, node: &Node, pod: &Pod, name: &str) -> Result<()> {
     let addresses: Vec<String> = pod.addresses.iter().map(|address| format!("{{ip: \"{address}\"}}")).collect();
     write(
         lab,
@@ -24,14 +24,14 @@ fn declare(lab: &Lab, node: &Node, pod: &Pod, name: &str) -> Result<()> {
 }
 
 /// Writes a manifest, all of it at once.
-fn write(lab: &Lab, name: &str, text: &str) -> Result<()> {
+pub fn write(lab: &Lab, name: &str, text: &str) -> Result<()> {
     let (unfinished, path) = (lab.manifests().join(format!(".{name}")), lab.manifests().join(format!("{name}.yaml")));
     fs::write(&unfinished, text).context("writing a manifest")?;
     fs::rename(unfinished, path).context("putting a manifest in its place")
 }
 
 /// A policy that has `db` hear only from these.
-fn only_from(roles: &str) -> String {
+pub fn only_from(roles: &str) -> String {
     format!(
         "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: db}}\n\
          spec: {{podSelector: {{matchLabels: {{role: db}}}}, ingress: [{{from: [{{podSelector: {{matchExpressions: \
