@@ -1,6 +1,7 @@
 //! A cluster on one machine: nodes, pods and strangers in network namespaces, wired by the real plugin and agent.
 
 mod disk;
+pub mod exchange;
 mod node;
 mod place;
 mod pod;
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 pub use disk::FullDisk;
 pub use node::{Node, binary};
@@ -177,12 +178,46 @@ impl Lab {
         Pod::add(&self.nodes[node - 1], &format!("{}-{name}", self.name))
     }
 
+    /// Adds a pod of a namespace to a node (counted from 1), with these addresses.
+    ///
+    /// # Errors
+    /// Where the plugin refuses.
+    pub fn pod_with(&self, node: usize, namespace: &str, name: &str, addresses: &[IpAddr]) -> Result<Pod> {
+        let place = format!("{}-{namespace}.{name}", self.name);
+        Pod::add_with(&self.nodes[node - 1], &place, (namespace, name), addresses)
+    }
+
     /// The stranger's addresses.
     pub fn stranger_addresses(&self) -> Vec<IpAddr> {
         subnet(self.plan.families, u8::from(self.plan.routed), 100)
             .iter()
             .filter_map(|net| plain(net).parse().ok())
             .collect()
+    }
+
+    /// Gives the stranger one more address, which the nodes know the way to.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn also_at(&self, address: IpAddr) -> Result<()> {
+        self.stranger.ip(&format!("addr add {address} dev eth0 nodad"))?;
+        let known = self.stranger_addresses();
+        let via = known.iter().find(|known| known.is_ipv4() == address.is_ipv4());
+        let via = via.with_context(|| format!("the stranger has no address of the family of {address}"))?;
+        self.nodes.iter().try_for_each(|node| node.place.ip(&format!("route add {address} via {via}")))
+    }
+
+    /// Tells the stranger the ways to pods, who are masqueraded to it otherwise.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn tell_stranger_of_pods(&self) -> Result<()> {
+        for node in &self.nodes {
+            for (cidr, via) in node.pod_cidrs.iter().zip(&node.addresses) {
+                self.stranger.ip(&format!("route add {cidr} via {via}"))?;
+            }
+        }
+        Ok(())
     }
 
     /// The directory of manifests.

@@ -152,12 +152,25 @@ impl Pod {
     /// # Errors
     /// Where the plugin refuses.
     pub fn add(node: &Node, name: &str) -> Result<Self> {
+        Self::add_with(node, name, ("default", name.rsplit('-').next().unwrap_or(name)), &[])
+    }
+
+    /// The same, of a pod with this namespace and name, and these addresses, where there are any.
+    pub(super) fn add_with(
+        node: &Node,
+        name: &str,
+        (namespace, pod): (&str, &str),
+        addresses: &[IpAddr],
+    ) -> Result<Self> {
         let place = Place::make(name)?;
-        let pod = name.rsplit('-').next().unwrap_or(name);
-        let arguments = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={pod}");
+        let arguments = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={pod}");
         let call =
             |verb| Ok::<_, anyhow::Error>(Call::new(node, verb, name, &place.path())?.with("CNI_ARGS", &arguments));
-        let result = call("ADD")?.run().with_context(|| format!("adding the pod {name} to {}", node.name))?;
+        let mut add = call("ADD")?;
+        if !addresses.is_empty() {
+            add = add.config("runtimeConfig", json!({ "ips": addresses }));
+        }
+        let result = add.run().with_context(|| format!("adding the pod {name} to {}", node.name))?;
         let del = call("DEL")?;
         let mut addresses = Vec::new();
         for ip in result["ips"].as_array().into_iter().flatten() {
