@@ -1,11 +1,11 @@
 //! Flows that live on while policies change.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use sluice_policy::Transport;
+use anyhow::{Context, Result, bail, ensure};
+use sluice_tests::lab::exchange::Server;
 use sluice_tests::lab::until;
 
 use super::stage::{Line, Stage, Trial, denies};
@@ -80,18 +80,26 @@ impl Pipe {
 fn open(trial: &Trial<'_>) -> Result<(Pipe, Pipe)> {
     let (from, to) = (trial.from, trial.to);
     let there = SocketAddr::new(to.address, trial.traffic.port);
-    let (client, server) = if trial.traffic.transport == Some(Transport::Tcp) {
-        let listener = to.place.inside(|| Ok(TcpListener::bind(there)?))?;
-        let client = from.place.inside(|| Ok(TcpStream::connect_timeout(&there, PATIENCE)?))?;
-        let (server, _) = listener.accept()?;
-        client.set_nodelay(true)?;
-        (Pipe::Tcp(client), Pipe::Tcp(server))
-    } else {
-        let server = to.place.inside(|| Ok(UdpSocket::bind(there)?))?;
-        let client = from.place.inside(|| Ok(UdpSocket::bind((from.address, 0))?))?;
-        client.connect(there)?;
-        server.connect(client.local_addr()?)?;
-        (Pipe::Udp(client), Pipe::Udp(server))
+    let (client, server) = match Server::start(to, trial.traffic)? {
+        Server::Tcp(listener) => {
+            let client = from.place.inside(|| Ok(TcpStream::connect_timeout(&there, PATIENCE)?))?;
+            listener.set_nonblocking(false)?;
+            let (server, _) = listener.accept()?;
+            client.set_nodelay(true)?;
+            (Pipe::Tcp(client), Pipe::Tcp(server))
+        }
+        Server::Udp(server) => {
+            let client = from.place.inside(|| Ok(UdpSocket::bind((from.address, 0))?))?;
+            client.connect(there)?;
+            client.send(b"it is me")?;
+            server.set_nonblocking(false)?;
+            server.set_read_timeout(Some(PATIENCE))?;
+            let (_, peer) = server.recv_from(&mut [0; 8])?;
+            // Others have the port, too: each hears its own peer.
+            server.connect(peer)?;
+            (Pipe::Udp(client), Pipe::Udp(server))
+        }
+        Server::Kernel => bail!("echoes are no flow"),
     };
     for pipe in [&client, &server] {
         pipe.wait_at_most(PATIENCE)?;

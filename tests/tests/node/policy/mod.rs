@@ -1,5 +1,6 @@
 //! Policies, and the traffic that they let pass or not.
 
+mod audit;
 mod blocks;
 mod example;
 mod flows;
@@ -8,5 +9,6 @@ mod live;
 mod ports;
 mod selectors;
 mod stage;
+mod standing;
 mod tiers;
 mod world;
