@@ -13,6 +13,8 @@ use sluice_topology::Mode;
 
 /// Most entries of a flow table: some 13 GB for those of both families.
 const MAX_FLOWS: u32 = 1 << 24;
+/// Most rules of policies: some 150 MB.
+const MAX_RULES: u32 = 1 << 20;
 
 /// Read where no other file is named.
 const DEFAULT_FILE: &str = "/etc/sluice/agent.yaml";
@@ -49,6 +51,8 @@ pub struct Config {
     pub mtu: u32,
     /// Entries of each flow table; 0: by the node's memory.
     pub flow_entries: u32,
+    /// Most rules of policies in the tables; 0: by the node's memory.
+    pub policy_rules: u32,
     /// The IPAM section of the CNI configuration, where another plugin is to give addresses.
     pub ipam: Option<serde_json::Value>,
     /// CNI plugins to be chained behind, as the CNI configuration has them.
@@ -184,6 +188,7 @@ impl Default for Config {
             masquerade: Masquerade::default(),
             mtu: 0,
             flow_entries: 0,
+            policy_rules: 0,
             ipam: None,
             chained_plugins: Vec::new(),
             plugin_log_file: None,
@@ -404,6 +409,7 @@ impl Config {
             );
         }
         ensure!(self.flow_entries <= MAX_FLOWS, "flow_entries {} is more than {MAX_FLOWS}", self.flow_entries);
+        ensure!(self.policy_rules <= MAX_RULES, "policy_rules {} is more than {MAX_RULES}", self.policy_rules);
         ensure!(self.vxlan.port != 0, "vxlan.port is 0, which is no port");
         ensure!(self.vxlan.vni < 1 << 24, "vxlan.vni {} has more than 24 bits", self.vxlan.vni);
         if self.mtu != 0 && self.mtu < 1280 {
@@ -499,6 +505,7 @@ mod tests {
             ("vxlan: {port: 0}", "vxlan.port"),
             ("mtu: 70000", "mtu"),
             ("flow_entries: 4000000000", "flow_entries"),
+            ("policy_rules: 1048577", "policy_rules"),
             ("run_dir: run/sluice", "run_dir"),
             ("plugin_log_file: ''", "plugin_log_file"),
             ("masquerade: {exempt: [10.0.0.0/8, 'fd00::1/8']}", "masquerade.exempt"),

@@ -40,7 +40,8 @@ pub fn sizes(config: &Config) -> Result<Sizes> {
         .lines()
         .find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok())
         .context("finding the node's memory in /proc/meminfo")?;
-    Ok(Sizes::choose(kilobytes * 1024, config.flow_entries, Kernel::pinned_flows(&config.bpf_dir)))
+    let sizes = Sizes::choose(kilobytes * 1024, config.flow_entries, Kernel::pinned_flows(&config.bpf_dir));
+    Ok(if config.policy_rules == 0 { sizes } else { Sizes { rules: config.policy_rules, ..sizes } })
 }
 
 /// Mounts the BPF file system where it should be and is not.
