@@ -7,6 +7,7 @@ mod flows;
 mod isolation;
 mod live;
 mod ports;
+mod room;
 mod selectors;
 mod stage;
 mod standing;
