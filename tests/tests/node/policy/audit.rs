@@ -52,9 +52,9 @@ fn audit(routing: &'static str) -> Result<()> {
 
     // What passed only because of that ends with it, and what is sent is tried likewise.
     stage.play(&isolated())?;
-    flows.are_cut()?;
+    flows.are_cut(&stage)?;
     stage.play(&isolated().auditing_namespace("x"))?;
-    flows.go_on()?;
+    flows.go_on(&stage)?;
     let admin = "subject: {namespaces: {}}, egress: [{action: Deny, to: [{namespaces: {}}, {nodes: {}}]}]";
     stage.play(&world().cluster_policy("none", "Admin", 1, admin).auditing_namespace("x"))?;
     stage.expect([

@@ -14,8 +14,7 @@ use super::stage::{Line, Stage, Trial, denies};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Flows from some to some others, one for each pair, protocol and family.
-pub struct Flows<'a> {
-    stage: &'a Stage,
+pub struct Flows {
     /// What is expected of them while they are denied.
     lines: [Line; 1],
     open: Vec<(Pipe, Pipe)>,
@@ -107,21 +106,27 @@ fn open(trial: &Trial<'_>) -> Result<(Pipe, Pipe)> {
     Ok((client, server))
 }
 
-impl<'a> Flows<'a> {
+impl Flows {
     /// Opens them.
-    pub fn open(stage: &'a Stage, from: &str, to: &str, traffic: &str) -> Result<Self> {
+    pub fn open(stage: &Stage, from: &str, to: &str, traffic: &str) -> Result<Self> {
         let lines = [denies(from, to, traffic)];
         let trials = stage.trials(&lines)?;
         let open = trials.iter().map(|trial| open(trial).with_context(|| trial.text())).collect::<Result<_>>()?;
-        let mut flows = Self { stage, lines, open, asked: 0 };
-        flows.go_on()?;
+        let mut flows = Self { lines, open, asked: 0 };
+        flows.go_on(stage)?;
         Ok(flows)
     }
 
+    /// Others have the addresses now.
+    pub fn between(&mut self, from: &str, to: &str) {
+        let [line] = &mut self.lines;
+        line.rename(from, to);
+    }
+
     /// Each of them goes on, with all that was held up before.
-    pub fn go_on(&mut self) -> Result<()> {
+    pub fn go_on(&mut self, stage: &Stage) -> Result<()> {
         self.asked += 1;
-        for ((client, server), trial) in self.open.iter().zip(self.stage.trials(&self.lines)?) {
+        for ((client, server), trial) in self.open.iter().zip(stage.trials(&self.lines)?) {
             client.say(self.asked).with_context(|| trial.text())?;
             server.hear_out(self.asked).with_context(|| format!("asking on {}", trial.text()))?;
             server.say(self.asked).with_context(|| trial.text())?;
@@ -131,15 +136,15 @@ impl<'a> Flows<'a> {
     }
 
     /// Each of them is denied, for the reason that `sluicectl` gives.
-    pub fn are_cut(&mut self) -> Result<()> {
+    pub fn are_cut(&mut self, stage: &Stage) -> Result<()> {
         self.asked += 1;
-        let trials = self.stage.trials(&self.lines)?;
-        let denials = self.stage.denials_of(&trials)?;
-        let before = self.stage.denials()?;
+        let trials = stage.trials(&self.lines)?;
+        let denials = stage.denials_of(&trials)?;
+        let before = stage.denials()?;
         for ((client, _), trial) in self.open.iter().zip(&trials) {
             client.say(self.asked).with_context(|| trial.text())?;
         }
-        until("live flows are denied", || self.stage.are_told(&denials, &before, &self.stage.denials()?))?;
+        until("live flows are denied", || stage.are_told(&denials, &before, &stage.denials()?))?;
         for ((_, server), trial) in self.open.iter().zip(&trials) {
             ensure!(!server.has_heard()?, "it goes on: {}", trial.text());
         }

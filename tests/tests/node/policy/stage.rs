@@ -64,11 +64,19 @@ pub fn audits(from: &str, to: &str, traffic: &str) -> Line {
     Line::new(from, to, traffic, Outcome::IsAudited)
 }
 
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
 impl Line {
     fn new(from: &str, to: &str, traffic: &str, expected: Outcome) -> Self {
-        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect();
         let traffic = traffic.split_whitespace().map(|text| text.parse().expect("a port and protocol")).collect();
         Self { from: words(from), to: words(to), traffic, expected, reason: None }
+    }
+
+    /// The same of others.
+    pub(super) fn rename(&mut self, from: &str, to: &str) {
+        (self.from, self.to) = (words(from), words(to));
     }
 
     /// This is why.

@@ -80,49 +80,65 @@ fn live_flows(routing: &'static str) -> Result<()> {
 
     // Labels of pods change.
     stage.play(&only_web().namespace("y", "team: red"))?;
-    of_pods.are_cut()?;
-    of_namespace.go_on()?;
-    own.go_on()?;
+    of_pods.are_cut(&stage)?;
+    of_namespace.go_on(&stage)?;
+    own.go_on(&stage)?;
     stage.play(&with_web().namespace("y", "team: red"))?;
-    of_pods.go_on()?;
-    of_namespace.go_on()?;
+    of_pods.go_on(&stage)?;
+    of_namespace.go_on(&stage)?;
     // And labels of namespaces.
     stage.play(&with_web())?;
-    of_namespace.are_cut()?;
-    of_pods.go_on()?;
-    own.go_on()?;
+    of_namespace.are_cut(&stage)?;
+    of_pods.go_on(&stage)?;
+    own.go_on(&stage)?;
     stage.play(&with_web().namespace("y", "team: red"))?;
-    of_namespace.go_on()?;
+    of_namespace.go_on(&stage)?;
     // A pod that is no longer selected is isolated no more.
     stage.play(&only_web())?;
-    of_pods.are_cut()?;
+    of_pods.are_cut(&stage)?;
     stage.play(&only_web().pods("x/db", "role: other"))?;
-    of_pods.go_on()?;
-    of_namespace.go_on()?;
+    of_pods.go_on(&stage)?;
+    of_namespace.go_on(&stage)?;
 
     // What it may send, changes for its own flows.
     let egress =
         |to: &str| world().policy("x/out", &format!("podSelector: {{}}, policyTypes: [Egress], egress: [{to}]"));
     stage.play(&egress("{to: [{namespaceSelector: {}}, {ipBlock: {cidr: 0.0.0.0/0}}, {ipBlock: {cidr: '::/0'}}]}"))?;
-    own.go_on()?;
+    own.go_on(&stage)?;
     stage.play(&egress(""))?;
-    own.are_cut()?;
+    own.are_cut(&stage)?;
     // Those are x's too; the others' are not its to open.
-    of_pods.are_cut()?;
-    of_namespace.go_on()?;
+    of_pods.are_cut(&stage)?;
+    of_namespace.go_on(&stage)?;
     stage.play(&world())?;
-    own.go_on()?;
-    of_pods.go_on()
+    own.go_on(&stage)?;
+    of_pods.go_on(&stage)
 }
 
 /// An address is whose it is now.
 fn successors(routing: &'static str) -> Result<()> {
     let mut stage = Stage::set(routing, &CAST)?;
-    stage.play(&with_web())?;
-    stage.expect([allows("x/web x/far", "x/db", ALL)])?;
+    // Who has no role hears nobody.
+    let rest =
+        |world: World| world.policy("x/rest", "podSelector: {matchExpressions: [{key: role, operator: DoesNotExist}]}");
+    let hears_none = "no ingress rule of NetworkPolicy x/rest";
+    stage.play(&rest(with_web()))?;
+    stage.expect([allows("x/web x/far", "x/db", ALL), allows("y/far x/spare", "x/web x/far", ALL)])?;
+    let mut to_web = Flows::open(&stage, "y/far x/spare x/db", "x/web", LIVE)?;
+    let mut to_far = Flows::open(&stage, "y/far x/spare x/db", "x/far", LIVE)?;
     for (node, name, number, successor) in [(1, "x/web", 12, "x/next"), (2, "x/far", 11, "x/next-far")] {
         stage.leave(name)?;
         stage.enter(node, successor, number)?;
+    }
+    // Its own node knows it at once, whatever manifests still say of its address.
+    stage.expect_of_agents([
+        (denies("x/next", "x/db", ALL).because(HEARS_NONE), "ingress"),
+        (denies("y/far x/spare x/db stranger", "x/next x/next-far", ALL).because(hears_none), "ingress"),
+    ])?;
+    stage.play(&rest(only_web()))?;
+    for (flows, next) in [(&mut to_web, "x/next"), (&mut to_far, "x/next-far")] {
+        flows.between("y/far x/spare x/db", next);
+        flows.are_cut(&stage)?;
     }
     // They are not what their predecessors were, of whom there may still be something to be read.
     let ended = |name: &str, role: &str, node: usize, number: usize| {
