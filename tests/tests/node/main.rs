@@ -4,6 +4,8 @@
 mod cluster;
 mod host;
 mod lifecycle;
+mod metrics;
 mod policy;
 mod refused;
+mod roles;
 mod verbs;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use sluice_tests::lab::traffic::{ping, udp};
 use sluice_tests::lab::{Lab, Node, Plan, until};
 
-use super::policy::{declare, only_from, write};
+use super::roles::{declare, only_from, write};
 
 /// What such a server knows.
 struct Api {
