@@ -1,5 +1,6 @@
 //! A cluster on one machine: nodes, pods and strangers in network namespaces, wired by the real plugin and agent.
 
+mod api;
 mod disk;
 pub mod exchange;
 mod node;
@@ -17,6 +18,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
 
+pub use api::ApiServer;
 pub use disk::FullDisk;
 pub use node::{Node, binary};
 pub use place::{Place, ip, spawn_in};

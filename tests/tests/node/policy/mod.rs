@@ -1,5 +1,6 @@
 //! Policies, and the traffic that they let pass or not.
 
+mod arrival;
 mod audit;
 mod blocks;
 mod example;
