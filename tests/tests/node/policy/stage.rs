@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
@@ -397,9 +398,8 @@ impl Stage {
         }
         let mut servers: BTreeMap<String, Server> = BTreeMap::new();
         for Trial { to, traffic, .. } in trials {
-            let name = format!("{} {} {traffic}", to.place.name, to.address);
-            if !servers.contains_key(&name) {
-                servers.insert(name, Server::start(*to, *traffic)?);
+            if let Entry::Vacant(free) = servers.entry(format!("{} {} {traffic}", to.place.name, to.address)) {
+                free.insert(Server::start(*to, *traffic)?);
             }
         }
         let before = self.denials()?;
