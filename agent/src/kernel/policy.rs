@@ -106,9 +106,9 @@ impl Kernel {
     fn govern(&mut self, pod: &PodName, change: impl FnOnce(&mut Policy)) -> Result<(), KernelError> {
         let policy = self.policies.entry(pod.clone()).or_insert(Policy::UNKNOWN);
         change(policy);
-        let Policy { rule_set, mode } = *policy;
+        let now @ Policy { rule_set, mode } = *policy;
         let slots = self.enforced.slots(pod).to_vec();
-        if slots.is_empty() && rule_set == Policy::UNKNOWN.rule_set {
+        if slots.is_empty() && now == Policy::UNKNOWN {
             // As good as nothing said.
             self.policies.remove(pod);
         }

@@ -222,11 +222,13 @@ impl Policies {
         result
     }
 
-    /// Says how the policies of local pods are meant, where that has changed.
+    /// Says how the policies of local pods are meant, where that has changed. Of pods that are gone, nothing is to be kept.
     fn write_modes(&mut self, kernel: &mut impl Enforcer) -> Result<(), KernelError> {
         let now: BTreeMap<PodName, PolicyMode> =
             self.local.names().map(|pod| (pod.clone(), self.index.mode(pod))).collect();
-        self.modes.retain(|pod, _| now.contains_key(pod));
+        for (pod, _) in self.modes.extract_if(.., |pod, _| !now.contains_key(pod)) {
+            kernel.set_mode(&pod, PolicyMode::Enforce)?;
+        }
         for (pod, mode) in now {
             if self.modes.get(&pod) != Some(&mode) {
                 kernel.set_mode(&pod, mode)?;

@@ -152,7 +152,7 @@ fn a_pods_policy_comes_before_its_endpoint() {
     assert_eq!(kernel.take(), ["change", "x/p: Enforce", "enforce sl1"]);
     assert_eq!(known_addresses(&policies), Some(vec!["10.1.0.1".into()]), "the API learns of it later");
     assert_eq!(policies.release(&mut kernel, "sl1", false), done());
-    assert_eq!(kernel.take(), ["release sl1", "change"]);
+    assert_eq!(kernel.take(), ["release sl1", "change", "x/p: Enforce"]);
     assert_eq!(known_addresses(&policies), Some(Vec::new()));
 }
 
@@ -261,7 +261,7 @@ fn an_address_that_another_endpoint_had_is_its_no_more() {
     kernel.endpoints.clear();
     kernel.take();
     ask(&mut policies, &mut kernel, endpoint("sl2", "u2", "10.1.0.1"));
-    assert_eq!(kernel.take(), ["release vanished", "change", "change", "x/p: Enforce", "enforce sl2"]);
+    assert_eq!(kernel.take(), ["release vanished", "change", "x/p: Enforce", "change", "x/p: Enforce", "enforce sl2"]);
 }
 
 #[test]
@@ -276,6 +276,11 @@ fn a_change_of_mode_is_told_of_once() {
     policies.change(&mut kernel, vec![Event::from(&namespace)]);
     policies.change(&mut kernel, vec![Event::from(&namespace)]);
     assert_eq!((kernel.take(), policies.audited()), (vec!["change".into(), "x/p: Audit".into(), "change".into()], 1));
+    policies.release(&mut kernel, "sl1", false);
+    assert_eq!(
+        (kernel.take(), policies.audited()),
+        (vec!["release sl1".into(), "change".into(), "x/p: Enforce".into()], 0)
+    );
 }
 
 #[test]
