@@ -3,6 +3,7 @@
 mod api;
 mod disk;
 pub mod exchange;
+pub mod manifest;
 mod node;
 mod place;
 mod pod;
@@ -172,12 +173,20 @@ impl Lab {
         Ok(lab)
     }
 
-    /// Adds a pod to a node (counted from 1).
+    /// Adds a pod of the namespace `default` to a node (counted from 1).
     ///
     /// # Errors
     /// Where the plugin refuses.
     pub fn pod(&self, node: usize, name: &str) -> Result<Pod> {
-        Pod::add(&self.nodes[node - 1], &format!("{}-{name}", self.name))
+        self.pod_of("default", node, name)
+    }
+
+    /// Adds a pod of a namespace to a node (counted from 1). No other pod of the lab has its name.
+    ///
+    /// # Errors
+    /// Where the plugin refuses.
+    pub fn pod_of(&self, namespace: &str, node: usize, name: &str) -> Result<Pod> {
+        Pod::add(&self.nodes[node - 1], &format!("{}-{name}", self.name), (namespace, name), &[])
     }
 
     /// Adds a pod of a namespace to a node (counted from 1), with these addresses.
@@ -186,7 +195,7 @@ impl Lab {
     /// Where the plugin refuses.
     pub fn pod_with(&self, node: usize, namespace: &str, name: &str, addresses: &[IpAddr]) -> Result<Pod> {
         let place = format!("{}-{namespace}.{name}", self.name);
-        Pod::add_with(&self.nodes[node - 1], &place, (namespace, name), addresses)
+        Pod::add(&self.nodes[node - 1], &place, (namespace, name), addresses)
     }
 
     /// The stranger's addresses.

@@ -10,7 +10,7 @@ use std::{env, fs};
 use anyhow::{Context, Result, bail, ensure};
 use sluice_api::{Answer, Call, Client, Counter, SOCKET, Status};
 
-use super::{Families, Place, Plan, until};
+use super::{Families, Place, Plan, manifest, until};
 
 /// How long anything may take before it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -89,8 +89,7 @@ impl Node {
             "spec": { "podCIDRs": self.pod_cidrs },
             "status": { "addresses": addresses },
         });
-        let path = directory.join(format!("{}.json", self.name));
-        fs::write(&path, format!("{node:#}\n")).with_context(|| format!("writing {}", path.display()))
+        manifest::write(directory, &format!("{}.json", self.name), &format!("{node:#}\n"))
     }
 
     /// The agent, called with this node's settings and directories, and more arguments, which come before those.

@@ -134,7 +134,13 @@ fn call_path() -> String {
 
 /// A pod; unwired when dropped.
 pub struct Pod {
-    /// Its namespace.
+    /// Its namespace in the cluster.
+    pub namespace: String,
+    /// Its name there.
+    pub name: String,
+    /// The name of its node.
+    pub node: String,
+    /// Its network namespace.
     pub place: Place,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
@@ -147,25 +153,21 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// Makes a namespace and has the plugin wire it.
+    /// Makes a network namespace and has the plugin wire it.
     ///
     /// # Errors
     /// Where the plugin refuses.
-    pub fn add(node: &Node, name: &str) -> Result<Self> {
-        Self::add_with(node, name, ("default", name.rsplit('-').next().unwrap_or(name)), &[])
-    }
-
-    /// The same, of a pod with this namespace and name, and these addresses, where there are any.
-    pub(super) fn add_with(
+    pub(super) fn add(
         node: &Node,
-        name: &str,
-        (namespace, pod): (&str, &str),
+        container: &str,
+        (namespace, name): (&str, &str),
         addresses: &[IpAddr],
     ) -> Result<Self> {
-        let place = Place::make(name)?;
-        let arguments = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={pod}");
-        let call =
-            |verb| Ok::<_, anyhow::Error>(Call::new(node, verb, name, &place.path())?.with("CNI_ARGS", &arguments));
+        let place = Place::make(container)?;
+        let arguments = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name}");
+        let call = |verb| {
+            Ok::<_, anyhow::Error>(Call::new(node, verb, container, &place.path())?.with("CNI_ARGS", &arguments))
+        };
         let mut add = call("ADD")?;
         if !addresses.is_empty() {
             add = add.config("runtimeConfig", json!({ "ips": addresses }));
@@ -179,7 +181,8 @@ impl Pod {
         }
         ensure!(!addresses.is_empty(), "a pod without addresses: {result}");
         let host_interface = result["interfaces"][0]["name"].as_str().context("a host side")?.to_owned();
-        Ok(Self { place, addresses, host_interface, result, del, keep: false })
+        let (namespace, name, node) = (namespace.into(), name.into(), node.name.clone());
+        Ok(Self { namespace, name, node, place, addresses, host_interface, result, del, keep: false })
     }
 
     /// Has the plugin unwire it.

@@ -165,12 +165,20 @@ impl Steady {
     /// # Errors
     /// Where sockets cannot be made.
     pub fn start(client: &Place, server: &Place, address: IpAddr) -> Result<Self> {
+        Self::start_with_patience(client, server, address, PATIENCE)
+    }
+
+    /// As [`start`](Steady::start), for a flow that may be stopped: it asks on where an answer takes longer than this.
+    ///
+    /// # Errors
+    /// As [`start`](Steady::start).
+    pub fn start_with_patience(client: &Place, server: &Place, address: IpAddr, patience: Duration) -> Result<Self> {
         let listener = server.inside(|| Ok(UdpSocket::bind(any(address))?))?;
         let port = listener.local_addr()?.port();
         let socket = client.inside(|| Ok(UdpSocket::bind(any(address))?))?;
         socket.connect((address, port))?;
         listener.set_read_timeout(Some(Duration::from_millis(100)))?;
-        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_read_timeout(Some(patience))?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let server = thread::spawn(move || {

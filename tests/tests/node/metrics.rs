@@ -4,20 +4,18 @@ use anyhow::Result;
 use sluice_tests::lab::traffic::ping;
 use sluice_tests::lab::{Lab, Plan, until_so};
 
-use super::roles::{declare, only_from, write};
+use super::roles::{declare, only_from};
 
 #[test]
 fn metrics_tell_what_policies_do() -> Result<()> {
     let mut lab = Lab::start(Plan { nodes: 1, routing: "native", ..Plan::default() })?;
     let (db, web) = (lab.pod(1, "db")?, lab.pod(1, "web")?);
-    for (pod, name) in [(&db, "db"), (&web, "web")] {
-        declare(&lab, &lab.nodes[0], pod, name)?;
-    }
+    declare(&lab, [&db, &web])?;
     let node = &lab.nodes[0];
     assert_eq!(node.metric("sluice_policies")?, 0.0);
     let changes = "sluice_policy_apply_duration_seconds_count";
     let before = node.metric(changes)?;
-    write(&lab, "policy", &only_from("nobody"))?;
+    only_from(&lab, "nobody")?;
     until_so("the policy is in force", || Ok(node.metric("sluice_policies")? == 1.0))?;
     assert!(node.metric(changes)? > before, "that took some time");
     assert!(ping(&web.place, db.addresses[0]).is_err(), "web is let in");

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use sluice_tests::lab::traffic::{ping, udp};
 use sluice_tests::lab::{Lab, Node, Plan, until};
 
-use super::roles::{declare, only_from, write};
+use super::roles::{declare, only_from};
 
 /// What such a server knows.
 struct Api {
@@ -89,10 +89,8 @@ impl Api {
 fn policies_that_an_agent_may_not_see_hold_new_pods_up_and_change_nothing_for_others() -> Result<()> {
     let mut lab = Lab::start(Plan { nodes: 1, routing: "native", ..Plan::default() })?;
     let (db, web, other, short) = (lab.pod(1, "db")?, lab.pod(1, "web")?, lab.pod(1, "other")?, lab.pod(1, "short")?);
-    for (pod, name) in [(&db, "db"), (&web, "web"), (&other, "other")] {
-        declare(&lab, &lab.nodes[0], pod, name)?;
-    }
-    write(&lab, "policy", &only_from("web"))?;
+    declare(&lab, [&db, &web, &other])?;
+    only_from(&lab, "web")?;
     let address = db.addresses[0];
     until("other is kept out", || match ping(&other.place, address) {
         Ok(()) => bail!("it is let in"),

@@ -1,7 +1,6 @@
 //! How long a changed policy takes until live flows feel it: from the manifest that is put in its place to the last packet
 //! that is told the old verdict.
 
-use std::fs;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -26,27 +25,18 @@ pub fn run() -> Result<Vec<Row>> {
     let lab = Lab::named("sluice-bench", Plan { nodes: 1, families: Families::V4, ..Plan::default() })?;
     let client = lab.pod(1, "client")?;
     let servers: Vec<Pod> = (0..PODS).map(|number| lab.pod(1, &format!("s{number}"))).collect::<Result<_>>()?;
-    let manifest = |name: &str, role: &str, pod: &Pod| {
-        format!(
-            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{role: {role}}}}}\n\
-             spec: {{nodeName: {}, containers: []}}\nstatus: {{podIPs: [{{ip: \"{}\"}}]}}\n---\n",
-            lab.nodes[0].name, pod.addresses[0]
-        )
-    };
-    let mut pods = manifest("client", "client", &client);
-    for (number, pod) in servers.iter().enumerate() {
-        pods.push_str(&manifest(&format!("s{number}"), "server", pod));
-    }
-    put(&lab, "pods", &pods)?;
+    lab.declare(&client, &[("role", "client")], &[])?;
+    servers.iter().try_for_each(|server| lab.declare(server, &[("role", "server")], &[]))?;
     let mut flows = Flows::open(&client, &servers)?;
-    put(&lab, "policy", &policy("client"))?;
+    lab.tell("policy.yaml", &policy("client"))?;
     flows.until(true)?;
 
     let mut times = [Vec::new(), Vec::new()];
     for _ in 0..EDITS {
         for (may, times) in [false, true].into_iter().zip(&mut times) {
             let policy = policy(if may { "client" } else { "nobody" });
-            let started = put(&lab, "policy", &policy)?;
+            let started = Instant::now();
+            lab.tell("policy.yaml", &policy)?;
             times.push((flows.until(may)? - started).as_secs_f64() * 1e3);
         }
     }
@@ -64,15 +54,6 @@ fn policy(from: &str) -> String {
         "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: servers}}\nspec: {{podSelector: \
          {{matchLabels: {{role: server}}}}, ingress: [{{from: [{{podSelector: {{matchLabels: {{role: {from}}}}}}}]}}]}}\n"
     )
-}
-
-/// Puts a manifest in its place at once; says when.
-fn put(lab: &Lab, name: &str, text: &str) -> Result<Instant> {
-    let (unfinished, path) = (lab.manifests().join(format!(".{name}")), lab.manifests().join(format!("{name}.yaml")));
-    fs::write(&unfinished, text).context("writing a manifest")?;
-    let now = Instant::now();
-    fs::rename(unfinished, path).context("putting a manifest in its place")?;
-    Ok(now)
 }
 
 /// A flow of datagrams to each server.

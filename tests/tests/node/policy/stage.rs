@@ -240,9 +240,7 @@ impl Stage {
         for manifest in &world.more {
             let _ = write!(text, "---\n{manifest}");
         }
-        let (unfinished, path) = (self.lab.manifests().join(".world"), self.lab.manifests().join("world.yaml"));
-        fs::write(&unfinished, text).context("writing the manifests")?;
-        fs::rename(unfinished, path).context("putting the manifests in their place")
+        self.lab.tell("world.yaml", &text)
     }
 
     /// The ends that a name stands for, one for each family: a pod, a node, the stranger, or one of its addresses.
