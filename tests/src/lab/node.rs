@@ -147,6 +147,8 @@ impl Node {
         let child = self
             .agent_command(more)
             .env("NO_COLOR", "1")
+            // Ours, but the agent would wonder.
+            .env_remove("SLUICE_BIN_DIR")
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()

@@ -34,22 +34,21 @@ pub fn show(lab: &Lab, parties: &[Party<'_>]) -> Result<()> {
     let [before, after] = EDIT;
     let edited = FRONTEND.text.replace(before, after);
     ensure!(edited != FRONTEND.text, "there is no {before:?} in {}", FRONTEND.file);
-    let why =
-        step("the frontend asks the backend and the world a question each millisecond; its policy is edited", || {
-            for flow in [&spared, &ended] {
-                flow.goes_on(SOME)?;
-            }
-            lab.tell(FRONTEND.file, &edited)?;
-            let why = until("the flow to the world is denied", || {
-                let denials = Denials::told(lab)?;
-                let why = denials.why(frontend, world, over_v4(world)?, Protocol::UDP);
-                why.map(str::to_owned).context("nobody tells of a denial")
-            })?;
-            spared.goes_on(SOME)?;
-            Ok(why)
+    let why = step("the frontend asks backend and world a question each millisecond; its policy is edited", || {
+        for flow in [&spared, &ended] {
+            flow.goes_on(SOME)?;
+        }
+        lab.tell(FRONTEND.file, &edited)?;
+        let why = until("the flow to the world is denied", || {
+            let denials = Denials::told(lab)?;
+            let why = denials.why(frontend, world, over_v4(world)?, Protocol::UDP);
+            why.map(str::to_owned).context("nobody tells of a denial")
         })?;
+        spared.goes_on(SOME)?;
+        Ok(why)
+    })?;
     println!("  {}: `{before}` becomes `{after}`", FRONTEND.name);
-    step("the edit undone", || {
+    step("the edit is undone", || {
         lab.tell(FRONTEND.file, FRONTEND.text)?;
         [&ended, &spared].into_iter().try_for_each(|flow| flow.goes_on(SOME))
     })?;

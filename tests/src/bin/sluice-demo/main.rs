@@ -86,14 +86,14 @@ fn run(keep: bool) -> Result<()> {
     let lab = step("three nodes, the last one behind a router; loading their programs", || {
         Lab::named(NAME, Plan { nodes: 3, routed: true, ..Plan::default() })
     })?;
-    let pods = step("five pods of two namespaces, wired by the plugin", || wire(&lab))?;
+    let pods = step("five pods in two namespaces, wired by the plugin, declared as manifests", || wire(&lab))?;
     show_routing(&lab)?;
     let parties = Party::all(&lab, &pods)?;
 
     show(&lab, &parties, "everybody calls everybody; no policies yet")?;
-    println!("  yes: TCP over IPv4 and IPv6; as node: the same, masqueraded; a dot: not the cluster's to carry\n");
+    println!("  yes: TCP over IPv4 and IPv6; as node: the same, masqueraded; a dot: not tried, no pod takes part\n");
 
-    step(&format!("three policies, written to {}; in force on all nodes", lab.manifests().display()), || {
+    step(&format!("three policies are written to {}; in force on all nodes", lab.manifests().display()), || {
         POLICIES.iter().try_for_each(|policy| lab.tell(policy.file, policy.text))?;
         policies::are_in_force(&lab, POLICIES.len())
     })?;
@@ -102,8 +102,10 @@ fn run(keep: bool) -> Result<()> {
         println!("  {:width$}  {}", policy.name, policy.purpose());
     }
     println!();
-    show(&lab, &parties, "everybody calls everybody, each answer as `sluicectl policy` has it offline")?;
-    println!("  a number: denied, for the reason that the node's agent tells\n");
+    show(&lab, &parties, "everybody calls everybody again")?;
+    println!("  a number: denied; why, as the agents tell it (`sluicectl denials`)");
+    println!("  Every cell is what `sluicectl policy` answers offline for the same manifests.");
+    println!("  Between a pod and its own node no NetworkPolicy stands, but a ClusterNetworkPolicy may.\n");
 
     flows::show(&lab, &parties)?;
 
@@ -113,7 +115,7 @@ fn run(keep: bool) -> Result<()> {
         lab.keep(pods);
         return Ok(());
     }
-    step("the policies removed; gone from all nodes", || {
+    step("the policies are removed; gone from all nodes", || {
         POLICIES.iter().try_for_each(|policy| lab.take_back(policy.file))?;
         policies::are_in_force(&lab, 0)
     })?;
@@ -150,7 +152,7 @@ fn show_routing(lab: &Lab) -> Result<()> {
     let answer = lab.nodes[0].ask(Call::Nodes {}).context("asking the agent of n1 for its nodes")?;
     if let Answer::Nodes(nodes) = answer {
         let ways: Vec<String> = nodes.iter().map(|node| format!("{} {}", node.name, node.routing)).collect();
-        println!("  n1 reaches its nodes by these ways: {}\n", ways.join(", "));
+        println!("  n1 reaches: {}\n", ways.join(", "));
     }
     Ok(())
 }
@@ -159,7 +161,7 @@ fn explain(lab: &Lab, pods: &[Pod]) {
     let node = &lab.nodes[0];
     let ctl = format!("{} --socket {}", binary("sluicectl").display(), node.directory.join("run/agent.sock").display());
     let (frontend, database) = (&pods[0], &pods[2]);
-    println!("The cluster goes on, with its policies. Is the frontend let through to the database, and why not?");
+    println!("The cluster goes on, with its policies. Does the frontend reach the database, and why not?");
     println!("  ip netns exec {} ping -c 1 -W 1 {}", frontend.place.name, database.addresses[0]);
     println!("  {ctl} denials");
     println!("  {ctl} policy explain --from shop/frontend --to shop/database --port ICMP");
@@ -168,7 +170,7 @@ fn explain(lab: &Lab, pods: &[Pod]) {
         println!("  {ctl} {what}");
     }
     println!("  tail {}", node.directory.join("agent.log").display());
-    println!("Change a policy; the agents notice. Ask what it would say before they do:");
+    println!("Its manifests; agents follow each change. And what they say of every pair of pods, offline:");
     println!("  ls {}", lab.manifests().display());
     println!("  {} policy matrix {}", binary("sluicectl").display(), lab.manifests().display());
     println!("End it with:");

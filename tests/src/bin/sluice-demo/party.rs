@@ -20,6 +20,7 @@ pub enum Role {
 
 /// Somebody who talks.
 pub struct Party<'a> {
+    /// What it is to a policy.
     pub role: Role,
     /// Among whom it stands in tables: a pod's namespace.
     pub group: &'a str,
@@ -27,7 +28,9 @@ pub struct Party<'a> {
     pub name: &'a str,
     /// Its node, of a pod.
     pub node: Option<&'a str>,
+    /// Where it is.
     pub place: &'a Place,
+    /// Its addresses.
     pub addresses: Vec<IpAddr>,
     _server: Server,
 }
@@ -50,7 +53,7 @@ impl<'a> Party<'a> {
         for node in &lab.nodes {
             all.push(Self::new(Role::Node, ("nodes", &node.name), &node.place, node.addresses.clone())?);
         }
-        all.push(Self::new(Role::World, ("", "world"), &lab.stranger, lab.stranger_addresses())?);
+        all.push(Self::new(Role::World, ("outside", "world"), &lab.stranger, lab.stranger_addresses())?);
         Ok(all)
     }
 

@@ -11,6 +11,9 @@ const GOOD: Style = AnsiColor::Green.on_default();
 const DENIED: Style = AnsiColor::Yellow.on_default().bold();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 
+/// The width of columns, where names are no longer.
+const WIDEST: usize = 7;
+
 /// A table's rows, and what its marks stand for.
 pub struct Table<'a> {
     parties: &'a [Party<'a>],
@@ -35,19 +38,21 @@ impl<'a> Table<'a> {
 
     /// Prints it, in colours on a terminal.
     pub fn print(&self) {
-        self.lines().iter().for_each(|line| anstream::println!("  {line}"));
+        self.lines().iter().for_each(|line| anstream::println!("{}", format!("  {line}").trim_end()));
     }
 
+    /// The lines, cells in their styles.
     fn lines(&self) -> Vec<String> {
         let labels: Vec<String> = self.parties.iter().map(label).collect();
         let first = labels.iter().map(String::len).max().unwrap_or(0);
         let line = |heading: &str, cells: Vec<(String, Style)>| {
             let mut line = format!("{BOLD}{heading:first$}{BOLD:#}");
+            let mut padding = 0;
             for ((text, style), party) in cells.iter().zip(self.parties) {
-                let width = party.name.len().max(WIDEST);
-                line += &format!("  {style}{text}{style:#}{:padding$}", "", padding = width.saturating_sub(text.len()));
+                line += &format!("{:padding$}  {style}{text}{style:#}", "");
+                padding = party.name.len().max(WIDEST).saturating_sub(text.len());
             }
-            line.trim_end().to_owned()
+            line
         };
         let mut above = None;
         let groups = self.parties.iter().map(|party| {
@@ -87,9 +92,6 @@ impl<'a> Table<'a> {
         }
     }
 }
-
-/// The width of the widest cell but for names.
-const WIDEST: usize = 7;
 
 /// How a row begins.
 fn label(party: &Party<'_>) -> String {

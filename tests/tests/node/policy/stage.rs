@@ -4,7 +4,6 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt::Write as _;
-use std::fs;
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::process::{Command, Stdio};
@@ -175,7 +174,7 @@ impl Stage {
     fn make_room_for_nodes(&self) -> Result<()> {
         self.write(&World::default())?;
         for node in &self.lab.nodes {
-            fs::remove_file(self.lab.manifests().join(format!("{}.json", node.name))).context("removing a manifest")?;
+            self.lab.take_back(&format!("{}.json", node.name))?;
         }
         self.play(&World::default())
     }
