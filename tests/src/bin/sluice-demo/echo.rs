@@ -58,6 +58,7 @@ impl Drop for Server {
 }
 
 fn serve(caller: &TcpStream) -> io::Result<u64> {
+    caller.set_nodelay(true)?;
     caller.set_read_timeout(Some(PATIENCE))?;
     caller.set_write_timeout(Some(PATIENCE))?;
     let (mut reader, mut writer) = (caller, caller);
@@ -73,6 +74,7 @@ pub fn call(from: &Place, to: IpAddr, patience: Duration) -> Result<IpAddr> {
     let connect = || Ok(TcpStream::connect_timeout(&(to, PORT).into(), patience)?);
     let stream = from.inside(connect).with_context(|| format!("a connection from {} to {to}", from.name))?;
     let talk = || -> Result<IpAddr> {
+        stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         let mut reader = BufReader::new(&stream);
