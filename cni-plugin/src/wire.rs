@@ -338,16 +338,29 @@ impl Wired<'_> {
         self.wait_until_running()
     }
 
-    /// Waits until the container's side takes packets: it was up before the host's, and the kernel may be late to notice.
+    /// Waits until the container's side takes packets: it was up before the host's, and the kernel may be late to notice. So it
+    /// may be with routes to its own IPv6 addresses, which it makes at leisure (net/ipv6/addrconf.c, `addrconf_dad_work`).
     fn wait_until_running(&mut self) -> Result<(), CniError> {
-        let name = self.pair.container;
         for _ in 0..ATTEMPTS {
-            if self.container.link(name)?.is_some_and(|link| link.is_running) {
+            if self.is_running()? {
                 return Ok(());
             }
             thread::sleep(PAUSE);
         }
+        let name = self.pair.container;
         Err(CniError::new(Code::Kernel, format!("{name} still takes no packets, although both of its ends are up")))
+    }
+
+    fn is_running(&mut self) -> Result<bool, NetlinkError> {
+        if !self.container.link(self.pair.container)?.is_some_and(|link| link.is_running) {
+            return Ok(false);
+        }
+        for address in self.pair.addresses {
+            if !self.container.hop(*address)?.is_some_and(|hop| hop.is_local) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 

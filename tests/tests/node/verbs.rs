@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use sluice_policy::question::Traffic;
+use sluice_tests::lab::exchange::{Client, End};
 use sluice_tests::lab::traffic::ping;
-use sluice_tests::lab::{Call, FullDisk, Lab, Node, Place, Plan, Pod};
+use sluice_tests::lab::{Call, FullDisk, Lab, Node, Place, Plan, Pod, until_so};
 
 fn lab() -> Result<Lab> {
     Lab::start(Plan { nodes: 1, ..Plan::default() })
@@ -430,6 +432,34 @@ fn sixty_four_at_once() -> Result<()> {
     }
     assert_eq!(traces(&lab)?, (0, 0, 0));
     Ok(())
+}
+
+#[test]
+fn whoever_was_added_answers_the_first_packet() -> Result<()> {
+    let lab = lab()?;
+    let asker = lab.pod(1, "asker")?;
+    let echo: Traffic = "ICMP".parse().map_err(anyhow::Error::msg)?;
+    // Several at once, for the kernel to be late.
+    let add = |thread: usize| -> Result<()> {
+        for number in 0..8 {
+            let pod = lab.pod(1, &format!("p{thread}x{number}"))?;
+            let ends = asker.addresses.iter().map(|address| End { place: &asker.place, address: *address });
+            let asked = ends.zip(&pod.addresses).map(|(end, to)| Client::ask(end, *to, echo));
+            for (client, to) in asked.collect::<Result<Vec<_>>>()?.iter().zip(&pod.addresses) {
+                until_so(&format!("{to} answers"), || client.is_answered())?;
+            }
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|thread| {
+                let add = &add;
+                scope.spawn(move || add(thread))
+            })
+            .collect();
+        threads.into_iter().try_for_each(|thread| thread.join().expect("no panic"))
+    })
 }
 
 #[test]
