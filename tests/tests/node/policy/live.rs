@@ -1,10 +1,13 @@
 //! Edits and takeovers under traffic that goes on.
 
-use anyhow::{Result, ensure};
+use std::net::IpAddr;
+
+use anyhow::{Result, bail, ensure};
+use sluice_api::{Answer, Call, FlowStatus};
 use sluice_policy::question::Traffic;
 use sluice_tests::lab::exchange::{Client, End};
 use sluice_tests::lab::traffic::{Steady, udp};
-use sluice_tests::lab::{Pod, until_so};
+use sluice_tests::lab::{Node, Pod, until_so};
 
 use super::flows::Flows;
 use super::stage::{Stage, allows, denies};
@@ -47,6 +50,9 @@ fn an_edit_concerns_live_flows(routing: &'static str) -> Result<()> {
         allows("x/db", "x/web", "80/TCP ICMP"),
         allows("n1", "x/db", "80/TCP 53/UDP"),
     ])?;
+    for address in &db.addresses {
+        is_let_pass(&stage.lab.nodes[0], *address, "NetworkPolicy x/db ingress[0]")?;
+    }
 
     stage.play(&only_from("remote, web"))?;
     ended.go_on(&stage)?;
@@ -57,6 +63,17 @@ fn an_edit_concerns_live_flows(routing: &'static str) -> Result<()> {
         let (sent, answered) = flow.stop()?;
         assert_eq!(sent, answered, "a flow that is allowed throughout loses packets");
     }
+    Ok(())
+}
+
+/// A flow to an address says what lets it pass.
+fn is_let_pass(node: &Node, to: IpAddr, by: &str) -> Result<()> {
+    let Answer::Flows(flows) = node.ask(Call::Flows { limit: 1000 })? else { bail!("no answer") };
+    let is_it = |flow: &FlowStatus| {
+        (flow.destination, flow.verdict.as_str()) == (to, "allowed")
+            && flow.ingress.as_ref().is_some_and(|ingress| ingress.reason == by)
+    };
+    ensure!(flows.iter().any(is_it), "no flow to {to} is let pass by {by}: {flows:#?}");
     Ok(())
 }
 
