@@ -4,10 +4,13 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::Metadata;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use sluice_policy::{Event, Kind, ObjectName, Party, PodName, Protocol as Number, Reason};
+use sluice_policy::{
+    Answer, Event, Judgement as Found, Kind, ObjectName, Party, PodName, Protocol as Number, Reason,
+    Verdict as FoundVerdict, Why,
+};
 
 use crate::cluster::Cluster;
-use crate::probe::{Decider, End, Family, PolicyName, Probe, Protocol, Side};
+use crate::probe::{Decider, End, Family, Judgement, PolicyName, Probe, Protocol, Side, Verdict};
 
 /// What must be told where one cluster becomes another.
 #[must_use]
@@ -95,6 +98,30 @@ pub fn decides(reason: &Reason, side: &Side) -> bool {
             let isolating = policies.iter().map(|policy| Decider { policy: name(policy), rule: None });
             side.deciders == isolating.collect::<BTreeSet<_>>()
         }
+    }
+}
+
+/// Whether an answer of the compiler's is the documentation's, with a reason that decides at each end.
+#[must_use]
+pub fn agrees(found: &Answer<'_>, expected: &Judgement) -> bool {
+    verdict(found.verdict) == expected.verdict
+        && side_agrees(&found.egress, &expected.egress)
+        && side_agrees(&found.ingress, &expected.ingress)
+}
+
+fn side_agrees(found: &Found<'_>, side: &Side) -> bool {
+    let named = match found.why {
+        Why::Policy(reason) => decides(reason, side),
+        Why::NotSubject | Why::Itself | Why::OwnNode | Why::NoPolicy => side.deciders.is_empty(),
+        Why::Closed => false,
+    };
+    named && verdict(found.verdict) == side.verdict
+}
+
+fn verdict(found: FoundVerdict) -> Verdict {
+    match found {
+        FoundVerdict::Allow => Verdict::Allow,
+        FoundVerdict::Deny => Verdict::Deny,
     }
 }
 

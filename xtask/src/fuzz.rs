@@ -38,20 +38,23 @@ pub fn all() -> Result<Score> {
     let mut score = Score::default();
     for name in TARGETS {
         let directory = target().join("fuzzing").join(name);
-        let corpus = directory.join("corpus");
-        fs::create_dir_all(&corpus).with_context(|| format!("making {}", corpus.display()))?;
+        // What failed once is tried again each time.
+        let [corpus, failures] = ["corpus", "failures"].map(|name| directory.join(name));
+        for directory in [&corpus, &failures] {
+            fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
+        }
         say(&format!("Fuzzing: {name}, {each} s"));
         let status = Command::new(&fuzzer)
-            .arg(&corpus)
+            .args([&corpus, &failures])
             .args([&format!("-max_total_time={each}"), "-timeout=20", "-verbosity=0", "-print_final_stats=1"])
-            .arg(format!("-artifact_prefix={}/", directory.display()))
+            .arg(format!("-artifact_prefix={}/", failures.display()))
             .env("SLUICE_FUZZ_TARGET", name)
             .env("SLUICE_FUZZ_SEEDS", &corpus)
             .status()
             .with_context(|| format!("starting {}", fuzzer.display()))?;
         if !status.success() {
-            let (directory, fuzzer) = (directory.display(), fuzzer.display());
-            say(&format!("The input is in {directory}; try it again: SLUICE_FUZZ_TARGET={name} {fuzzer} FILE"));
+            let (failures, fuzzer) = (failures.display(), fuzzer.display());
+            say(&format!("The input is in {failures}; try it again: SLUICE_FUZZ_TARGET={name} {fuzzer} FILE"));
         }
         score.add(Score::of(status.success()));
     }
