@@ -46,7 +46,13 @@ pub fn all() -> Result<Score> {
         say(&format!("Fuzzing: {name}, {each} s"));
         let status = Command::new(&fuzzer)
             .args([&corpus, &failures])
-            .args([&format!("-max_total_time={each}"), "-timeout=20", "-verbosity=0", "-print_final_stats=1"])
+            .args([
+                &format!("-max_total_time={each}"),
+                "-timeout=20",
+                "-verbosity=0",
+                "-print_funcs=0",
+                "-print_final_stats=1",
+            ])
             .arg(format!("-artifact_prefix={}/", failures.display()))
             .env("SLUICE_FUZZ_TARGET", name)
             .env("SLUICE_FUZZ_SEEDS", &corpus)
