@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::{env, fs};
+use std::{env, fs, io};
 
 use anyhow::{Context, Result};
 
@@ -23,7 +23,8 @@ const COVERAGE: [&str; 5] = [
     "-Cllvm-args=-sanitizer-coverage-trace-compares",
 ];
 
-/// Fuzzes all targets. What they find useful is kept for the next time.
+/// Fuzzes all targets, from their seeds on: libFuzzer tries a corpus to its end whatever time it has, and one that grew with each run
+/// would leave none for anything new. What failed is kept, and tried again at the next run.
 ///
 /// # Errors
 /// Where the fuzzer cannot be built or started.
@@ -38,8 +39,8 @@ pub fn all() -> Result<Score> {
     let mut score = Score::default();
     for name in TARGETS {
         let directory = target().join("fuzzing").join(name);
-        // What failed once is tried again each time.
         let [corpus, failures] = ["corpus", "failures"].map(|name| directory.join(name));
+        fs::remove_dir_all(&corpus).or_else(absent).with_context(|| format!("removing {}", corpus.display()))?;
         for directory in [&corpus, &failures] {
             fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
         }
@@ -65,6 +66,11 @@ pub fn all() -> Result<Score> {
         score.add(Score::of(status.success()));
     }
     Ok(score)
+}
+
+/// What is not there need not be removed.
+fn absent(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
 /// Builds the fuzzer. Flags for a named target do not concern what runs while it is built.
