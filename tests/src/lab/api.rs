@@ -32,7 +32,7 @@ pub struct ApiServer {
 
 #[derive(Default)]
 struct State {
-    /// By path: a list's items, or an object.
+    /// By path: a list's items, or an object; null: nobody may see it.
     given: BTreeMap<String, Value>,
     /// Watches that are open, by path: where more is to be said.
     watches: BTreeMap<String, TcpStream>,
@@ -79,6 +79,11 @@ impl ApiServer {
         self.state().given.insert(path.into(), what);
     }
 
+    /// From now on, nobody may see a path.
+    pub fn forbid(&self, path: &str) {
+        self.give(path, Value::Null);
+    }
+
     /// Tells those who watch a list that an object is new (`ADDED`), has changed or is gone. Waits for somebody to watch.
     ///
     /// # Errors
@@ -122,12 +127,17 @@ impl ApiServer {
                     let metadata = json!({ "resourceVersion": "1" });
                     (200, json!({ "kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items }))
                 }
+                Some(Value::Null) => (403, status(403, "Forbidden")),
                 Some(object) => (200, object.clone()),
-                None => (404, json!({ "kind": "Status", "code": 404, "status": "Failure", "reason": "NotFound" })),
+                None => (404, status(404, "NotFound")),
             };
             let body = body.to_string();
             let kind = "Content-Type: application/json";
             write!(writer, "HTTP/1.1 {code} X\r\n{kind}\r\nContent-Length: {}\r\n\r\n{body}", body.len())?;
         }
     }
+}
+
+fn status(code: u16, reason: &str) -> Value {
+    json!({ "kind": "Status", "code": code, "status": "Failure", "reason": reason, "message": reason })
 }
