@@ -2,15 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use std::{io, mem};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
+use sluice_manifest_reader::is_manifest;
 
 /// A file that was closed or put in its place is at rest. But programs make several steps of a change, and editors replace
 /// files by moving others away first: where a file is gone or being written, so long nothing must happen before a change
@@ -29,8 +30,29 @@ pub struct Watch {
     moving: Moving,
     /// Something has happened that was not waited for yet.
     stirred: bool,
-    /// It was not about single files.
+    /// Any file may be another for it.
+    concerns_all: bool,
+    /// And it may not be over.
     is_upset: bool,
+}
+
+/// What may be another than it was.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Stirred {
+    /// Any file.
+    Everything,
+    /// Files of these names.
+    Files(BTreeSet<OsString>),
+}
+
+impl Stirred {
+    /// Whether a file may be another.
+    pub fn concerns(&self, path: &Path) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Files(names) => path.file_name().is_some_and(|name| names.contains(name)),
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -46,7 +68,7 @@ struct Moving {
     written: BTreeSet<OsString>,
     /// Touched in any way since the last wait.
     touched: BTreeSet<OsString>,
-    /// Of these, the ones that may not be what they are to be yet.
+    /// Of these, the manifests that may not be what they are to be yet.
     unsettled: BTreeSet<OsString>,
 }
 
@@ -86,8 +108,16 @@ impl Watch {
             None => None,
         };
         let (directory, moving) = (None, Moving::default());
-        let mut this =
-            Self { inotify, path: path.to_owned(), parent, directory, moving, stirred: false, is_upset: false };
+        let mut this = Self {
+            inotify,
+            path: path.to_owned(),
+            parent,
+            directory,
+            moving,
+            stirred: false,
+            concerns_all: false,
+            is_upset: false,
+        };
         this.follow()?;
         Ok(this)
     }
@@ -145,11 +175,11 @@ impl Watch {
         }
     }
 
-    /// Waits until something happens, if nothing has yet, and then until it is over.
+    /// Waits until something happens, if nothing has yet, and then until it is over; says what may be another since.
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub fn wait(&mut self) -> io::Result<()> {
+    pub fn wait(&mut self) -> io::Result<Stirred> {
         while !self.stirred {
             // What a link leads to may come into being without a word.
             let missing = self.directory.is_none();
@@ -163,10 +193,11 @@ impl Watch {
         while !self.is_at_rest() && self.poll(Some(QUIET))? && Instant::now() < deadline {
             self.drain()?;
         }
-        (self.stirred, self.is_upset) = (false, false);
-        self.moving.touched.clear();
+        let touched = mem::take(&mut self.moving.touched);
+        let stirred = if self.concerns_all { Stirred::Everything } else { Stirred::Files(touched) };
+        (self.stirred, self.concerns_all, self.is_upset) = (false, false, false);
         self.moving.unsettled.clear();
-        Ok(())
+        Ok(stirred)
     }
 
     /// Whether what has happened is over for all that is known.
@@ -175,7 +206,7 @@ impl Watch {
     }
 
     fn upset(&mut self) {
-        (self.stirred, self.is_upset) = (true, true);
+        (self.stirred, self.concerns_all, self.is_upset) = (true, true, true);
     }
 
     /// Whether something happens within a time.
@@ -199,10 +230,15 @@ impl Watch {
             }
         } else if self.directory.is_some_and(|followed| followed.descriptor == event.wd) {
             match &event.name {
-                Some(name) => {
+                Some(name) if is_manifest(Path::new(name)) => {
                     self.stirred = true;
                     self.moving.note(name, event.mask);
                 }
+                // Manifests may be links that lead by way of it, as those of a ConfigMap's volume do.
+                Some(_) if event.mask.intersects(AddWatchFlags::IN_MOVED_TO) => {
+                    (self.stirred, self.concerns_all) = (true, true);
+                }
+                Some(_) => {}
                 None => self.upset(),
             }
         }
@@ -248,20 +284,26 @@ mod tests {
         fs::create_dir(&directory).expect("makes");
         let (path, other) = (directory.join("a.yaml"), root.path().join("a.new"));
         let mut watch = Watch::open(&directory).expect("watches");
-        let mut is_at_rest = |what: &dyn Fn()| {
+        let mut stir = |what: &dyn Fn()| {
             what();
             watch.drain().expect("takes notice");
-            let is_at_rest = watch.is_at_rest();
-            watch.wait().expect("something happens");
-            is_at_rest
+            (watch.is_at_rest(), watch.wait().expect("something happens"))
         };
-        assert!(is_at_rest(&|| fs::write(&path, "written and closed").expect("writes")));
+        let only = |name: &str| Stirred::Files([name.into()].into());
+        assert_eq!(stir(&|| fs::write(&path, "written and closed").expect("writes")), (true, only("a.yaml")));
         fs::write(&other, "another").expect("writes");
-        assert!(is_at_rest(&|| fs::rename(&other, &path).expect("moves")));
-        assert!(!is_at_rest(&|| fs::rename(&path, &other).expect("moves")), "gone");
-        assert!(is_at_rest(&|| fs::rename(&other, &path).expect("moves")));
-        assert!(!is_at_rest(&|| fs::remove_file(&path).expect("removes")), "gone");
-        assert!(!is_at_rest(&|| fs::remove_dir(&directory).expect("removes")), "all are gone");
+        assert_eq!(stir(&|| fs::rename(&other, &path).expect("moves")), (true, only("a.yaml")));
+        let hidden = directory.join(".a.yaml");
+        let replace = || fs::write(&hidden, "unfinished").and_then(|()| fs::rename(&hidden, &path)).expect("moves");
+        assert_eq!(stir(&replace), (true, only("a.yaml")));
+        assert_eq!(stir(&|| fs::rename(&path, &other).expect("moves")), (false, only("a.yaml")), "gone");
+        assert_eq!(stir(&|| fs::rename(&other, &path).expect("moves")), (true, only("a.yaml")));
+        let link = root.path().join("link");
+        symlink(&other, &link).expect("links");
+        let lead = || fs::rename(&link, directory.join("..data")).expect("moves");
+        assert_eq!(stir(&lead), (true, Stirred::Everything), "links may lead elsewhere");
+        assert_eq!(stir(&|| fs::remove_file(&path).expect("removes")), (false, only("a.yaml")), "gone");
+        assert_eq!(stir(&|| fs::remove_dir_all(&directory).expect("removes")), (false, Stirred::Everything));
     }
 
     #[test]
