@@ -89,6 +89,11 @@ impl Identities {
         self.by_atom.get(&atom).into_iter().flatten().copied()
     }
 
+    /// How many these are.
+    pub fn count_with_atom(&self, atom: AtomId) -> usize {
+        self.by_atom.get(&atom).map_or(0, BTreeSet::len)
+    }
+
     /// The identities with named ports.
     pub fn with_ports(&self) -> impl Iterator<Item = Identity> {
         self.with_ports.iter().copied()

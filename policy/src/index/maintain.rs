@@ -188,6 +188,15 @@ impl Index {
         for name in mem::take(&mut work.nodes) {
             self.join_node(&name, work);
         }
+        // Once for all that lie in one another: many lists have the whole internet in them.
+        let mut around: Option<IpNet> = None;
+        for block in mem::take(&mut work.blocks) {
+            if !around.is_some_and(|around| around.contains(&block)) {
+                work.prefixes.extend(self.regions.edges_inside(&block));
+                work.prefixes.extend(self.population.addresses_inside(&block));
+                around = Some(block);
+            }
+        }
     }
 
     /// Of a pod that does not fit: what it needs is not known any more, or does not matter.
@@ -288,12 +297,6 @@ impl Index {
         }
     }
 
-    /// Notes whatever may tell addresses inside a CIDR apart.
-    fn note_inside(&self, net: &IpNet, work: &mut Work) {
-        work.prefixes.extend(self.regions.edges_inside(net));
-        work.prefixes.extend(self.population.addresses_inside(net));
-    }
-
     /// The atom of a rule's peer list. Where only blocks have changed in a list, the `former` atom becomes this one, and
     /// only they are looked at.
     fn take_atom(&mut self, peers: &Arc<[Peer]>, former: Option<AtomId>, work: &mut Work) -> AtomId {
@@ -385,11 +388,14 @@ impl Index {
 
     fn insert_block(&mut self, id: (AtomId, usize), block: &Block, work: &mut Work) {
         self.regions.insert(id, block);
-        self.note_inside(&block.cidr, work);
+        work.blocks.insert(block.cidr);
     }
 
     fn remove_block(&mut self, id: (AtomId, usize), block: &Block, work: &mut Work) {
-        self.note_inside(&block.cidr, work);
+        // Edges that nobody else has are gone by the time that those inside are looked at.
+        work.prefixes.insert(block.cidr);
+        work.prefixes.extend(&block.excepts);
+        work.blocks.insert(block.cidr);
         self.regions.remove(id, block);
     }
 
@@ -419,6 +425,22 @@ impl Index {
         } else {
             self.memberships.nodes.insert(name.to_owned(), atoms);
         }
+    }
+
+    /// Whether a prefix may be needed to tell its addresses apart: a quick look, before the whole membership is found.
+    pub(super) fn may_be_needed(&self, net: &IpNet) -> bool {
+        if self.regions.has_edge(net) {
+            return true;
+        }
+        if net.prefix_len() < net.max_prefix_len() {
+            return false;
+        }
+        let is_matched = |owner: PodId| {
+            let named = || self.population.pod(owner).is_some_and(|pod| !pod.named_ports.is_empty());
+            self.memberships.pods.contains_key(&owner) || named()
+        };
+        self.population.owner(net).is_some_and(is_matched)
+            || self.population.nodes_at(net).any(|node| self.memberships.nodes.contains_key(node))
     }
 
     /// What the addresses of a prefix are members of, but for those of longer ones; and whether the prefix is needed at

@@ -196,6 +196,8 @@ struct Work {
     touched: BTreeSet<PodId>,
     /// Prefixes that may have another identity than before.
     prefixes: BTreeSet<IpNet>,
+    /// CIDRs of blocks that come or go: so may whatever tells addresses inside them apart.
+    blocks: BTreeSet<IpNet>,
     /// Atoms that no rule set in the tables knows.
     newborn: BTreeSet<AtomId>,
     /// Atoms that only rule sets know which are about to go.

@@ -48,6 +48,9 @@ pub(super) struct Plan {
     pub dead_identities: Vec<Identity>,
     /// Rule sets that no pod has any more.
     pub dead_sets: Vec<RuleSetId>,
+    /// New rule sets that there is no room for, and how many rules of each were counted until that was seen: they are
+    /// without answers.
+    pub without_room: BTreeMap<RuleSetId, usize>,
 }
 
 /// A pod that is to be pointed at a rule set.
@@ -78,11 +81,12 @@ pub(super) struct Move {
 }
 
 impl Plan {
-    /// What it adds to the tables before anything is removed.
+    /// What it adds to the tables before anything is removed; where there is no room for that, at least so much.
     pub fn cost(&self) -> Cost {
         let answers = self.extensions.iter().chain(&self.passing).map(|(_, _, answers)| count(answers));
         Cost {
-            rules: self.new_sets.values().map(RuleSet::len).chain(answers).sum(),
+            rules: self.new_sets.values().map(RuleSet::len).chain(answers).sum::<usize>()
+                + self.without_room.values().sum::<usize>(),
             prefixes: self.moves.iter().filter(|step| step.stays && !step.is_there).count(),
         }
     }
@@ -235,6 +239,9 @@ impl Index {
         let mut moves = Vec::new();
         for net in &work.prefixes {
             let is_there = self.identities.prefixes.get(net).is_some();
+            if !is_there && !self.may_be_needed(net) {
+                continue;
+            }
             let (membership, stays) = self.membership(net);
             let from = self.identities.of(net);
             if !stays && !is_there || stays && is_there && **self.identities.membership(from) == membership {
@@ -390,8 +397,10 @@ impl Index {
         }
     }
 
-    /// Finds what new rule sets say of all identities.
+    /// Finds what new rule sets say of all identities, of small ones first, as far as there is room: what does not fit need
+    /// not be known, and could be a thousand times what does.
     fn fill_new_sets(&self, plan: &mut Plan, numbers: &Numbers) {
+        let mut room = self.limits.rules.saturating_sub(self.rule_sets.count_rules() + plan.cost().rules);
         let dead: BTreeSet<Identity> = plan.dead_identities.iter().copied().collect();
         let mut by_atom: HashMap<AtomId, Vec<Identity>> = HashMap::new();
         let mut with_ports: Vec<Identity> = Vec::new();
@@ -403,7 +412,13 @@ impl Index {
                 with_ports.push(identity);
             }
         }
-        for (id, set) in &mut plan.new_sets {
+        let new = |atom: &AtomId| by_atom.get(atom).map_or(0, Vec::len);
+        let size = |set: &RuleSet| set.atoms().map(|atom| self.identities.count_with_atom(atom) + new(&atom)).sum();
+        let mut in_order: Vec<(usize, RuleSetId)> = plan.new_sets.iter().map(|(id, set)| (size(set), *id)).collect();
+        in_order.sort_unstable();
+        for (_, id) in in_order {
+            let Some(set) = plan.new_sets.get_mut(&id) else { continue };
+            let (mut taken, passing) = (0, plan.passing.len());
             let mut concerned: BTreeSet<Identity> = BTreeSet::new();
             for atom in set.atoms() {
                 concerned.extend(self.identities.with_atom(atom));
@@ -417,12 +432,21 @@ impl Index {
                 let new = numbers.new.get(identity);
                 let membership = new.map(|new| &new.membership).or_else(|| numbers.redefined.get(identity));
                 let answers = set.answers(membership.unwrap_or_else(|| self.identities.membership(*identity)));
+                taken += count(&answers);
+                if taken > room {
+                    set.unwrite();
+                    plan.passing.truncate(passing);
+                    plan.without_room.insert(id, taken);
+                    taken = 0;
+                    break;
+                }
                 if new.is_some_and(|new| new.passes) {
-                    plan.passing.push((*id, *identity, answers));
+                    plan.passing.push((id, *identity, answers));
                 } else {
                     set.write(*identity, answers);
                 }
             }
+            room -= taken;
         }
     }
 }

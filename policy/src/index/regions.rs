@@ -1,6 +1,6 @@
 //! Which blocks contain which addresses.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 
 use ipnet::IpNet;
 
@@ -58,16 +58,15 @@ impl Regions {
 
     /// The atoms whose blocks contain the addresses of a CIDR, but for those of longer ones; sorted.
     pub fn atoms_at(&self, net: &IpNet) -> Vec<AtomId> {
-        let mut blocks: BTreeSet<(AtomId, usize)> = BTreeSet::new();
+        let (mut blocks, mut ended) = (Vec::new(), HashSet::new());
         for edge in self.edges.around(net).flat_map(|(_, edges)| edges) {
-            // Excepts are longer than their CIDR, so they come after it.
             if edge.is_except {
-                blocks.remove(&edge.block);
+                ended.insert(edge.block);
             } else {
-                blocks.insert(edge.block);
+                blocks.push(edge.block);
             }
         }
-        sorted(blocks.into_iter().map(|(atom, _)| atom).collect())
+        sorted(blocks.into_iter().filter(|block| !ended.contains(block)).map(|(atom, _)| atom).collect())
     }
 }
 

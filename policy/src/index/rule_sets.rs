@@ -222,6 +222,11 @@ impl RuleSet {
         }
     }
 
+    /// Forgets what is written for identities.
+    pub fn unwrite(&mut self) {
+        self.answers.clear();
+    }
+
     /// All rules, with their keys.
     pub fn rules(&self, id: RuleSetId) -> impl Iterator<Item = (RuleKey, Rule)> {
         let anyone = Direction::ALL.into_iter().flat_map(move |direction| {

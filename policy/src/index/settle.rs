@@ -22,17 +22,31 @@ pub(super) struct Cost {
 impl Index {
     /// Makes the tables what they should be. What does not fit is closed.
     pub(super) fn settle(&mut self, mut work: Work) {
+        let mut needs: BTreeMap<PodId, Cost> = BTreeMap::new();
         loop {
             self.maintain(&mut work);
             let plan = self.plan(&work);
             let cost = plan.cost();
             if self.has_room_for(cost) {
                 self.commit(plan);
-                return;
+                break;
             }
-            let pods = self.largest(&plan, cost);
+            let pods = self.without_room(&plan, cost);
             self.discard(plan);
-            self.close(pods, &mut work);
+            for (pods, need) in pods {
+                needs.extend(pods.iter().map(|id| (*id, need)));
+                self.close(pods, &mut work);
+            }
+        }
+        self.note_needs(needs);
+    }
+
+    /// Notes what closed pods need at least, so that they are not tried again for less.
+    fn note_needs(&mut self, needs: impl IntoIterator<Item = (PodId, Cost)>) {
+        for (id, need) in needs {
+            if let Some(place) = self.closed.get_mut(&id) {
+                *place = need;
+            }
         }
     }
 
@@ -71,14 +85,28 @@ impl Index {
         self.discard(plan);
         self.close(group.clone(), &mut work);
         self.settle(work);
-        for id in group {
-            self.closed.insert(*id, need);
-        }
+        self.note_needs(group.iter().map(|id| (*id, need)));
     }
 
     fn has_room_for(&self, cost: Cost) -> bool {
         self.rule_sets.count_rules().saturating_add(cost.rules) <= self.limits.rules
             && self.identities.prefixes.len().saturating_add(cost.prefixes) <= self.limits.prefixes
+    }
+
+    /// The pods that are to do without rules, and what those need at least: those of all rule sets that were given up, or else
+    /// of the one that needs most of what there is too little of.
+    fn without_room(&self, plan: &Plan, cost: Cost) -> Vec<(BTreeSet<PodId>, Cost)> {
+        let given_up =
+            plan.without_room.iter().map(|(id, rules)| (self.pods_of(*id, plan), Cost { rules: *rules, prefixes: 0 }));
+        let given_up: Vec<_> = given_up.filter(|(pods, _)| !pods.is_empty()).collect();
+        if given_up.is_empty() { vec![(self.largest(plan, cost), Cost::default())] } else { given_up }
+    }
+
+    /// The pods that a rule set has, or would have.
+    fn pods_of(&self, id: RuleSetId, plan: &Plan) -> BTreeSet<PodId> {
+        let here = self.rule_sets.get(id).into_iter().flat_map(|set| &set.pods).copied();
+        let coming = plan.switches.iter().filter(|switch| switch.to == id).map(|switch| switch.pod);
+        here.chain(coming).collect()
     }
 
     /// The pods of the rule set that needs most of what there is too little of.
@@ -99,11 +127,7 @@ impl Index {
                 }
             }
         }
-        let pods_of = |id: RuleSetId| -> BTreeSet<PodId> {
-            let here = self.rule_sets.get(id).into_iter().flat_map(|set| &set.pods).copied();
-            let coming = plan.switches.iter().filter(|switch| switch.to == id).map(|switch| switch.pod);
-            here.chain(coming).collect()
-        };
+        let pods_of = |id: RuleSetId| self.pods_of(id, plan);
         let mut needs: Vec<(RuleSetId, usize)> = needs.into_iter().collect();
         needs.sort_by_key(|(_, need)| *need);
         let largest = needs.into_iter().rev().map(|(id, _)| pods_of(id)).find(|pods| !pods.is_empty());

@@ -14,16 +14,16 @@ use sluice_tests::lab::{Lab, Node, Plan, until_so};
 fn agents_that_die_and_return_lose_no_packet(routing: &'static str) -> Result<()> {
     let mut lab = Lab::start(Plan { routing, ..Plan::default() })?;
     let (a, b, near) = (lab.pod(1, "a")?, lab.pod(2, "b")?, lab.pod(1, "c")?);
-    let mut flows = vec![Steady::start(&a.place, &near.place, near.addresses[0])?];
+    let mut flows = vec![("to its neighbour", Steady::start(&a.place, &near.place, near.addresses[0])?)];
     for address in &b.addresses {
-        flows.push(Steady::start(&a.place, &b.place, *address)?);
-        flows.push(Steady::stream(&a.place, &b.place, *address)?);
+        flows.push(("to another node", Steady::start(&a.place, &b.place, *address)?));
+        flows.push(("connected to another node", Steady::stream(&a.place, &b.place, *address)?));
     }
     for address in lab.stranger_addresses() {
-        flows.push(Steady::start(&a.place, &lab.stranger, address)?);
-        flows.push(Steady::stream(&b.place, &lab.stranger, address)?);
+        flows.push(("to the world", Steady::start(&a.place, &lab.stranger, address)?));
+        flows.push(("connected to the world", Steady::stream(&b.place, &lab.stranger, address)?));
     }
-    let go_on = |more, when: &'static str| flows.iter().try_for_each(|flow| flow.goes_on(more).context(when));
+    let go_on = |more, when: &'static str| flows.iter().try_for_each(|(_, flow)| flow.goes_on(more).context(when));
     let before = [endpoints(&lab.nodes[0])?, endpoints(&lab.nodes[1])?];
     go_on(20, "at first")?;
     for is_upgrade in [false, true] {
@@ -48,9 +48,9 @@ fn agents_that_die_and_return_lose_no_packet(routing: &'static str) -> Result<()
         assert_eq!(lab.nodes.iter().map(generation).collect::<Result<Vec<_>>>()?, generations);
         go_on(100, "with other agents")?;
     }
-    for flow in flows {
+    for (at, (what, flow)) in flows.into_iter().enumerate() {
         let (sent, answered) = flow.stop()?;
-        assert_eq!(sent, answered);
+        assert_eq!(sent, answered, "flow {at}, {what}");
     }
     Ok(())
 }

@@ -184,6 +184,16 @@ pub fn many_rules(is_changed: bool) -> Event {
     network_policy(0, 0, json!({ "podSelector": of_app(0), "ingress": (0..RULES).map(rule).collect::<Vec<_>>() }))
 }
 
+/// 5,000 rules for one pod, each about all but another CIDR, and about another port: each of these CIDRs is an identity that
+/// all rules but one have something to say of, which makes 25 million rules.
+pub fn many_excepts(is_changed: bool) -> Event {
+    let rule = |at: usize| {
+        let block = json!({ "ipBlock": { "cidr": "0.0.0.0/0", "except": [cidr(at)] } });
+        json!({ "to": [block], "ports": [{ "port": if is_changed && at == 0 { 9 } else { 1000 + at } }] })
+    };
+    network_policy(0, 0, json!({ "podSelector": of_app(0), "egress": (0..5000).map(rule).collect::<Vec<_>>() }))
+}
+
 /// 500 policies for one pod, each about another namespace and another CIDR.
 pub fn many_policies() -> impl Iterator<Item = Event> {
     (0..500).map(|number| one_of_many(number, 1000 + number))

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use sluice_policy::{Counts, Event, Index, Limits, View};
 
 use super::cluster::{
-    NODE, crowd, first_of_crowd, first_policy, many_cidrs, many_policies, many_rules, one_of_many, policies,
-    population, wide_ranges,
+    NODE, crowd, first_of_crowd, first_policy, many_cidrs, many_excepts, many_policies, many_rules, one_of_many,
+    policies, population, wide_ranges,
 };
 use crate::bench::report::{Row, Target, median};
 
@@ -24,24 +24,35 @@ struct Case {
     name: &'static str,
     policies: fn() -> Box<dyn Iterator<Item = Event>>,
     edited: fn(bool) -> Event,
+    /// The room that there is.
+    limits: Limits,
 }
 
-const CASES: [Case; 11] = [
-    Case { name: "policies_10", policies: || Box::new(policies(10)), edited: first_policy },
-    Case { name: "policies_100", policies: || Box::new(policies(100)), edited: first_policy },
-    Case { name: "policies_1k", policies: || Box::new(policies(1000)), edited: first_policy },
-    Case { name: "policies_10k", policies: || Box::new(policies(10_000)), edited: first_policy },
-    Case { name: "identities_1k", policies: || Box::new(crowd(1000)), edited: |is| first_of_crowd(1000, is) },
-    Case { name: "identities_10k", policies: || Box::new(crowd(10_000)), edited: |is| first_of_crowd(10_000, is) },
-    Case { name: "identities_100k", policies: || Box::new(crowd(100_000)), edited: |is| first_of_crowd(100_000, is) },
-    Case { name: "rules_5k", policies: || Box::new([many_rules(false)].into_iter()), edited: many_rules },
-    Case {
-        name: "policies_500_of_a_pod",
-        policies: || Box::new(many_policies()),
-        edited: |is| one_of_many(0, if is { 9 } else { 1000 }),
-    },
-    Case { name: "ranges_of_ports", policies: || Box::new([wide_ranges(false)].into_iter()), edited: wide_ranges },
-    Case { name: "cidrs_100k", policies: || Box::new([many_cidrs(false)].into_iter()), edited: many_cidrs },
+/// The tables of a node with 16 GiB.
+const ROOM: Limits = Limits { rules: 1 << 20, prefixes: 1 << 18 };
+
+/// Something that fits.
+const fn case(
+    name: &'static str,
+    policies: fn() -> Box<dyn Iterator<Item = Event>>,
+    edited: fn(bool) -> Event,
+) -> Case {
+    Case { name, policies, edited, limits: Limits::NONE }
+}
+
+const CASES: [Case; 12] = [
+    case("policies_10", || Box::new(policies(10)), first_policy),
+    case("policies_100", || Box::new(policies(100)), first_policy),
+    case("policies_1k", || Box::new(policies(1000)), first_policy),
+    case("policies_10k", || Box::new(policies(10_000)), first_policy),
+    case("identities_1k", || Box::new(crowd(1000)), |is| first_of_crowd(1000, is)),
+    case("identities_10k", || Box::new(crowd(10_000)), |is| first_of_crowd(10_000, is)),
+    case("identities_100k", || Box::new(crowd(100_000)), |is| first_of_crowd(100_000, is)),
+    case("rules_5k", || Box::new([many_rules(false)].into_iter()), many_rules),
+    case("policies_500_of_a_pod", || Box::new(many_policies()), |is| one_of_many(0, if is { 9 } else { 1000 })),
+    case("ranges_of_ports", || Box::new([wide_ranges(false)].into_iter()), wide_ranges),
+    case("cidrs_100k", || Box::new([many_cidrs(false)].into_iter()), many_cidrs),
+    Case { limits: ROOM, ..case("too_large", || Box::new([many_excepts(false)].into_iter()), many_excepts) },
 ];
 
 /// What one process finds.
@@ -103,7 +114,7 @@ pub fn measure(name: &str) -> Result<()> {
     let case = CASES.iter().find(|case| case.name == name).with_context(|| format!("there is no case {name:?}"))?;
     let objects = || population().chain((case.policies)());
     let before = status("VmRSS")?;
-    let mut index = Index::new(View::Node(NODE.into()), Limits::NONE);
+    let mut index = Index::new(View::Node(NODE.into()), case.limits);
     index.apply_all(objects());
     let (memory, peak) = (status("VmRSS")? - before, status("VmHWM")?);
     let Counts { rules, prefixes, identities, .. } = index.counts();
@@ -112,7 +123,9 @@ pub fn measure(name: &str) -> Result<()> {
         let started = Instant::now();
         let delta = index.apply(event);
         let took = started.elapsed();
-        ensure!(!delta.steps.is_empty(), "the edit of {name} concerns nobody here");
+        // What does not fit stays closed.
+        let is_told = !delta.steps.is_empty() || case.limits != Limits::NONE;
+        ensure!(is_told, "the edit of {name} concerns nobody here");
         Ok(took.as_secs_f64() * 1e6)
     };
     let mut edits = (0..EDITS).map(edit).collect::<Result<Vec<f64>>>()?;
@@ -120,7 +133,7 @@ pub fn measure(name: &str) -> Result<()> {
     let events: Vec<Event> = objects().collect();
     let compile = |_| {
         let events = events.clone();
-        let mut index = Index::new(View::Node(NODE.into()), Limits::NONE);
+        let mut index = Index::new(View::Node(NODE.into()), case.limits);
         let started = Instant::now();
         let delta = index.apply_all(events);
         let took = started.elapsed();
