@@ -9,8 +9,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index as Place, select};
 use serde_json::{Value, json};
+use sluice_policy::object::Policy;
 use sluice_policy::{
-    Evaluator, Event, Family, Index, Kind, Limits, ObjectName, Party, PodName, Protocol, Verdict, View,
+    Evaluator, Event, Family, Index, Kind, Limits, ObjectName, Party, PodName, Protocol, Strictness, Verdict, View,
 };
 use sluice_policy_oracle::cidr::contains;
 
@@ -65,7 +66,7 @@ impl Net {
         vec![first, last, beside(first, -1), beside(last, 1)]
     }
 
-    /// Whether the API server, and we, take it for a CIDR: no bits beyond the prefix, and no IPv4 written as IPv6.
+    /// Whether it is a CIDR as it should be: no bits beyond the prefix, and no IPv4 written as IPv6.
     fn is_cidr(&self) -> bool {
         let is_mapped = matches!(self.address, IpAddr::V6(address) if address.to_ipv4_mapped().is_some());
         self.length <= self.bits() && self.ends()[0] == self.address && !is_mapped
@@ -133,7 +134,8 @@ fn policy(name: &str, blocks: &[Block]) -> Event {
         "metadata": { "namespace": "x", "name": name },
         "spec": { "podSelector": { "matchLabels": { "of": name } }, "egress": [{ "to": to }] },
     });
-    Event::from(&serde_json::from_value::<NetworkPolicy>(policy).unwrap_or_else(|error| panic!("{error}")))
+    let policy = serde_json::from_value::<NetworkPolicy>(policy).unwrap_or_else(|error| panic!("{error}"));
+    policy.read(Strictness::Strict).map_or_else(Event::Invalid, Event::Policy)
 }
 
 /// A pod for a policy, at addresses that no block is about but those of everything.

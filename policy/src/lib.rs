@@ -15,6 +15,7 @@ pub mod object;
 mod path;
 mod prefixes;
 pub mod question;
+mod reading;
 mod reason;
 mod selector;
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub use index::{Counts, Delta, Event, Index, Limits, Problem, Severity, View};
 pub use labels::Labels;
 pub use name::{Kind, ObjectError, ObjectName, PodName};
 pub use prefixes::Prefixes;
+pub use reading::Strictness;
 pub use reason::Reason;
 pub use selector::Selector;
 pub use sluice_abi::{PolicyDirection, Protocol};

@@ -10,8 +10,8 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde::Deserialize;
 use serde::de::Error;
 use sluice_policy::cluster_policy::ClusterNetworkPolicy;
-use sluice_policy::object::{NamespaceObject, NodeObject as PolicyNode, PodObject, PolicyObject};
-use sluice_policy::{Kind, ObjectError, ObjectName};
+use sluice_policy::object::{NamespaceObject, NodeObject as PolicyNode, PodObject, Policy, PolicyObject};
+use sluice_policy::{Kind, ObjectError, ObjectName, Strictness};
 use sluice_topology::NodeObject;
 
 pub use directory::Directory;
@@ -84,8 +84,6 @@ macro_rules! objects {
 objects! {
     Namespace => Namespace,
     Pod => Pod,
-    NetworkPolicy => Policy,
-    ClusterNetworkPolicy => Policy,
 }
 
 impl sluice_manifest_reader::Object for Object {
@@ -94,8 +92,10 @@ impl sluice_manifest_reader::Object for Object {
             "Node" => Self::try_from(&Node::deserialize(from)?),
             "Pod" => Self::try_from(&Pod::deserialize(from)?),
             "Namespace" => Self::try_from(&Namespace::deserialize(from)?),
-            "NetworkPolicy" => Self::try_from(&NetworkPolicy::deserialize(from)?),
-            "ClusterNetworkPolicy" => Self::try_from(&ClusterNetworkPolicy::deserialize(from)?),
+            "NetworkPolicy" => NetworkPolicy::deserialize(from)?.read(Strictness::Strict).map(Self::Policy),
+            "ClusterNetworkPolicy" => {
+                ClusterNetworkPolicy::deserialize(from)?.read(Strictness::Strict).map(Self::Policy)
+            }
             _ => return Ok(None),
         };
         object.map(Some).map_err(D::Error::custom)

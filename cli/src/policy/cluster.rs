@@ -10,7 +10,8 @@ use serde::Deserialize;
 use serde::de::Error;
 use sluice_manifest_reader::{Object, is_manifest, parse};
 use sluice_policy::cluster_policy::ClusterNetworkPolicy;
-use sluice_policy::{Event, Index, Limits, View};
+use sluice_policy::object::Policy;
+use sluice_policy::{Event, Index, Limits, Strictness, View};
 
 /// An object that policies are about.
 struct Read(Event);
@@ -21,8 +22,8 @@ impl Object for Read {
             "Namespace" => Event::from(&Namespace::deserialize(from)?),
             "Node" => Event::from(&Node::deserialize(from)?),
             "Pod" => Event::from(&Pod::deserialize(from)?),
-            "NetworkPolicy" => Event::from(&NetworkPolicy::deserialize(from)?),
-            "ClusterNetworkPolicy" => Event::from(&ClusterNetworkPolicy::deserialize(from)?),
+            "NetworkPolicy" => strictly(&NetworkPolicy::deserialize(from)?),
+            "ClusterNetworkPolicy" => strictly(&ClusterNetworkPolicy::deserialize(from)?),
             _ => return Ok(None),
         };
         match event {
@@ -30,6 +31,10 @@ impl Object for Read {
             event => Ok(Some(Self(event))),
         }
     }
+}
+
+fn strictly(policy: &impl Policy) -> Event {
+    policy.read(Strictness::Strict).map_or_else(Event::Invalid, Event::Policy)
 }
 
 /// Reads the manifests of a directory.

@@ -34,7 +34,9 @@ use sluice_abi::{Identity, RuleSetId};
 
 use crate::cluster_policy::ClusterNetworkPolicy;
 use crate::name::{Kind, ObjectError, ObjectName, PodName};
-use crate::object::{NamespaceObject, NodeObject, PodObject, PolicyMode, PolicyObject, Scope};
+pub use crate::object::Severity;
+use crate::object::{NamespaceObject, NodeObject, PodObject, Policy, PolicyMode, PolicyObject, Scope};
+use crate::reading::Strictness;
 use crate::reason::{Reason, Reasons};
 use crate::steps::{Step, Steps};
 use crate::tables::{LastNumbers, Tables};
@@ -43,8 +45,8 @@ use atoms::{AtomId, Atoms};
 use identities::Identities;
 use policies::{Policies, VersionId};
 use population::{PodId, Population};
+pub use problems::Problem;
 use problems::Problems;
-pub use problems::{Problem, Severity};
 use regions::Regions;
 use rule_sets::RuleSets;
 use selections::Selections;
@@ -73,7 +75,7 @@ impl Limits {
     pub const NONE: Self = Self { rules: usize::MAX, prefixes: usize::MAX };
 }
 
-/// Something is no longer as it was.
+/// Something is no longer as it was. Objects that events are made of are as the API server has them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
     /// A namespace is new, or has changed.
@@ -91,21 +93,22 @@ pub enum Event {
 }
 
 macro_rules! events {
-    ($($object:ty => $event:ident($trimmed:ty)),* $(,)?) => {$(
+    ($($object:ty => $read:expr, $event:ident);* $(;)?) => {$(
         impl From<&$object> for Event {
             fn from(object: &$object) -> Self {
-                <$trimmed>::try_from(object).map_or_else(Self::Invalid, Self::$event)
+                let read: fn(&$object) -> _ = $read;
+                read(object).map_or_else(Self::Invalid, Self::$event)
             }
         }
     )*};
 }
 
 events! {
-    Namespace => Namespace(NamespaceObject),
-    Pod => Pod(PodObject),
-    Node => Node(NodeObject),
-    NetworkPolicy => Policy(PolicyObject),
-    ClusterNetworkPolicy => Policy(PolicyObject),
+    Namespace => |namespace| namespace.try_into(), Namespace;
+    Pod => |pod| pod.try_into(), Pod;
+    Node => |node| node.try_into(), Node;
+    NetworkPolicy => |policy| policy.read(Strictness::AsServed), Policy;
+    ClusterNetworkPolicy => |policy| policy.read(Strictness::AsServed), Policy;
 }
 
 /// How the tables become what they should be.

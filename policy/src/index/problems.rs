@@ -4,16 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::name::{ObjectError, ObjectName};
-use crate::object::{Note, PolicyObject, Tier};
-
-/// How bad a problem is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Severity {
-    /// Something is not enforced as it stands in the object.
-    Error,
-    /// It is enforced, but perhaps not as it was meant.
-    Warning,
-}
+use crate::object::{Note, PolicyObject, Severity, Tier};
 
 /// Something is wrong with an object.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -73,7 +64,7 @@ impl Problems {
         }
     }
 
-    /// An object makes sense, but for this, which is not supported.
+    /// An object makes sense, but there is this to say of it.
     pub fn note(&mut self, name: &ObjectName, notes: &[Note]) {
         let was_invalid = self.invalid.remove(name).is_some();
         let before = self.notes.get(name).map(Vec::as_slice).unwrap_or_default();
@@ -118,7 +109,7 @@ impl Problems {
             .values()
             .map(|ObjectError { object, field, what }| Problem::new(Severity::Error, object, field, what.clone()));
         let noted = self.notes.iter().flat_map(|(object, notes)| {
-            notes.iter().map(|note| Problem::new(Severity::Error, object, &note.field, note.what.clone()))
+            notes.iter().map(|note| Problem::new(note.severity, object, &note.field, note.what.clone()))
         });
         let mut list: Vec<Problem> = invalid.chain(noted).collect();
         for names in self.places.values().filter(|names| names.len() > 1) {

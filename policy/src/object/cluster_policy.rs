@@ -11,8 +11,9 @@ use crate::cluster_policy::{
 };
 use crate::labels;
 use crate::name::{Kind, ObjectError, ObjectName};
-use crate::object::policy::{Action, Note, Peer, Peers, PolicyObject, PolicyRule, Scope, Tier};
+use crate::object::policy::{Action, Note, Peer, Peers, Policy, PolicyObject, PolicyRule, Scope, Severity, Tier};
 use crate::path::{FieldError, Path};
+use crate::reading::{Reading, Strictness};
 use crate::selector::Selector;
 use crate::traffic::{Ports, Traffic, Transport};
 
@@ -21,16 +22,18 @@ const MOST: usize = 25;
 /// The greatest length of a rule's name.
 const LONGEST: usize = 100;
 
-impl TryFrom<&ClusterNetworkPolicy> for PolicyObject {
-    type Error = ObjectError;
-
-    fn try_from(policy: &ClusterNetworkPolicy) -> Result<Self, ObjectError> {
-        let name = ObjectName::of(Kind::ClusterNetworkPolicy, &policy.metadata)?;
-        read(&name, &policy.spec).map_err(|error| name.wrong(error.field, error.what))
+impl Policy for ClusterNetworkPolicy {
+    fn read(&self, strictness: Strictness) -> Result<PolicyObject, ObjectError> {
+        let name = ObjectName::of(Kind::ClusterNetworkPolicy, &self.metadata)?;
+        read(&name, &self.spec, strictness).map_err(|error| name.wrong(error.field, error.what))
     }
 }
 
-fn read(name: &ObjectName, spec: &ClusterNetworkPolicySpec) -> Result<PolicyObject, FieldError> {
+fn read(
+    name: &ObjectName,
+    spec: &ClusterNetworkPolicySpec,
+    strictness: Strictness,
+) -> Result<PolicyObject, FieldError> {
     let root = Path::root("spec");
     let priority = match spec.priority {
         Some(priority @ 0..=1000) => priority as u16,
@@ -42,17 +45,17 @@ fn read(name: &ObjectName, spec: &ClusterNetworkPolicySpec) -> Result<PolicyObje
         "Baseline" => Tier::Baseline(priority),
         other => return Err(root.field("tier").wrong(format!("{other:?} is neither Admin nor Baseline"))),
     };
-    let mut doubts = Doubts::default();
+    let mut doubts = Doubts { open: Vec::new(), reading: Reading::new(strictness) };
     doubts.unknown(&spec.unknown, &root);
     let (scope, pods) = read_subject(&spec.subject, &root.field("subject"), &mut doubts)?;
-    let mut notes = doubts.conclude("it has no effect");
+    doubts.conclude("it has no effect");
 
     let list = root.field("ingress");
     at_most(spec.ingress.len(), &list)?;
     let mut ingress = Vec::new();
     for (index, rule) in spec.ingress.iter().enumerate() {
         let text = Text { action: &rule.action, name: &rule.name, unknown: &rule.unknown, protocols: &rule.protocols };
-        ingress.push(read_rule(&text, (&rule.from, "from"), read_ingress_peer, &list.index(index), &mut notes)?);
+        ingress.push(read_rule(&text, (&rule.from, "from"), read_ingress_peer, &list.index(index), &mut doubts)?);
     }
     let list = root.field("egress");
     at_most(spec.egress.len(), &list)?;
@@ -67,18 +70,22 @@ fn read(name: &ObjectName, spec: &ClusterNetworkPolicySpec) -> Result<PolicyObje
             return Err(path.wrong("nodes, networks and domainNames have no named ports"));
         }
         let text = Text { action: &rule.action, name: &rule.name, unknown: &rule.unknown, protocols: &rule.protocols };
-        egress.push(read_rule(&text, (&rule.to, "to"), read_egress_peer, &path, &mut notes)?);
+        egress.push(read_rule(&text, (&rule.to, "to"), read_egress_peer, &path, &mut doubts)?);
     }
-    Ok(PolicyObject { name: name.clone(), tier, scope, pods, isolates: [false; 2], rules: [ingress, egress], notes })
+    let (isolates, rules, notes) = ([false; 2], [ingress, egress], doubts.reading.notes);
+    Ok(PolicyObject { name: name.clone(), tier, scope, pods, isolates, rules, notes })
 }
 
-/// What is not understood, before it is known what becomes of it.
-#[derive(Default)]
-struct Doubts(Vec<FieldError>);
+/// What is not understood.
+struct Doubts {
+    /// What it is not known of yet what becomes of it.
+    open: Vec<FieldError>,
+    reading: Reading,
+}
 
 impl Doubts {
     fn add(&mut self, path: &Path<'_>, what: &str) {
-        self.0.push(path.wrong(what));
+        self.open.push(path.wrong(what));
     }
 
     /// Whether there are unknown fields here.
@@ -89,9 +96,14 @@ impl Doubts {
         !unknown.is_empty()
     }
 
-    fn conclude(self, conclusion: &str) -> Vec<Note> {
-        let note = |doubt: FieldError| Note { field: doubt.field, what: format!("{}; {conclusion}", doubt.what) };
-        self.0.into_iter().map(note).collect()
+    /// This becomes of it.
+    fn conclude(&mut self, conclusion: &str) {
+        let note = |FieldError { field, what }| Note {
+            severity: Severity::Error,
+            field,
+            what: format!("{what}; {conclusion}"),
+        };
+        self.reading.notes.extend(self.open.drain(..).map(note));
     }
 }
 
@@ -148,7 +160,7 @@ fn read_rule<P>(
     (peers, field): (&[P], &str),
     read_peer: impl Fn(&P, &Path<'_>, &mut Vec<Peer>, &mut Doubts) -> Result<(), FieldError>,
     path: &Path<'_>,
-    notes: &mut Vec<Note>,
+    doubts: &mut Doubts,
 ) -> Result<PolicyRule, FieldError> {
     if text.name.chars().count() > LONGEST {
         return Err(path.field("name").wrong(format!("has more than {LONGEST} characters")));
@@ -159,14 +171,13 @@ fn read_rule<P>(
         "Pass" => Action::Pass,
         other => return Err(path.field("action").wrong(format!("{other:?} is not Accept, Deny or Pass"))),
     };
-    let mut doubts = Doubts::default();
     doubts.unknown(text.unknown, path);
 
     let list = path.field(field);
     some_at_most(peers.len(), &list)?;
     let mut read = Vec::new();
     for (index, peer) in peers.iter().enumerate() {
-        read_peer(peer, &list.index(index), &mut read, &mut doubts)?;
+        read_peer(peer, &list.index(index), &mut read, doubts)?;
     }
     let peers = Peers::listed(read);
 
@@ -177,23 +188,23 @@ fn read_rule<P>(
             some_at_most(protocols.len(), &list)?;
             let mut ports = Vec::new();
             for (index, protocol) in protocols.iter().enumerate() {
-                ports.extend(read_protocol(protocol, &list.index(index), &mut doubts)?);
+                ports.extend(read_protocol(protocol, &list.index(index), doubts)?);
             }
             Traffic::Listed(ports.into())
         }
     };
 
     let rule = PolicyRule { action, peers, traffic, name: text.name.to_owned() };
-    if doubts.0.is_empty() {
+    if doubts.open.is_empty() {
         return Ok(rule);
     }
     match action {
         Action::Accept => {
-            notes.extend(doubts.conclude("to be safe, its rule accepts nothing"));
+            doubts.conclude("to be safe, its rule accepts nothing");
             Ok(PolicyRule { peers: Peers::listed(Vec::new()), ..rule })
         }
         Action::Deny | Action::Pass => {
-            notes.extend(doubts.conclude("to be safe, its rule denies everything in this direction"));
+            doubts.conclude("to be safe, its rule denies everything in this direction");
             Ok(PolicyRule { action: Action::Deny, peers: Peers::Anyone, traffic: Traffic::Any, ..rule })
         }
     }
@@ -274,7 +285,7 @@ fn read_egress_peer(
             if networks[..index].contains(network) {
                 return Err(here.wrong(format!("{network:?} is listed twice")));
             }
-            peers.push(Peer::Block(Block::whole(network, &here)?));
+            peers.push(Peer::Block(Block::whole(network, &here, &mut doubts.reading)?));
         }
     }
     read_pod_peer(&peer.namespaces, &peer.pods, path, peers, doubts)
@@ -366,13 +377,17 @@ mod tests {
     use serde_json::{Value, json};
 
     fn policy(spec: Value) -> Result<PolicyObject, String> {
+        read_as(Strictness::AsServed, &spec)
+    }
+
+    fn read_as(strictness: Strictness, spec: &Value) -> Result<PolicyObject, String> {
         let mut whole = json!({ "tier": "Admin", "priority": 5, "subject": { "namespaces": {} } });
         for (key, value) in spec.as_object().unwrap() {
             whole[key] = value.clone();
         }
         let policy: ClusterNetworkPolicy =
             serde_json::from_value(json!({ "metadata": { "name": "c" }, "spec": whole })).unwrap();
-        PolicyObject::try_from(&policy).map_err(|error| error.to_string())
+        policy.read(strictness).map_err(|error| error.to_string())
     }
 
     fn egress(action: &str, to: Value, protocols: Value) -> PolicyObject {
@@ -487,8 +502,16 @@ mod tests {
                 "spec.egress[0].protocols[0].tcp.destinationPort.range",
             ),
         ] {
-            let error = policy(spec).expect_err("nonsense");
+            let error = read_as(Strictness::Strict, &spec).expect_err("nonsense");
             assert!(error.starts_with(&format!("ClusterNetworkPolicy c: {field}: ")), "{error}");
         }
+    }
+    #[test]
+    fn a_network_with_host_bits_is_taken_and_noted_where_it_is_served() {
+        let read = egress("Deny", json!([{ "networks": ["10.0.0.1/8"] }]), Value::Null);
+        let block = Block { cidr: "10.0.0.0/8".parse().unwrap(), excepts: [].into() };
+        assert_eq!(read.rules[1][0].peers, Peers::listed(vec![Peer::Block(block)]));
+        let note = &read.notes[0];
+        assert_eq!((note.severity, &*note.field), (Severity::Warning, "spec.egress[0].to[0].networks[0]"));
     }
 }

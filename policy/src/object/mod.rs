@@ -1,4 +1,5 @@
 //! What matters of each kind of object, validated as the API server does it.
+//! Policies may be read more [strictly](crate::Strictness).
 
 mod cluster_policy;
 mod mode;
@@ -13,4 +14,4 @@ pub use sluice_abi::PolicyMode;
 pub use namespace::NamespaceObject;
 pub use node::NodeObject;
 pub use pod::PodObject;
-pub use policy::{Action, Direction, Note, Peer, Peers, PolicyObject, PolicyRule, Scope, Tier};
+pub use policy::{Action, Direction, Note, Peer, Peers, Policy, PolicyObject, PolicyRule, Scope, Severity, Tier};

@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use sluice_abi::PolicyMode;
 
-use super::Note;
+use super::{Note, Severity};
 
 /// Where namespaces and nodes say which mode they want.
 const ANNOTATION: &str = "sluice.dev/policy-mode";
@@ -16,7 +16,7 @@ pub(super) fn of(metadata: &ObjectMeta) -> (PolicyMode, Vec<Note>) {
         Some(other) => {
             let field = format!("metadata.annotations[{ANNOTATION}]");
             let what = format!("{other:?} is neither \"audit\" nor \"enforce\"; policies are enforced");
-            (PolicyMode::Enforce, vec![Note { field, what }])
+            (PolicyMode::Enforce, vec![Note { severity: Severity::Error, field, what }])
         }
     }
 }

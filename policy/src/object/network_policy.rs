@@ -6,23 +6,22 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use crate::block::Block;
 use crate::labels;
 use crate::name::{Kind, ObjectError, ObjectName};
-use crate::object::policy::{Action, Peer, Peers, PolicyObject, PolicyRule, Scope, Tier};
+use crate::object::policy::{Action, Peer, Peers, Policy, PolicyObject, PolicyRule, Scope, Tier};
 use crate::path::{FieldError, Path};
+use crate::reading::{Reading, Strictness};
 use crate::selector::Selector;
 use crate::traffic::{Ports, Traffic, Transport};
 
-impl TryFrom<&NetworkPolicy> for PolicyObject {
-    type Error = ObjectError;
-
-    fn try_from(policy: &NetworkPolicy) -> Result<Self, ObjectError> {
-        let name = ObjectName::of(Kind::NetworkPolicy, &policy.metadata)?;
+impl Policy for NetworkPolicy {
+    fn read(&self, strictness: Strictness) -> Result<PolicyObject, ObjectError> {
+        let name = ObjectName::of(Kind::NetworkPolicy, &self.metadata)?;
         let missing = NetworkPolicySpec::default();
-        let spec = policy.spec.as_ref().unwrap_or(&missing);
-        read(&name, spec).map_err(|error| name.wrong(error.field, error.what))
+        let spec = self.spec.as_ref().unwrap_or(&missing);
+        read(&name, spec, Reading::new(strictness)).map_err(|error| name.wrong(error.field, error.what))
     }
 }
 
-fn read(name: &ObjectName, spec: &NetworkPolicySpec) -> Result<PolicyObject, FieldError> {
+fn read(name: &ObjectName, spec: &NetworkPolicySpec, mut reading: Reading) -> Result<PolicyObject, FieldError> {
     let root = Path::root("spec");
     let pods = match &spec.pod_selector {
         Some(selector) => Selector::of(selector, &root.field("podSelector"))?,
@@ -32,12 +31,14 @@ fn read(name: &ObjectName, spec: &NetworkPolicySpec) -> Result<PolicyObject, Fie
     let list = root.field("ingress");
     let mut ingress = Vec::new();
     for (index, rule) in spec.ingress.iter().flatten().enumerate() {
-        ingress.push(read_rule(namespace, rule.from.as_deref(), "from", rule.ports.as_deref(), &list.index(index))?);
+        let text = Text { peers: rule.from.as_deref(), field: "from", ports: rule.ports.as_deref() };
+        ingress.push(read_rule(namespace, &text, &list.index(index), &mut reading)?);
     }
     let list = root.field("egress");
     let mut egress = Vec::new();
     for (index, rule) in spec.egress.iter().flatten().enumerate() {
-        egress.push(read_rule(namespace, rule.to.as_deref(), "to", rule.ports.as_deref(), &list.index(index))?);
+        let text = Text { peers: rule.to.as_deref(), field: "to", ports: rule.ports.as_deref() };
+        egress.push(read_rule(namespace, &text, &list.index(index), &mut reading)?);
     }
     let isolates = isolated(spec, &root.field("policyTypes"))?;
     // Rules of a direction that is not listed are ignored.
@@ -49,7 +50,7 @@ fn read(name: &ObjectName, spec: &NetworkPolicySpec) -> Result<PolicyObject, Fie
         pods,
         isolates,
         rules: [kept(isolates[0], ingress), kept(isolates[1], egress)],
-        notes: Vec::new(),
+        notes: reading.notes,
     })
 }
 
@@ -73,33 +74,45 @@ fn isolated(spec: &NetworkPolicySpec, path: &Path<'_>) -> Result<[bool; 2], Fiel
     Ok(isolates)
 }
 
+/// A rule as it is written.
+struct Text<'a> {
+    peers: Option<&'a [NetworkPolicyPeer]>,
+    /// Where they stand.
+    field: &'a str,
+    ports: Option<&'a [NetworkPolicyPort]>,
+}
+
 fn read_rule(
     namespace: &str,
-    peers: Option<&[NetworkPolicyPeer]>,
-    field: &str,
-    ports: Option<&[NetworkPolicyPort]>,
+    text: &Text<'_>,
     path: &Path<'_>,
+    reading: &mut Reading,
 ) -> Result<PolicyRule, FieldError> {
     let list = path.field("ports");
-    let ports = ports.unwrap_or_default();
+    let ports = text.ports.unwrap_or_default();
     let traffic = if ports.is_empty() {
         Traffic::Any
     } else {
         let read = |(index, port)| read_port(port, &list.index(index));
         Traffic::Listed(ports.iter().enumerate().map(read).collect::<Result<_, _>>()?)
     };
-    let list = path.field(field);
-    let peers = peers.unwrap_or_default();
+    let list = path.field(text.field);
+    let peers = text.peers.unwrap_or_default();
     let peers = if peers.is_empty() {
         Peers::Anyone
     } else {
-        let read = |(index, peer)| read_peer(namespace, peer, &list.index(index));
+        let read = |(index, peer)| read_peer(namespace, peer, &list.index(index), reading);
         Peers::listed(peers.iter().enumerate().map(read).collect::<Result<_, _>>()?)
     };
     Ok(PolicyRule { action: Action::Accept, peers, traffic, name: String::new() })
 }
 
-fn read_peer(namespace: &str, peer: &NetworkPolicyPeer, path: &Path<'_>) -> Result<Peer, FieldError> {
+fn read_peer(
+    namespace: &str,
+    peer: &NetworkPolicyPeer,
+    path: &Path<'_>,
+    reading: &mut Reading,
+) -> Result<Peer, FieldError> {
     let pods = peer.pod_selector.as_ref().map(|selector| Selector::of(selector, &path.field("podSelector")));
     let namespaces =
         peer.namespace_selector.as_ref().map(|selector| Selector::of(selector, &path.field("namespaceSelector")));
@@ -107,7 +120,7 @@ fn read_peer(namespace: &str, peer: &NetworkPolicyPeer, path: &Path<'_>) -> Resu
         (None, None, None) => Err(path.wrong("must have a podSelector, a namespaceSelector or an ipBlock")),
         (None, None, Some(block)) => {
             let excepts = block.except.as_deref().unwrap_or_default();
-            Ok(Peer::Block(Block::of(&block.cidr, excepts, &path.field("ipBlock"))?))
+            Ok(Peer::Block(Block::of(&block.cidr, excepts, &path.field("ipBlock"), reading)?))
         }
         (_, _, Some(_)) => Err(path.wrong("must not have both an ipBlock and a selector")),
         (pods, Some(namespaces), None) => Ok(Peer::Pods(Scope::Labelled(namespaces), pods.unwrap_or_default())),
@@ -148,13 +161,13 @@ fn read_port(port: &NetworkPolicyPort, path: &Path<'_>) -> Result<Ports, FieldEr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::object::Direction;
+    use crate::object::{Direction, Severity};
     use serde_json::{Value, json};
 
     fn policy(spec: Value) -> Result<PolicyObject, String> {
         let policy: NetworkPolicy =
             serde_json::from_value(json!({ "metadata": { "name": "db", "namespace": "x" }, "spec": spec })).unwrap();
-        PolicyObject::try_from(&policy).map_err(|error| error.to_string())
+        policy.read(Strictness::Strict).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -240,7 +253,23 @@ mod tests {
     #[test]
     fn names_are_checked() {
         let policy: NetworkPolicy = serde_json::from_value(json!({ "metadata": { "name": "A" } })).unwrap();
-        let error = PolicyObject::try_from(&policy).expect_err("no name");
+        let error = policy.read(Strictness::AsServed).expect_err("no name");
         assert!(error.to_string().starts_with("NetworkPolicy default/A: metadata.name: "), "{error}");
+    }
+    #[test]
+    fn a_block_with_host_bits_is_taken_and_noted_where_it_is_served() {
+        let spec = json!({ "egress": [{ "to": [{ "ipBlock": { "cidr": "10.0.0.1/4", "except": ["10.0.0.1/8"] } }] }] });
+        let whole = json!({ "metadata": { "name": "db", "namespace": "x" }, "spec": spec });
+        let policy: NetworkPolicy = serde_json::from_value(whole).unwrap();
+        let error = policy.read(Strictness::Strict).expect_err("it is not as it should be").to_string();
+        assert!(error.starts_with("NetworkPolicy x/db: spec.egress[0].to[0].ipBlock.cidr: "), "{error}");
+        let read = policy.read(Strictness::AsServed).unwrap();
+        let Peers::Listed(peers) = &read.rules(Direction::Egress)[0].peers else { panic!("peers were listed") };
+        let block = Block { cidr: "0.0.0.0/4".parse().unwrap(), excepts: ["10.0.0.0/8".parse().unwrap()].into() };
+        assert_eq!(peers[..], [Peer::Block(block)]);
+        let block = "spec.egress[0].to[0].ipBlock";
+        let notes: Vec<(Severity, &str)> = read.notes.iter().map(|note| (note.severity, &*note.field)).collect();
+        let (cidr, except) = (format!("{block}.cidr"), format!("{block}.except[0]"));
+        assert_eq!(notes, [(Severity::Warning, &*cidr), (Severity::Warning, &*except)]);
     }
 }

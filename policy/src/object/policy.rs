@@ -3,11 +3,21 @@
 use std::sync::Arc;
 
 use crate::block::Block;
-use crate::name::ObjectName;
+use crate::name::{ObjectError, ObjectName};
+use crate::reading::Strictness;
 use crate::selector::Selector;
 use crate::traffic::Traffic;
 
 pub use sluice_abi::PolicyDirection as Direction;
+
+/// A policy of either kind, as it is written.
+pub trait Policy {
+    /// What matters of it.
+    ///
+    /// # Errors
+    /// Where it makes no sense, or is not written strictly enough.
+    fn read(&self, strictness: Strictness) -> Result<PolicyObject, ObjectError>;
+}
 
 /// What matters of a NetworkPolicy or ClusterNetworkPolicy.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -24,7 +34,7 @@ pub struct PolicyObject {
     pub isolates: [bool; 2],
     /// Its rules, for each direction.
     pub rules: [Vec<PolicyRule>; 2],
-    /// What is not supported in it, and what becomes of that.
+    /// What is not supported in it or not written as it should be, and what becomes of that.
     pub notes: Vec<Note>,
 }
 
@@ -124,9 +134,20 @@ pub enum Scope {
     Labelled(Selector),
 }
 
-/// Something in an object is not supported.
+/// How bad a problem is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Severity {
+    /// Something is not enforced as it stands in the object.
+    Error,
+    /// It is enforced, but perhaps not as it was meant.
+    Warning,
+}
+
+/// Something in an object is not supported, or not written as it should be.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Note {
+    /// How bad it is.
+    pub severity: Severity,
     /// Where it stands.
     pub field: String,
     /// What it is, and what becomes of it.

@@ -6,7 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use sluice_policy::cluster_policy::ClusterNetworkPolicy;
-use sluice_policy::object::PolicyObject;
+use sluice_policy::object::Policy;
+use sluice_policy::{ObjectError, Severity, Strictness};
 
 /// Whether all of a policy is supported.
 const SUPPORTED: &str = "sluice.dev/Supported";
@@ -21,16 +22,14 @@ pub struct Conditions(BTreeMap<String, String>);
 impl Conditions {
     /// What a policy's status should say and does not. The agents of all nodes come to the same.
     pub fn due(&mut self, policy: &ClusterNetworkPolicy) -> Option<Condition> {
-        // One that makes no sense is not told of here: the API server does not take it.
-        let notes = PolicyObject::try_from(policy).ok()?.notes;
-        let notes: Vec<String> = notes.iter().map(|note| format!("{}: {}", note.field, note.what)).collect();
+        let (reason, doubts) = doubts(policy);
         let mut conditions = policy.status.iter().flat_map(|status| &status.conditions);
         let shown = conditions.find(|condition| condition.type_ == SUPPORTED);
-        let (status, reason, message) = match (notes.is_empty(), shown) {
+        let (status, message) = match (doubts.is_empty(), shown) {
             // Nothing to say, and nothing to take back.
             (true, None) => return None,
-            (true, Some(_)) => ("True", "Supported", String::new()),
-            (false, _) => ("False", "UnsupportedFields", joined(&notes)),
+            (true, Some(_)) => ("True", String::new()),
+            (false, _) => ("False", joined(&doubts)),
         };
         let is_shown =
             |shown: &Condition| (&*shown.status, &*shown.reason, &shown.message) == (status, reason, &message);
@@ -50,6 +49,22 @@ impl Conditions {
             last_transition_time: since.unwrap_or_else(|| Time(Timestamp::now())),
             observed_generation: None,
         })
+    }
+}
+
+/// What of a policy is not in force as it stands there, and in a word, why. The API server takes some that make no sense: its
+/// schema knows nothing of what may stand in selectors, for example.
+fn doubts(policy: &ClusterNetworkPolicy) -> (&'static str, Vec<String>) {
+    match policy.read(Strictness::AsServed) {
+        Err(ObjectError { field, what, .. }) => {
+            let what = format!("{field}: {what}; none of the policy is in force as it stands here");
+            ("Invalid", vec![what])
+        }
+        Ok(policy) => {
+            let notes = policy.notes.iter().filter(|note| note.severity == Severity::Error);
+            let notes: Vec<String> = notes.map(|note| format!("{}: {}", note.field, note.what)).collect();
+            (if notes.is_empty() { "Supported" } else { "UnsupportedFields" }, notes)
+        }
     }
 }
 
@@ -101,6 +116,16 @@ mod tests {
         assert_eq!((&*back.status, &*back.message), ("True", ""));
         assert_eq!(conditions.due(&policy(json!([]), std::slice::from_ref(&back))), None);
         assert!(conditions.due(&policy(names, &[back])).is_some(), "it is not supported again");
+    }
+
+    #[test]
+    fn a_policy_that_cannot_be_read_says_so_and_one_that_is_taken_otherwise_does_not() {
+        let to = |peer: serde_json::Value| policy(json!([{ "action": "Deny", "to": [peer] }]), &[]);
+        let selector = json!({ "namespaces": { "matchLabels": { "a b": "c" } } });
+        let said = Conditions::default().due(&to(selector)).expect("something to say");
+        assert_eq!((&*said.status, &*said.reason), ("False", "Invalid"));
+        assert!(said.message.starts_with("spec.egress[0].to[0].namespaces.matchLabels[a b]: "), "{}", said.message);
+        assert_eq!(Conditions::default().due(&to(json!({ "networks": ["10.0.0.1/8"] }))), None);
     }
 
     #[test]

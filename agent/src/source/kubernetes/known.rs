@@ -98,7 +98,7 @@ impl Known {
             listing.insert(key(object));
         }
         self.objects.insert(key(object));
-        object.read().map_or_else(Change::Wrong, Change::Is)
+        object.object().map_or_else(Change::Wrong, Change::Is)
     }
 }
 

@@ -28,8 +28,8 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use sluice_policy::cluster_policy::{API_VERSION, ClusterNetworkPolicy, KIND};
-use sluice_policy::object::PodObject;
-use sluice_policy::{Kind, ObjectError, PodName};
+use sluice_policy::object::{PodObject, Policy};
+use sluice_policy::{Kind, ObjectError, PodName, Strictness};
 use tokio::time::sleep;
 
 use super::{Change, Object, Source};
@@ -174,23 +174,30 @@ trait Watched: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + S
     /// What policies call it.
     const KIND: Kind;
 
-    /// What matters of an object.
-    fn read(&self) -> Result<Object, ObjectError>;
+    /// What matters of an object, as the API server has it.
+    fn object(&self) -> Result<Object, ObjectError>;
 }
 
 macro_rules! watched {
-    ($($kind:ident),*) => {$(
+    ($($kind:ident => $read:expr);* $(;)?) => {$(
         impl Watched for $kind {
             const KIND: Kind = Kind::$kind;
 
-            fn read(&self) -> Result<Object, ObjectError> {
-                self.try_into()
+            fn object(&self) -> Result<Object, ObjectError> {
+                let read: fn(&Self) -> _ = $read;
+                read(self)
             }
         }
     )*};
 }
 
-watched!(Node, Pod, Namespace, NetworkPolicy, ClusterNetworkPolicy);
+watched! {
+    Node => |node| node.try_into();
+    Pod => |pod| pod.try_into();
+    Namespace => |namespace| namespace.try_into();
+    NetworkPolicy => |policy| policy.read(Strictness::AsServed).map(Object::Policy);
+    ClusterNetworkPolicy => |policy| policy.read(Strictness::AsServed).map(Object::Policy);
+}
 
 /// What there is to tell of what is heard of a kind of objects.
 fn tidings<K: Watched>(heard: impl Stream<Item = Heard<K>> + Send + 'static) -> BoxStream<'static, (Kind, Told)> {

@@ -317,6 +317,38 @@ fn a_pod_that_is_asked_for_may_be_ahead_of_the_watch() {
     assert_eq!(next(&heard), ["Pod x/p u2 is"]);
 }
 
+/// Its validation only warns of host bits.
+#[test]
+fn policies_that_the_api_server_takes_are_taken() {
+    let (server, _happened) = Server::start();
+    let block = json!({ "ipBlock": { "cidr": "10.1.2.3/8", "except": ["10.1.2.3/16"] } });
+    let metadata = json!({ "name": "db", "namespace": "x", "resourceVersion": "1" });
+    server.give(
+        "/apis/networking.k8s.io/v1/networkpolicies",
+        json!([{ "metadata": metadata, "spec": { "podSelector": {}, "ingress": [{ "from": [block] }] } }]),
+    );
+    server.give(POLICIES, json!([policy(&json!([{ "action": "Deny", "to": [{ "networks": ["10.1.2.3/8"] }] }]))]));
+    let (heard, _asker) = server.follow();
+    let changes = heard.recv_timeout(PATIENCE).expect("all is listed");
+    let notes: BTreeMap<String, Vec<String>> = changes
+        .iter()
+        .filter_map(|change| match change {
+            Change::Is(Object::Policy(policy)) => Some(policy),
+            _ => None,
+        })
+        .map(|policy| (policy.name.to_string(), policy.notes.iter().map(|note| note.field.clone()).collect()))
+        .collect();
+    let expected = [
+        ("ClusterNetworkPolicy all", vec!["spec.egress[0].to[0].networks[0]"]),
+        (
+            "NetworkPolicy x/db",
+            vec!["spec.ingress[0].from[0].ipBlock.cidr", "spec.ingress[0].from[0].ipBlock.except[0]"],
+        ),
+    ];
+    let expected = expected.map(|(name, fields)| (name.to_owned(), fields.into_iter().map(str::to_owned).collect()));
+    assert_eq!(notes, BTreeMap::from(expected), "{changes:?}");
+}
+
 #[test]
 fn what_is_not_supported_in_a_policy_stands_in_its_status() {
     let (server, happened) = Server::start();
