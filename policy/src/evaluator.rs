@@ -98,10 +98,17 @@ pub struct Evaluator<'a> {
 }
 
 /// One end of a flow.
-struct End<'a> {
-    address: IpAddr,
+pub(crate) struct End<'a> {
+    pub address: IpAddr,
     /// The pod, where policies may select it.
-    pod: Option<&'a PodObject>,
+    pub pod: Option<&'a PodObject>,
+}
+
+impl End<'_> {
+    /// Whether it is this pod.
+    pub fn is(&self, pod: &PodObject) -> bool {
+        self.pod.is_some_and(|own| own.name == pod.name)
+    }
 }
 
 impl<'a> Evaluator<'a> {
@@ -143,7 +150,13 @@ impl<'a> Evaluator<'a> {
         Ok(Answer { verdict, egress, ingress })
     }
 
-    fn end(&self, party: &Party, family: Family) -> Result<End<'a>, ProbeError> {
+    /// What these tables are made from.
+    pub(crate) fn index(&self) -> &'a Index {
+        self.index
+    }
+
+    /// Who and where an end is.
+    pub(crate) fn end(&self, party: &Party, family: Family) -> Result<End<'a>, ProbeError> {
         match party {
             Party::Address(address) => Ok(End { address: *address, pod: self.index.pod_at(*address) }),
             Party::Pod(name) => {
@@ -164,6 +177,12 @@ impl<'a> Evaluator<'a> {
         }
     }
 
+    /// Whether an end is the node that a pod runs on.
+    pub(crate) fn is_own_node(&self, pod: &PodObject, peer: &End<'_>) -> bool {
+        let node = pod.node.as_deref().and_then(|node| self.nodes.get(node));
+        peer.pod.is_none() && node.is_some_and(|addresses| addresses.contains(&peer.address))
+    }
+
     /// What the policies of `subject` say.
     fn judge(
         &self,
@@ -175,11 +194,10 @@ impl<'a> Evaluator<'a> {
     ) -> Judgement<'a> {
         let allow = |why| Judgement { verdict: Verdict::Allow, why };
         let Some(pod) = subject.pod else { return allow(Why::NotSubject) };
-        if peer.pod.is_some_and(|peer| peer.name == pod.name) {
+        if peer.is(pod) {
             return allow(Why::Itself);
         }
-        let node = pod.node.as_deref().and_then(|node| self.nodes.get(node));
-        let is_own_node = peer.pod.is_none() && node.is_some_and(|addresses| addresses.contains(&peer.address));
+        let is_own_node = self.is_own_node(pod, peer);
         let rule_set = self.tables.rule_set(&pod.name);
         let other = Peer { identity: self.tables.identity(peer.address), is_own_node };
         let decision = decide(rule_set, direction, other, protocol, Port::new(port), &self.tables);

@@ -3,11 +3,15 @@
 //! Written from the objects, so that it can also tell of rules that have no part in the answer. Who is a rule's peer and
 //! what its traffic is, is asked as the documentation has it; the answer itself is the tables'.
 
+use std::mem::discriminant;
 use std::net::IpAddr;
 
+use sluice_datapath::Family;
+
+use crate::evaluator::{End, Evaluator, Party, ProbeError};
 use crate::index::Index;
-use crate::name::{ObjectName, PodName};
-use crate::object::{Action, Direction, Peer, Peers, PodObject, PolicyRule};
+use crate::name::ObjectName;
+use crate::object::{Action, Direction, Peer, Peers, PodObject, PolicyObject, PolicyRule, Tier};
 use crate::traffic::{Traffic, Transport};
 
 /// What a rule has to do with a flow.
@@ -32,15 +36,28 @@ impl Match {
     }
 }
 
+/// What part a step has in the answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// It is asked, and decides nothing.
+    Asked,
+    /// It decides.
+    Decides,
+    /// It is not asked: others have decided, or passed to the next tier, or nothing of the kind is asked.
+    NotAsked,
+}
+
 /// A step of the reasoning.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Reasoning {
-    /// A policy selects the pod; where it isolates it, what none of its rules allows is denied.
+    /// A policy selects the pod; where it isolates it, what no rule of such policies allows is denied.
     Policy {
         /// Which.
         policy: ObjectName,
         /// Whether it isolates.
         isolates: bool,
+        /// Whether it is asked; it decides if no rule of its tier matches, as all that isolate the pod do.
+        part: Part,
     },
     /// A rule of it.
     Rule {
@@ -48,47 +65,122 @@ pub enum Reasoning {
         policy: ObjectName,
         /// From 0.
         index: usize,
+        /// Its name; empty: none.
+        name: String,
         /// What it says of what it matches.
         action: Action,
         /// Whether it matches.
         matches: Match,
+        /// Whether it is asked, and decides.
+        part: Part,
     },
 }
 
-impl Index {
-    /// The reasoning about a flow at one end: the policies of `subject` that have anything to say in a direction, and their
-    /// rules. `transport` is `None` for protocols without ports.
+impl Reasoning {
+    /// What part it has in the answer.
+    pub const fn part(&self) -> Part {
+        match self {
+            Self::Policy { part, .. } | Self::Rule { part, .. } => *part,
+        }
+    }
+}
+
+/// A packet, as rules see it.
+struct Packet<'a> {
+    peer: IpAddr,
+    /// Whose names for ports count.
+    receiver: Option<&'a PodObject>,
+    /// `None`: of a protocol without ports.
+    transport: Option<Transport>,
+    port: u16,
+}
+
+impl Evaluator<'_> {
+    /// The reasoning about a flow that could be [asked](Self::probe) about: the policies that have anything to say, and
+    /// their rules; the sender's first, then the receiver's. `transport` is `None` for protocols without ports.
+    ///
+    /// # Errors
+    /// Where a pod does not exist, has ended, or has no such address.
     pub fn explain(
         &self,
-        subject: &PodName,
-        direction: Direction,
-        peer: IpAddr,
+        from: &Party,
+        to: &Party,
         transport: Option<Transport>,
         port: u16,
+        family: Family,
+    ) -> Result<[Vec<Reasoning>; 2], ProbeError> {
+        let (from, to) = (self.end(from, family)?, self.end(to, family)?);
+        let receiver = self.index().pod_at(to.address);
+        let sent = Packet { peer: to.address, receiver, transport, port };
+        let received = Packet { peer: from.address, receiver: to.pod, transport, port };
+        let steps = |subject: &End<'_>, direction, peer: &End<'_>, packet| match subject.pod {
+            Some(pod) => self.steps(pod, direction, peer, packet),
+            None => Vec::new(),
+        };
+        Ok([steps(&from, Direction::Egress, &to, &sent), steps(&to, Direction::Ingress, &from, &received)])
+    }
+
+    fn steps(&self, pod: &PodObject, direction: Direction, peer: &End<'_>, packet: &Packet<'_>) -> Vec<Reasoning> {
+        let index = self.index();
+        let is_own_node = self.is_own_node(pod, peer);
+        let has_say = |policy: &&PolicyObject| !policy.rules(direction).is_empty() || policy.isolates(direction);
+        let policies: Vec<&PolicyObject> = index.policies_of(&pod.name).filter(has_say).collect();
+        let mut is_decided = peer.is(pod) || is_own_node && direction == Direction::Ingress;
+        let mut steps = Vec::new();
+        for tier in policies.chunk_by(|a, b| discriminant(&a.tier) == discriminant(&b.tier)) {
+            // No NetworkPolicy is asked about a pod's own node, but where there are any, none below them is either.
+            let is_exempt = is_own_node && tier[0].tier == Tier::Namespaced;
+            let mut tier = index.tier_steps(tier, direction, packet, !is_decided && !is_exempt);
+            let isolates = |step: &Reasoning| matches!(step, Reasoning::Policy { isolates: true, .. });
+            is_decided |= tier.iter().any(|step| step.part() == Part::Decides || is_exempt && isolates(step));
+            steps.append(&mut tier);
+        }
+        steps
+    }
+}
+
+impl Index {
+    /// The steps of the policies of one tier, if that is asked at all.
+    fn tier_steps(
+        &self,
+        policies: &[&PolicyObject],
+        direction: Direction,
+        packet: &Packet<'_>,
+        is_asked: bool,
     ) -> Vec<Reasoning> {
         let mut steps = Vec::new();
-        let receiver = match direction {
-            Direction::Ingress => self.pod(subject),
-            Direction::Egress => self.pod_at(peer),
-        };
-        for policy in self.policies_of(subject) {
-            let (rules, isolates) = (policy.rules(direction), policy.isolates(direction));
-            if rules.is_empty() && !isolates {
-                continue;
+        let mut asks = is_asked;
+        let part = |asks| if asks { Part::Asked } else { Part::NotAsked };
+        for policy in policies {
+            let isolates = policy.isolates(direction);
+            steps.push(Reasoning::Policy { policy: policy.name.clone(), isolates, part: part(asks) });
+            for (index, rule) in policy.rules(direction).iter().enumerate() {
+                let matches = self.matches(rule, packet);
+                let is_last = asks && matches == Match::Yes;
+                let part = if is_last && rule.action != Action::Pass { Part::Decides } else { part(asks) };
+                asks &= !is_last;
+                let (policy, name, action) = (policy.name.clone(), rule.name.clone(), rule.action);
+                steps.push(Reasoning::Rule { policy, index, name, action, matches, part });
             }
-            steps.push(Reasoning::Policy { policy: policy.name.clone(), isolates });
-            for (index, rule) in rules.iter().enumerate() {
-                let matches = if !self.is_among(peer, &rule.peers) {
-                    Match::OtherPeer
-                } else if !is_about(rule, receiver, transport, port) {
-                    Match::OtherTraffic
-                } else {
-                    Match::Yes
-                };
-                steps.push(Reasoning::Rule { policy: policy.name.clone(), index, action: rule.action, matches });
+        }
+        if asks {
+            for step in &mut steps {
+                if let Reasoning::Policy { isolates: true, part, .. } = step {
+                    *part = Part::Decides;
+                }
             }
         }
         steps
+    }
+
+    fn matches(&self, rule: &PolicyRule, packet: &Packet<'_>) -> Match {
+        if !self.is_among(packet.peer, &rule.peers) {
+            Match::OtherPeer
+        } else if !is_about(rule, packet) {
+            Match::OtherTraffic
+        } else {
+            Match::Yes
+        }
     }
 
     fn is_among(&self, address: IpAddr, peers: &Peers) -> bool {
@@ -115,12 +207,13 @@ impl Index {
     }
 }
 
-fn is_about(rule: &PolicyRule, receiver: Option<&PodObject>, transport: Option<Transport>, port: u16) -> bool {
+fn is_about(rule: &PolicyRule, packet: &Packet<'_>) -> bool {
     let Traffic::Listed(listed) = &rule.traffic else { return true };
-    let named = receiver.map_or(&[][..], |pod| &pod.named_ports);
+    let named = packet.receiver.map_or(&[][..], |pod| &pod.named_ports);
+    let is_here = |of, first, last| Some(of) == packet.transport && (first..=last).contains(&packet.port);
     let mut found = false;
     for ports in listed {
-        ports.resolve(named, |of, first, last| found |= Some(of) == transport && (first..=last).contains(&port));
+        ports.resolve(named, |of, first, last| found |= is_here(of, first, last));
     }
     found
 }

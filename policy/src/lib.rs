@@ -26,7 +26,7 @@ mod traffic;
 
 pub use block::Block;
 pub use evaluator::{Answer, Evaluator, Judgement, Party, ProbeError, Why};
-pub use explain::{Match, Reasoning};
+pub use explain::{Match, Part, Reasoning};
 pub use index::{Counts, Delta, Event, Index, Limits, Problem, Severity, View};
 pub use labels::Labels;
 pub use name::{Kind, ObjectError, ObjectName, PodName};

@@ -69,12 +69,16 @@ pub fn explain(index: &Index, from: String, to: String, port: &str) -> Result<Ve
     let (from, to) = (party(&probe.from)?, party(&probe.to)?);
     let mut explained = question::explain(&index.excerpt([&from, &to]), &probe)?;
     for explained in &mut explained {
-        let answer = &mut explained.answer;
-        for (end, side) in [(&from, &mut answer.egress), (&to, &mut answer.ingress)] {
+        let (answer, reasoning) = (&mut explained.answer, &mut explained.reasoning);
+        let sides =
+            [(&from, &mut answer.egress, &mut reasoning.egress), (&to, &mut answer.ingress, &mut reasoning.ingress)];
+        for (end, side, steps) in sides {
             if is_closed(index, end) {
                 let reason = "its policies do not fit into the tables: all its traffic is denied until they do".into();
                 *side = SideAnswer { verdict: Expected::Deny, policy: None, reason };
                 answer.verdict = Expected::Deny;
+                // None of its policies is asked.
+                steps.clear();
             }
         }
     }
@@ -134,6 +138,7 @@ mod tests {
         let none = Limits { rules: 0, prefixes: 0 };
         let answers = explain(&index(none), "192.0.2.7", "x/db").expect("answers");
         assert_eq!((&answers[0]["verdict"], &answers[0]["ingress"]["policy"]), (&json!("deny"), &json!(null)));
+        assert_eq!(answers[0]["reasoning"]["ingress"], json!([]));
         assert!(explain(&index(none), "x/db", "nowhere").is_err());
     }
 

@@ -151,10 +151,74 @@ fn an_explanation_goes_through_the_rules_in_their_order() {
     };
     let allowed = ask("default/front", "6379/TCP");
     assert!(allowed.contains("over IPv4: allow") && allowed.contains("over IPv6: allow"), "{allowed}");
-    assert!(allowed.contains("rule 0 matches: accepts"), "{allowed}");
+    assert!(allowed.contains("rule 0 matches and decides: accepts"), "{allowed}");
     assert!(ask("default/front", "80/TCP").contains("rule 0 is about other ports or protocols"));
     let denied = ask("default/other", "6379/TCP");
-    assert!(denied.contains("selects and isolates the pod\n      rule 0 is about other peers"), "{denied}");
+    let isolated = "isolates the pod and decides: what no rule accepts is denied\n      rule 0 is about other peers";
+    assert!(denied.contains(isolated), "{denied}");
+}
+
+#[test]
+fn an_explanation_says_what_decides_and_what_is_not_asked() {
+    let namespaces = |name: &str, tier: &str, priority: u16, rules: &str| {
+        let metadata = format!("kind: ClusterNetworkPolicy\nmetadata: {{name: {name}}}\n");
+        let spec = format!("tier: {tier}, priority: {priority}, subject: {{namespaces: {{}}}}, ingress: [{rules}]");
+        format!("{metadata}spec: {{{spec}}}\n---\n")
+    };
+    let rule = |action: &str| format!("{{name: {action}-all, action: {action}, from: [{{namespaces: {{}}}}]}}");
+    let policies = [
+        namespaces("first", "Admin", 1, &format!("{}, {}", rule("Pass"), rule("Deny"))),
+        namespaces("second", "Admin", 2, &rule("Accept")),
+        "{kind: NetworkPolicy, metadata: {name: a}, spec: {podSelector: {}}}\n---\n".to_owned(),
+        "{kind: NetworkPolicy, metadata: {name: b}, spec: {podSelector: {}, ingress: [{}, {}]}}\n---\n".to_owned(),
+        "{kind: NetworkPolicy, metadata: {name: c}, spec: {podSelector: {}, ingress: [{}]}}\n---\n".to_owned(),
+        namespaces("last", "Baseline", 1, &rule("Deny")),
+    ];
+    let steps = |policies: &[String], from: &str| {
+        let directory = directory(&[("policies.yaml", &policies.concat()), ("pods.yml", PODS)]);
+        let index = cluster::read(directory.path()).unwrap();
+        let traffic = "80/TCP".parse().unwrap();
+        let explained =
+            question::explain(&index, &Probe { from: from.into(), to: "default/db".into(), traffic, expect: None });
+        explained.unwrap().swap_remove(0)
+    };
+    let ingress = |policies: &[String], from: &str| {
+        let lines: Vec<String> = explain::lines(&steps(policies, from)).iter().map(|line| line.trim().into()).collect();
+        let from = lines.iter().position(|line| line.starts_with("ingress: ")).unwrap() + 1;
+        lines[from..].join("\n")
+    };
+    let passed = "ClusterNetworkPolicy first selects the pod\n\
+        rule 0 (Pass-all) matches: passes to the next tier\n\
+        rule 1 (Deny-all) is not asked\n\
+        ClusterNetworkPolicy second is not asked\n\
+        NetworkPolicy default/a selects and isolates the pod\n\
+        NetworkPolicy default/b selects and isolates the pod\n\
+        rule 0 matches and decides: accepts\n\
+        rule 1 is not asked\n\
+        NetworkPolicy default/c is not asked\n\
+        ClusterNetworkPolicy last is not asked";
+    assert_eq!(ingress(&policies, "default/front"), passed);
+    let baseline = "ClusterNetworkPolicy last selects the pod\nrule 0 (Deny-all) matches and decides: denies";
+    let two = [policies[1].clone(), policies[5].clone()];
+    assert!(ingress(&policies[5..], "default/front").ends_with(baseline));
+    assert!(
+        ingress(&two, "default/front")
+            .ends_with("matches and decides: accepts\nClusterNetworkPolicy last is not asked")
+    );
+
+    let json = serde_json::to_value(steps(&policies, "default/front").reasoning.ingress).unwrap();
+    let told = |step: &serde_json::Value| (step["asked"].as_bool().unwrap(), step["decides"].as_bool().unwrap());
+    let told: Vec<_> = json.as_array().unwrap().iter().map(told).collect();
+    let (asked, decides, not_asked) = ((true, false), (true, true), (false, false));
+    assert_eq!(told[..8], [asked, asked, not_asked, not_asked, not_asked, asked, asked, decides]);
+    assert_eq!(told[8..], [not_asked; 5]);
+    assert_eq!((&json[1]["name"], json[7].get("name")), (&"Pass-all".into(), None));
+
+    // Nobody is asked about the pod itself, and its own node reaches it.
+    for free in ["default/db", "192.0.2.1"] {
+        let told = ingress(&policies, free);
+        assert!(told.lines().count() == 6 && told.lines().all(|line| line.ends_with(" is not asked")), "{told}");
+    }
 }
 
 #[test]

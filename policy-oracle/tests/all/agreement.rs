@@ -5,52 +5,51 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index as Place;
-use sluice_policy::{
-    Evaluator, Event, Index, Limits, Match, Party, PolicyDirection, ProbeError, Reasoning, Transport, View,
-};
+use sluice_policy::{Evaluator, Event, Index, Limits, Match, Part, Party, ProbeError, Reasoning, Transport, View};
 use sluice_policy_oracle::compiler::{Question, agrees, events, name, party};
 use sluice_policy_oracle::generate::{ProbeDraft, change, cluster, probe};
-use sluice_policy_oracle::{Cluster, Probe, Side};
+use sluice_policy_oracle::{Cluster, Decider, Probe, Side};
 
-/// Whether an explanation has all that decides a side.
+/// Whether an explanation has all that decides a side, and says of nothing else that it does, or that it is asked after.
 fn explains(steps: &[Reasoning], side: &Side) -> bool {
-    side.deciders.iter().all(|decider| {
-        steps.iter().any(|step| match step {
-            Reasoning::Policy { policy, isolates } => {
-                *isolates && decider.rule.is_none() && name(policy) == decider.policy
-            }
-            Reasoning::Rule { policy, index, matches, .. } => {
-                *matches == Match::Yes && decider.rule == Some(*index) && name(policy) == decider.policy
-            }
-        })
-    })
+    let is = |step: &Reasoning, decider: &Decider| match step {
+        Reasoning::Policy { policy, isolates, .. } => {
+            *isolates && decider.rule.is_none() && name(policy) == decider.policy
+        }
+        Reasoning::Rule { policy, index, matches, .. } => {
+            *matches == Match::Yes && decider.rule == Some(*index) && name(policy) == decider.policy
+        }
+    };
+    let deciding: Vec<&Reasoning> = steps.iter().filter(|step| step.part() == Part::Decides).collect();
+    let rule = steps.iter().position(|step| step.part() == Part::Decides && matches!(step, Reasoning::Rule { .. }));
+    let after = rule.map_or(&[][..], |rule| &steps[rule + 1..]);
+    side.deciders.iter().all(|decider| steps.iter().any(|step| is(step, decider)))
+        && deciding.iter().all(|step| side.deciders.iter().any(|decider| is(step, decider)))
+        && deciding.is_empty() == side.deciders.is_empty()
+        && after.iter().all(|step| step.part() == Part::NotAsked)
 }
 
 /// Asks both about a probe.
-fn ask(cluster: &Cluster, index: &Index, evaluator: &Evaluator<'_>, probe: &Probe) -> Result<(), TestCaseError> {
+fn ask(cluster: &Cluster, evaluator: &Evaluator<'_>, probe: &Probe) -> Result<(), TestCaseError> {
     let expected = cluster.judge(probe);
     let Question { by_name, by_address, protocol, port, family } = Question::of(probe, cluster);
     let ask = |[from, to]: &[Party; 2]| evaluator.probe(from, to, protocol, port, family);
-    let by_address = ask(&by_address);
+    let asked_by_address = ask(&by_address);
     // A pod that has ended has no address that it could be asked about; whoever has it now has.
     let by_name = match ask(&by_name) {
-        Err(ProbeError::Ended(_)) => by_address.clone(),
+        Err(ProbeError::Ended(_)) => asked_by_address.clone(),
         other => other,
     };
-    for answer in [by_name, by_address] {
+    for answer in [by_name, asked_by_address] {
         let answer = answer.map_err(|error| TestCaseError::fail(format!("{probe:?}: {error}")))?;
         prop_assert!(agrees(&answer, &expected), "{probe:?}\nfound    {answer:?}\nexpected {expected:?}\n{cluster:?}");
     }
     let transport = Transport::ALL.into_iter().find(|transport| Some(transport.name()) == probe.protocol.name());
-    let [from, to] = [&probe.from, &probe.to].map(|end| cluster.address_of(end));
-    let sides = [
-        (&expected.egress, PolicyDirection::Egress, from, to),
-        (&expected.ingress, PolicyDirection::Ingress, to, from),
-    ];
-    for (side, direction, subject, peer) in sides {
-        let pod = index.pod_at(subject).map(|pod| &pod.name);
-        let steps = pod.map(|pod| index.explain(pod, direction, peer, transport, probe.port)).unwrap_or_default();
-        prop_assert!(explains(&steps, side), "{probe:?}\nfound    {steps:?}\nexpected {side:?}\n{cluster:?}");
+    let [from, to] = &by_address;
+    let explained = evaluator.explain(from, to, transport, port, family);
+    let explained = explained.map_err(|error| TestCaseError::fail(format!("{probe:?}: {error}")))?;
+    for (steps, side) in explained.iter().zip([&expected.egress, &expected.ingress]) {
+        prop_assert!(explains(steps, side), "{probe:?}\nfound    {steps:?}\nexpected {side:?}\n{cluster:?}");
     }
     Ok(())
 }
@@ -83,7 +82,7 @@ proptest! {
             index.apply(event);
         }
         for probe in &probes {
-            ask(&cluster, &index, &Evaluator::new(&index), &probe.of(&cluster))?;
+            ask(&cluster, &Evaluator::new(&index), &probe.of(&cluster))?;
         }
         for change in changes {
             let before = cluster.clone();
@@ -94,12 +93,12 @@ proptest! {
             }
             let evaluator = Evaluator::new(&index);
             for probe in &probes {
-                ask(&cluster, &index, &evaluator, &probe.of(&cluster))?;
+                ask(&cluster, &evaluator, &probe.of(&cluster))?;
             }
             // What matters of it to a single probe says the same.
             let probe = probes[0].of(&cluster);
             let excerpt = index.excerpt([&party(&probe.from), &party(&probe.to)]);
-            ask(&cluster, &excerpt, &Evaluator::new(&excerpt), &probe)?;
+            ask(&cluster, &Evaluator::new(&excerpt), &probe)?;
         }
     }
 }

@@ -3,11 +3,10 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use sluice_abi::PolicyDirection;
 
 use super::probe::{Answered, Probe, party};
-use crate::evaluator::{Evaluator, Party};
-use crate::explain::{Match, Reasoning};
+use crate::evaluator::Evaluator;
+use crate::explain::{Match, Part, Reasoning};
 use crate::index::Index;
 use crate::object::Action;
 
@@ -38,6 +37,10 @@ pub struct Step {
     /// What there is to say of it.
     #[serde(flatten)]
     pub what: What,
+    /// Whether it is asked at all: not once others have decided, or passed to the next tier.
+    pub asked: bool,
+    /// Whether it decides.
+    pub decides: bool,
 }
 
 /// What there is to say of a policy.
@@ -46,13 +49,16 @@ pub struct Step {
 pub enum What {
     /// It selects the pod.
     Selected {
-        /// Whether what none of its rules allows is denied.
+        /// Whether what no rule of such policies allows is denied.
         isolates: bool,
     },
     /// It has a rule.
     Rule {
         /// From 0.
         rule: usize,
+        /// Its name; empty: none.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        name: String,
         /// What it says of what it matches: `accept`, `deny` or `pass`.
         action: String,
         /// Whether it matches: `match`, `other peer` or `other traffic`.
@@ -62,35 +68,46 @@ pub enum What {
 
 impl From<Reasoning> for Step {
     fn from(reasoning: Reasoning) -> Self {
-        match reasoning {
-            Reasoning::Policy { policy, isolates } => {
-                Self { policy: policy.to_string(), what: What::Selected { isolates } }
-            }
-            Reasoning::Rule { policy, index, action, matches } => {
+        let part = reasoning.part();
+        let (policy, what) = match reasoning {
+            Reasoning::Policy { policy, isolates, .. } => (policy, What::Selected { isolates }),
+            Reasoning::Rule { policy, index, name, action, matches, .. } => {
                 let (action, result) = (action.name().into(), matches.name().into());
-                Self { policy: policy.to_string(), what: What::Rule { rule: index, action, result } }
+                (policy, What::Rule { rule: index, name, action, result })
             }
-        }
+        };
+        Self { policy: policy.to_string(), what, asked: part != Part::NotAsked, decides: part == Part::Decides }
     }
 }
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { policy, what } = self;
+        let Self { policy, what, asked, decides } = self;
         match what {
+            What::Selected { .. } if !asked => write!(f, "{policy} is not asked"),
+            What::Selected { isolates: true } if *decides => {
+                write!(f, "{policy} isolates the pod and decides: what no rule accepts is denied")
+            }
             What::Selected { isolates: true } => write!(f, "{policy} selects and isolates the pod"),
             What::Selected { isolates: false } => write!(f, "{policy} selects the pod"),
-            What::Rule { rule, action, result } if result == Match::Yes.name() => {
-                let says =
-                    [(Action::Accept, "accepts"), (Action::Deny, "denies"), (Action::Pass, "passes to the next tier")];
-                let says =
-                    says.into_iter().find(|(named, _)| named.name() == action).map_or(&**action, |(_, says)| says);
-                write!(f, "  rule {rule} matches: {says}")
+            What::Rule { rule, name, action, result } => {
+                write!(f, "  rule {rule} ")?;
+                if !name.is_empty() {
+                    write!(f, "({name}) ")?;
+                }
+                if !asked {
+                    f.write_str("is not asked")
+                } else if result == Match::OtherPeer.name() {
+                    f.write_str("is about other peers")
+                } else if result == Match::OtherTraffic.name() {
+                    f.write_str("is about other ports or protocols")
+                } else if action == Action::Pass.name() {
+                    f.write_str("matches: passes to the next tier")
+                } else {
+                    let says = if action == Action::Deny.name() { "denies" } else { "accepts" };
+                    write!(f, "matches and decides: {says}")
+                }
             }
-            What::Rule { rule, result, .. } if result == Match::OtherPeer.name() => {
-                write!(f, "  rule {rule} is about other peers")
-            }
-            What::Rule { rule, .. } => write!(f, "  rule {rule} is about other ports or protocols"),
         }
     }
 }
@@ -100,20 +117,12 @@ impl fmt::Display for Step {
 /// # Errors
 /// Where it has no answer.
 pub fn explain(index: &Index, probe: &Probe) -> Result<Vec<Explained>, String> {
-    let steps = |subject: &str, peer: &str, direction, answer: &Answered| -> Result<Vec<Step>, String> {
-        let peer = Probe::address(index, peer, answer.family)?;
-        let subject = match party(subject)? {
-            Party::Pod(name) => index.pod(&name).filter(|pod| pod.is_selectable()),
-            Party::Address(address) => index.pod_at(address),
-        };
-        let (Some(subject), Some(peer)) = (subject, peer) else { return Ok(Vec::new()) };
-        let (transport, port) = (probe.traffic.transport, probe.traffic.port);
-        Ok(index.explain(&subject.name, direction, peer, transport, port).into_iter().map(Step::from).collect())
-    };
-    let answers = probe.ask(index, &Evaluator::new(index))?;
-    let explained = answers.into_iter().map(|answer| {
-        let egress = steps(&probe.from, &probe.to, PolicyDirection::Egress, &answer)?;
-        let ingress = steps(&probe.to, &probe.from, PolicyDirection::Ingress, &answer)?;
+    let evaluator = Evaluator::new(index);
+    let (from, to) = (party(&probe.from)?, party(&probe.to)?);
+    let (transport, port) = (probe.traffic.transport, probe.traffic.port);
+    let explained = probe.ask(index, &evaluator)?.into_iter().map(|answer| {
+        let sides = evaluator.explain(&from, &to, transport, port, answer.family).map_err(|error| error.to_string())?;
+        let [egress, ingress] = sides.map(|steps| steps.into_iter().map(Step::from).collect());
         Ok(Explained { answer, reasoning: BothSides { egress, ingress } })
     });
     explained.collect()

@@ -203,20 +203,6 @@ impl Probe {
         common.into_iter().map(ask).collect()
     }
 
-    /// The address of an end in a family, as far as it is known.
-    ///
-    /// # Errors
-    /// Where the end is none.
-    pub fn address(index: &Index, end: &str, family: Family) -> Result<Option<IpAddr>, String> {
-        Ok(match party(end)? {
-            Party::Address(address) => Some(address),
-            Party::Pod(name) => {
-                let of_family = |address: &&IpAddr| address.is_ipv4() == (family == Family::V4);
-                index.pod(&name).and_then(|pod| pod.addresses.iter().find(of_family)).copied()
-            }
-        })
-    }
-
     /// One answer for all families: it passes where it does in each; else one is told in which it does not.
     ///
     /// # Errors
