@@ -1,5 +1,7 @@
 //! Label selectors.
 
+use std::fmt;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use crate::labels::{self, Labels};
@@ -105,6 +107,26 @@ impl Selector {
     }
 }
 
+/// As `kubectl get -l` has it.
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("any labels");
+        }
+        for (at, Requirement { key, operator }) in self.0.iter().enumerate() {
+            f.write_str(if at == 0 { "" } else { "," })?;
+            match operator {
+                Operator::In(values) if values.len() == 1 => write!(f, "{key}={}", values[0])?,
+                Operator::In(values) => write!(f, "{key} in ({})", values.join(","))?,
+                Operator::NotIn(values) => write!(f, "{key} notin ({})", values.join(","))?,
+                Operator::Exists => write!(f, "{key}")?,
+                Operator::DoesNotExist => write!(f, "!{key}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,6 +170,16 @@ mod tests {
             { "key": "b", "operator": "Exists" }, { "key": "a", "operator": "In", "values": ["1", "1"] },
         ] });
         assert_eq!(selector(a), selector(b));
+    }
+
+    #[test]
+    fn selectors_are_told_as_kubectl_has_them() {
+        let all = json!({ "matchLabels": { "z": "1" }, "matchExpressions": [
+            expression("In", &["2", "1"])["matchExpressions"][0], { "key": "b", "operator": "NotIn", "values": ["x"] },
+            { "key": "c", "operator": "Exists" }, { "key": "d", "operator": "DoesNotExist" },
+        ] });
+        assert_eq!(selector(all).unwrap().to_string(), "a in (1,2),b notin (x),c,!d,z=1");
+        assert_eq!(Selector::everything().to_string(), "any labels");
     }
 
     #[test]

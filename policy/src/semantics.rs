@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// An object as an event.
-fn event(object: Value) -> Event {
+pub(crate) fn event(object: Value) -> Event {
     let read = |object| serde_json::from_value(object);
     match object["kind"].as_str() {
         Some("Namespace") => Event::from(&read(object).map(|object: Namespace| object).unwrap()),
@@ -25,12 +25,12 @@ fn event(object: Value) -> Event {
     }
 }
 
-fn namespace(name: &str, labels: Value) -> Value {
+pub(crate) fn namespace(name: &str, labels: Value) -> Value {
     json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name, "labels": labels } })
 }
 
 /// A pod `namespace/name` on node `n1`, with these addresses.
-fn pod(name: &str, labels: Value, addresses: &[&str]) -> Value {
+pub(crate) fn pod(name: &str, labels: Value, addresses: &[&str]) -> Value {
     let (namespace, name) = name.split_once('/').unwrap();
     let ips: Vec<Value> = addresses.iter().map(|ip| json!({ "ip": ip })).collect();
     json!({
@@ -41,7 +41,7 @@ fn pod(name: &str, labels: Value, addresses: &[&str]) -> Value {
     })
 }
 
-fn policy(name: &str, spec: Value) -> Value {
+pub(crate) fn policy(name: &str, spec: Value) -> Value {
     let (namespace, name) = name.split_once('/').unwrap();
     json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
@@ -49,7 +49,7 @@ fn policy(name: &str, spec: Value) -> Value {
     })
 }
 
-fn cluster_policy(name: &str, tier: &str, priority: i32, spec: Value) -> Value {
+pub(crate) fn cluster_policy(name: &str, tier: &str, priority: i32, spec: Value) -> Value {
     let mut whole = json!({ "tier": tier, "priority": priority, "subject": { "namespaces": {} } });
     whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
     json!({
@@ -58,7 +58,7 @@ fn cluster_policy(name: &str, tier: &str, priority: i32, spec: Value) -> Value {
     })
 }
 
-struct Cluster(Index);
+pub(crate) struct Cluster(pub Index);
 
 impl Cluster {
     fn new(objects: impl IntoIterator<Item = Value>) -> Self {
@@ -113,7 +113,7 @@ impl Cluster {
 }
 
 /// Pods a and b in namespace x, c in y, and an outsider's address.
-fn small(policies: impl IntoIterator<Item = Value>) -> Cluster {
+pub(crate) fn small(policies: impl IntoIterator<Item = Value>) -> Cluster {
     let people = [
         namespace("x", json!({ "team": "red" })),
         namespace("y", json!({ "team": "blue" })),
@@ -277,7 +277,7 @@ fn ports_and_ranges() {
     assert!(open.passes(OUTSIDE, "x/a", "ICMP") && open.passes(OUTSIDE, "x/a", "0/TCP"), "no ports: any protocol");
 }
 
-fn with_ports(mut pod: Value, ports: Value) -> Value {
+pub(crate) fn with_ports(mut pod: Value, ports: Value) -> Value {
     pod["spec"]["containers"][0]["ports"] = ports;
     pod
 }

@@ -11,24 +11,29 @@ use serde::de::Error;
 use sluice_manifest_reader::{Object, is_manifest, parse};
 use sluice_policy::cluster_policy::ClusterNetworkPolicy;
 use sluice_policy::object::Policy;
-use sluice_policy::{Event, Index, Limits, Strictness, View};
+use sluice_policy::{Event, Index, Limits, Problem, Strictness, View, ignored_sections};
 
-/// An object that policies are about.
-struct Read(Event);
+/// An object that policies are about, and what of it is ignored.
+struct Read(Event, Vec<Problem>);
 
 impl Object for Read {
     fn read<'de, D: serde::Deserializer<'de>>(kind: &str, from: D) -> Result<Option<Self>, D::Error> {
+        let mut ignored = Vec::new();
         let event = match kind {
             "Namespace" => Event::from(&Namespace::deserialize(from)?),
             "Node" => Event::from(&Node::deserialize(from)?),
             "Pod" => Event::from(&Pod::deserialize(from)?),
-            "NetworkPolicy" => strictly(&NetworkPolicy::deserialize(from)?),
+            "NetworkPolicy" => {
+                let policy = NetworkPolicy::deserialize(from)?;
+                ignored = ignored_sections(&policy);
+                strictly(&policy)
+            }
             "ClusterNetworkPolicy" => strictly(&ClusterNetworkPolicy::deserialize(from)?),
             _ => return Ok(None),
         };
         match event {
             Event::Invalid(error) => Err(D::Error::custom(error)),
-            event => Ok(Some(Self(event))),
+            event => Ok(Some(Self(event, ignored))),
         }
     }
 }
@@ -42,16 +47,35 @@ fn strictly(policy: &impl Policy) -> Event {
 /// # Errors
 /// Where it cannot be read, or anything in it makes no sense: all of that, with file and line.
 pub fn read(directory: &Path) -> Result<Index> {
+    Ok(read_all(directory)?.0)
+}
+
+/// What of the policies of a directory is wrong, or has no effect.
+///
+/// # Errors
+/// As of [`read`].
+pub fn lint(directory: &Path) -> Result<Vec<Problem>> {
+    let (index, ignored) = read_all(directory)?;
+    let mut problems = [index.lint(), ignored].concat();
+    problems.sort();
+    Ok(problems)
+}
+
+/// The objects, and what of them is ignored.
+fn read_all(directory: &Path) -> Result<(Index, Vec<Problem>)> {
     let action = || format!("reading the manifests in {}", directory.display());
     let listing = fs::read_dir(directory).and_then(Iterator::collect::<io::Result<Vec<_>>>).with_context(action)?;
     let mut paths: Vec<PathBuf> = listing.into_iter().map(|entry| entry.path()).filter(|it| is_manifest(it)).collect();
     paths.sort();
-    let (mut events, mut wrong) = (Vec::new(), Vec::new());
+    let (mut events, mut ignored, mut wrong) = (Vec::new(), Vec::new(), Vec::new());
     for path in paths {
         let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
         for (line, result) in parse(&text) {
             match result {
-                Ok(Read(event)) => events.push(event),
+                Ok(Read(event, of_it)) => {
+                    events.push(event);
+                    ignored.extend(of_it);
+                }
                 Err(what) => wrong.push(format!("{}:{line}: {what}", path.display())),
             }
         }
@@ -61,5 +85,5 @@ pub fn read(directory: &Path) -> Result<Index> {
     }
     let mut index = Index::new(View::Everything, Limits::NONE);
     index.apply_all(events);
-    Ok(index)
+    Ok((index, ignored))
 }

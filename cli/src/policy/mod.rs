@@ -95,7 +95,7 @@ pub fn run(question: &Question, socket: &Path, output: Output) -> Result<ExitCod
             Ok(ExitCode::SUCCESS)
         }
         Question::Lint { directory } => {
-            let findings: Vec<Finding> = cluster::read(directory)?.lint().iter().map(Finding::from).collect();
+            let findings: Vec<Finding> = cluster::lint(directory)?.iter().map(Finding::from).collect();
             match output {
                 Output::Table => table_of(&findings).print(),
                 Output::Json => print_lines(&findings)?,

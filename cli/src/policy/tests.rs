@@ -224,7 +224,7 @@ fn an_explanation_says_what_decides_and_what_is_not_asked() {
 #[test]
 fn lint_finds_what_has_no_effect_and_nothing_else() {
     let clean = example();
-    assert_eq!(cluster::read(clean.path()).unwrap().lint(), []);
+    assert_eq!(cluster::lint(clean.path()).unwrap(), []);
     let policies = r#"
 {kind: NetworkPolicy, metadata: {name: nobody}, spec: {podSelector: {matchLabels: {role: bd}}}}
 ---
@@ -232,6 +232,8 @@ kind: NetworkPolicy
 metadata: {name: typos}
 spec:
   podSelector: {matchLabels: {role: frontend}}
+  policyTypes: [Ingress]
+  egress: [{}]
   ingress:
   - {from: [{podSelector: {matchLabels: {role: bd}}}]}
   - {ports: [{port: web}]}
@@ -248,9 +250,14 @@ spec:
   {tier: Admin, priority: 2, subject: {namespaces: {}}, egress: [{action: Accept, to: [{networks: [203.0.113.0/25]}]}]}
 "#;
     let directory = directory(&[("policy.yaml", policies), ("pods.yml", PODS)]);
-    let found = cluster::read(directory.path()).unwrap().lint();
+    let found = cluster::lint(directory.path()).unwrap();
     let places: Vec<(&str, &str)> = found.iter().map(|it| (&*it.object.name, &*it.field)).collect();
-    let expected =
-        [("nobody", "spec"), ("typos", "spec.ingress[0]"), ("typos", "spec.ingress[1]"), ("second", "spec.egress[0]")];
+    let expected = [
+        ("nobody", "spec"),
+        ("typos", "spec.egress"),
+        ("typos", "spec.ingress[0]"),
+        ("typos", "spec.ingress[1]"),
+        ("second", "spec.egress[0]"),
+    ];
     assert_eq!(places, expected);
 }
