@@ -154,6 +154,8 @@ pub fn is_refused(from: &Place, address: IpAddr) -> Result<()> {
 /// A steady exchange, a question and its answer each millisecond, that counts.
 pub struct Steady {
     stop: Arc<AtomicBool>,
+    /// The client has had its last answer.
+    is_over: Arc<AtomicBool>,
     answered: Arc<AtomicU64>,
     client: JoinHandle<Result<(u64, u64)>>,
     server: JoinHandle<Result<()>>,
@@ -179,12 +181,12 @@ impl Steady {
         socket.connect((address, port))?;
         listener.set_read_timeout(Some(Duration::from_millis(100)))?;
         socket.set_read_timeout(Some(patience))?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let over = is_over.clone();
         let server = thread::spawn(move || {
             let mut buffer = [0; 64];
             let mut first = None;
-            while !stopped.load(Ordering::Relaxed) {
+            while !over.load(Ordering::Relaxed) {
                 if let Ok((length, peer)) = listener.recv_from(&mut buffer) {
                     let first = first.get_or_insert(peer);
                     ensure!(*first == peer, "{first} has become {peer}");
@@ -193,7 +195,7 @@ impl Steady {
             }
             Ok(())
         });
-        Ok(Self::ask(stop, server, move |question| {
+        Ok(Self::ask(is_over, server, move |question| {
             socket.send(&question)?;
             // Each waits for its own answer: what is lost is counted, not made up for.
             let mut buffer = [0; 64];
@@ -234,11 +236,11 @@ impl Steady {
 
     /// Has a client ask.
     fn ask(
-        stop: Arc<AtomicBool>,
+        is_over: Arc<AtomicBool>,
         server: JoinHandle<Result<()>>,
         mut is_answered: impl FnMut([u8; 8]) -> Result<bool> + Send + 'static,
     ) -> Self {
-        let answered = Arc::new(AtomicU64::new(0));
+        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (stopped, counter) = (stop.clone(), answered.clone());
         let client = thread::spawn(move || {
             let (mut sent, mut received) = (0_u64, 0_u64);
@@ -255,7 +257,7 @@ impl Steady {
             }
             Ok((sent, received))
         });
-        Self { stop, answered, client, server }
+        Self { stop, is_over, answered, client, server }
     }
 
     /// Waits until so many more were answered.
@@ -275,6 +277,7 @@ impl Steady {
         // The client first: the server still answers its last.
         self.stop.store(true, Ordering::Relaxed);
         let counts = self.client.join().expect("no panic")?;
+        self.is_over.store(true, Ordering::Relaxed);
         self.server.join().expect("no panic")?;
         Ok(counts)
     }
