@@ -47,7 +47,15 @@ fn strictly(policy: &impl Policy) -> Event {
 /// # Errors
 /// Where it cannot be read, or anything in it makes no sense: all of that, with file and line.
 pub fn read(directory: &Path) -> Result<Index> {
-    Ok(read_all(directory)?.0)
+    Ok(read_all(directory, View::Everything)?.0)
+}
+
+/// The same, to take excerpts from: it has no answers itself, and costs less.
+///
+/// # Errors
+/// As of [`read`].
+pub fn read_for_excerpts(directory: &Path) -> Result<Index> {
+    Ok(read_all(directory, View::Nothing)?.0)
 }
 
 /// What of the policies of a directory is wrong, or has no effect.
@@ -55,14 +63,14 @@ pub fn read(directory: &Path) -> Result<Index> {
 /// # Errors
 /// As of [`read`].
 pub fn lint(directory: &Path) -> Result<Vec<Problem>> {
-    let (index, ignored) = read_all(directory)?;
+    let (index, ignored) = read_all(directory, View::Everything)?;
     let mut problems = [index.lint(), ignored].concat();
     problems.sort();
     Ok(problems)
 }
 
 /// The objects, and what of them is ignored.
-fn read_all(directory: &Path) -> Result<(Index, Vec<Problem>)> {
+fn read_all(directory: &Path, view: View) -> Result<(Index, Vec<Problem>)> {
     let action = || format!("reading the manifests in {}", directory.display());
     let listing = fs::read_dir(directory).and_then(Iterator::collect::<io::Result<Vec<_>>>).with_context(action)?;
     let mut paths: Vec<PathBuf> = listing.into_iter().map(|entry| entry.path()).filter(|it| is_manifest(it)).collect();
@@ -83,7 +91,7 @@ fn read_all(directory: &Path) -> Result<(Index, Vec<Problem>)> {
     if !wrong.is_empty() {
         bail!("{}", wrong.join("\n"));
     }
-    let mut index = Index::new(View::Everything, Limits::NONE);
+    let mut index = Index::new(view, Limits::NONE);
     index.apply_all(events);
     Ok((index, ignored))
 }

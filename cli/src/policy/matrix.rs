@@ -61,14 +61,20 @@ pub fn probes(index: &Index, file: &Path) -> Result<Vec<Answered>> {
     } else {
         Box::new(BufReader::new(fs::File::open(file).with_context(reading)?))
     };
-    let evaluator = Evaluator::new(index);
-    let (mut answers, mut wrong) = (Vec::new(), Vec::new());
+    let mut probes = Vec::new();
     for (number, text) in input.lines().enumerate() {
         let text = text.with_context(reading)?;
         if text.trim().is_empty() {
             continue;
         }
-        match parse(&text).and_then(|probe| probe.ask_once(index, &evaluator)) {
+        probes.push((number, parse(&text)));
+    }
+    let ends = probes.iter().filter_map(|(_, probe)| probe.as_ref().ok()?.ends().ok());
+    let index = index.excerpt(&ends.flatten().collect::<Vec<_>>());
+    let evaluator = Evaluator::new(&index);
+    let (mut answers, mut wrong) = (Vec::new(), Vec::new());
+    for (number, probe) in probes {
+        match probe.and_then(|probe| probe.ask_once(&index, &evaluator)) {
             Ok(answer) => answers.push(answer),
             Err(what) => wrong.push(format!("{}:{}: {what}", file.display(), number + 1)),
         }

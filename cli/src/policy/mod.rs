@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use sluice_api::{Answer, Call};
 use sluice_policy::question::{self, Explained, Probe, Traffic};
-use sluice_policy::{Problem, Severity};
+use sluice_policy::{Index, Problem, Severity};
 
 use crate::table::Table;
 use crate::{Output, ask};
@@ -60,11 +60,9 @@ pub enum Question {
 pub fn run(question: &Question, socket: &Path, output: Output) -> Result<ExitCode> {
     match question {
         Question::Matrix { directory, ports, probes } => {
-            let index = cluster::read(directory)?;
-            warn(&index);
             let answers = match probes {
-                Some(file) => matrix::probes(&index, file)?,
-                None => matrix::every_pair(&index, ports)?,
+                Some(file) => matrix::probes(&warned(cluster::read_for_excerpts(directory)?), file)?,
+                None => matrix::every_pair(&warned(cluster::read(directory)?), ports)?,
             };
             match output {
                 Output::Table => matrix::table(&answers).print(),
@@ -79,10 +77,10 @@ pub fn run(question: &Question, socket: &Path, output: Output) -> Result<ExitCod
         Question::Explain { directory, from, to, port } => {
             let explained = match directory {
                 Some(directory) => {
-                    let index = cluster::read(directory)?;
-                    warn(&index);
+                    let index = warned(cluster::read_for_excerpts(directory)?);
                     let probe = Probe { from: from.clone(), to: to.clone(), traffic: *port, expect: None };
-                    question::explain(&index, &probe).map_err(anyhow::Error::msg)?
+                    let explained = probe.ends().and_then(|ends| question::explain(&index.excerpt(&ends), &probe));
+                    explained.map_err(anyhow::Error::msg)?
                 }
                 None => explained_by_agent(socket, from, to, *port)?,
             };
@@ -142,10 +140,11 @@ fn table_of(findings: &[Finding]) -> Table {
 }
 
 /// Tells what of the policies is not answered for as it stands there.
-fn warn(index: &sluice_policy::Index) {
+fn warned(index: Index) -> Index {
     for problem in index.problems() {
         eprintln!("sluicectl: {problem}");
     }
+    index
 }
 
 fn print_lines<T: serde::Serialize>(items: &[T]) -> Result<()> {

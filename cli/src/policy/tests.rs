@@ -5,6 +5,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
+use sluice_policy::Evaluator;
 use sluice_policy::question::{self, Answered, Expected, Probe, Traffic};
 
 use super::{cluster, explain, matrix};
@@ -108,6 +109,30 @@ fn probes_of_the_well_known_example_are_answered_in_their_order() {
     let wrong = ask(directory.path(), &lines[1].replace("deny", "allow")).unwrap();
     let surprises = matrix::surprises(&wrong);
     assert!(surprises.len() == 1 && surprises[0].contains("expected allow, found deny"), "{surprises:?}");
+}
+
+#[test]
+fn probes_have_the_answers_of_the_whole_cluster() {
+    let directory = example();
+    let whole = cluster::read(directory.path()).unwrap();
+    let pairs = matrix::every_pair(&whole, &["6379/TCP".parse().unwrap()]).unwrap();
+    let addresses = ["10.9.0.1", "10.9.1.1", "172.17.0.1", "192.0.2.1", "203.0.113.1"];
+    let named: Vec<&str> = pairs.iter().filter(|it| it.from == it.to).map(|it| it.from.as_str()).collect();
+    let ends = || named.iter().chain(&addresses);
+    let pairs = ends().flat_map(|from| ends().map(move |to| (from.to_string(), to.to_string())));
+    let probes: Vec<Probe> =
+        pairs.map(|(from, to)| Probe { from, to, traffic: "6379/TCP".parse().unwrap(), expect: None }).collect();
+    let line = |probe: &Probe| serde_json::json!({ "from": probe.from, "to": probe.to, "port": 6379 }).to_string();
+    let file = directory.path().join("probes.jsonl");
+    fs::write(&file, probes.iter().map(line).collect::<Vec<_>>().join("\n")).unwrap();
+    let evaluator = Evaluator::new(&whole);
+    let expected: Vec<Answered> = probes.iter().map(|probe| probe.ask_once(&whole, &evaluator).unwrap()).collect();
+    let uncompiled = cluster::read_for_excerpts(directory.path()).unwrap();
+    assert_eq!(uncompiled.counts().rules, 0);
+    assert_eq!(matrix::probes(&uncompiled, &file).unwrap(), expected);
+    for verdict in [Expected::Allow, Expected::Deny] {
+        assert!(expected.iter().any(|answer| answer.verdict == verdict));
+    }
 }
 
 #[test]

@@ -59,6 +59,8 @@ pub enum View {
     Node(String),
     /// All pods': for answers about a whole cluster.
     Everything,
+    /// No pod's: to take [excerpts](Index::excerpt) from.
+    Nothing,
 }
 
 /// How much fits into the tables, at every moment of a change. What does not fit is denied to the pods concerned.
@@ -345,7 +347,7 @@ impl Index {
         let node = match (self.pod(pod), &self.view) {
             (Some(pod), _) => pod.node.as_ref(),
             (None, View::Node(name)) => Some(name),
-            (None, View::Everything) => None,
+            (None, View::Everything | View::Nothing) => None,
         };
         let node = node.and_then(|name| self.node(name)).map(|node| node.mode);
         let namespace = self.population.namespace(&pod.namespace).map(|namespace| namespace.object.mode);

@@ -113,6 +113,7 @@ impl Population {
         let is_here = match view {
             View::Node(name) => pod.node.as_ref() == Some(name),
             View::Everything => true,
+            View::Nothing => false,
         };
         is_here && pod.is_selectable()
     }

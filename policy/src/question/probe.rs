@@ -184,12 +184,20 @@ fn families(index: &Index, party: &Party) -> Vec<Family> {
 }
 
 impl Probe {
+    /// Who sends and who receives.
+    ///
+    /// # Errors
+    /// Where either is nobody.
+    pub fn ends(&self) -> Result<[Party; 2], String> {
+        Ok([party(&self.from)?, party(&self.to)?])
+    }
+
     /// The answers, one for each family that both ends have.
     ///
     /// # Errors
     /// Where it cannot be answered.
     pub fn ask(&self, index: &Index, evaluator: &Evaluator<'_>) -> Result<Vec<Answered>, String> {
-        let (from, to) = (party(&self.from)?, party(&self.to)?);
+        let [from, to] = self.ends()?;
         let theirs = families(index, &to);
         let common: Vec<Family> = families(index, &from).into_iter().filter(|family| theirs.contains(family)).collect();
         if common.is_empty() {
