@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use sluice_policy::cluster_policy::{
     ClusterNetworkPolicy, ClusterNetworkPolicyEgressPeer, ClusterNetworkPolicyEgressRule,
     ClusterNetworkPolicyIngressPeer, ClusterNetworkPolicyIngressRule, ClusterNetworkPolicyPort,
-    ClusterNetworkPolicyProtocol, ClusterNetworkPolicySubject, ClusterNetworkPolicyTransport, NamespacedPod,
+    ClusterNetworkPolicyProtocol, ClusterNetworkPolicySelector, ClusterNetworkPolicySubject,
+    ClusterNetworkPolicyTransport, NamespacedPod,
 };
 
 use crate::cidr;
@@ -74,12 +74,14 @@ fn selects(cluster: &Cluster, subject: &ClusterNetworkPolicySubject, pod: &Pod) 
     }
 }
 
-fn is_in(cluster: &Cluster, namespaces: &LabelSelector, pod: &Pod) -> bool {
-    selector::matches(namespaces, &cluster.namespace_labels(namespace(&pod.metadata)))
+fn is_in(cluster: &Cluster, namespaces: &ClusterNetworkPolicySelector, pod: &Pod) -> bool {
+    selector::matches(&namespaces.labels, &cluster.namespace_labels(namespace(&pod.metadata)))
 }
 
 fn is_among(cluster: &Cluster, pods: &NamespacedPod, pod: &Pod) -> bool {
-    is_in(cluster, &pods.namespace_selector, pod) && selector::matches(&pods.pod_selector, &labels(&pod.metadata))
+    let in_namespaces = pods.namespace_selector.as_ref().is_some_and(|namespaces| is_in(cluster, namespaces, pod));
+    let selects = |pods: &ClusterNetworkPolicySelector| selector::matches(&pods.labels, &labels(&pod.metadata));
+    in_namespaces && pods.pod_selector.as_ref().is_some_and(selects)
 }
 
 #[derive(Clone, Copy)]
@@ -110,9 +112,9 @@ struct Rule<'a> {
 
 /// A peer of either direction.
 enum Peer<'a> {
-    Namespaces(&'a LabelSelector),
+    Namespaces(&'a ClusterNetworkPolicySelector),
     Pods(&'a NamespacedPod),
-    Nodes(&'a LabelSelector),
+    Nodes(&'a ClusterNetworkPolicySelector),
     Networks(&'a [String]),
     /// One that has no field that is supported, or another one too.
     NotUnderstood,
@@ -144,8 +146,8 @@ impl<'a> From<&'a ClusterNetworkPolicyIngressPeer> for Peer<'a> {
     fn from(peer: &'a ClusterNetworkPolicyIngressPeer) -> Self {
         match (&peer.namespaces, &peer.pods) {
             _ if !peer.unknown.is_empty() => Self::NotUnderstood,
-            (Some(namespaces), None) => Self::Namespaces(namespaces),
-            (None, Some(pods)) if pods.unknown.is_empty() => Self::Pods(pods),
+            (Some(namespaces), None) if namespaces.unknown.is_empty() => Self::Namespaces(namespaces),
+            (None, Some(pods)) if is_known(pods) => Self::Pods(pods),
             _ => Self::NotUnderstood,
         }
     }
@@ -155,14 +157,20 @@ impl<'a> From<&'a ClusterNetworkPolicyEgressPeer> for Peer<'a> {
     fn from(peer: &'a ClusterNetworkPolicyEgressPeer) -> Self {
         match (&peer.namespaces, &peer.pods, &peer.nodes, &peer.networks) {
             _ if !peer.unknown.is_empty() => Self::NotUnderstood,
-            (Some(namespaces), None, None, None) => Self::Namespaces(namespaces),
-            (None, Some(pods), None, None) if pods.unknown.is_empty() => Self::Pods(pods),
-            (None, None, Some(nodes), None) => Self::Nodes(nodes),
+            (Some(namespaces), None, None, None) if namespaces.unknown.is_empty() => Self::Namespaces(namespaces),
+            (None, Some(pods), None, None) if is_known(pods) => Self::Pods(pods),
+            (None, None, Some(nodes), None) if nodes.unknown.is_empty() => Self::Nodes(nodes),
             (None, None, None, Some(networks)) => Self::Networks(networks),
             // Domain names are not supported, so theirs is as good as an unknown field.
             _ => Self::NotUnderstood,
         }
     }
+}
+
+/// Whether all fields of a peer are known.
+fn is_known(pods: &NamespacedPod) -> bool {
+    let mut selectors = pods.namespace_selector.iter().chain(&pods.pod_selector);
+    pods.unknown.is_empty() && selectors.all(|selector| selector.unknown.is_empty())
 }
 
 fn rules(policy: &ClusterNetworkPolicy, direction: Direction) -> Vec<Rule<'_>> {
@@ -205,7 +213,7 @@ impl Peer<'_> {
             // of the node."
             Self::Nodes(selector) => {
                 let mut selected =
-                    cluster.nodes.iter().filter(|node| selector::matches(selector, &labels(&node.metadata)));
+                    cluster.nodes.iter().filter(|node| selector::matches(&selector.labels, &labels(&node.metadata)));
                 selected.any(|node| node_addresses(node).contains(&party.address))
             }
             // "note that cluster-internal traffic will be checked against the rule as well."

@@ -3,7 +3,7 @@
 //! These types take whatever stands in an object and judge nothing: a value out of range must not end the watch of all
 //! the others. [`PolicyObject`](crate::object::PolicyObject) judges.
 //!
-//! Fields that this version does not know are kept in `unknown`. What becomes of a rule that has one, or a peer or
+//! Fields that this version does not know are kept in `unknown`; in manifests they are errors. What becomes of a rule that has one, or a peer or
 //! protocol that is not supported (`domainNames`), follows the API's own words for peers without a known field:
 //!
 //! * a rule that **accepts** matches no traffic at all, its other peers and protocols included: it is the rule that fails
@@ -100,10 +100,8 @@ pub struct ClusterNetworkPolicySpec {
     /// The pods that it applies to.
     pub subject: ClusterNetworkPolicySubject,
     /// Rules for what these pods receive, the first that matches counts.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ingress: Vec<ClusterNetworkPolicyIngressRule>,
     /// Rules for what these pods send, the first that matches counts.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub egress: Vec<ClusterNetworkPolicyEgressRule>,
     /// What this version does not know.
     #[serde(flatten)]
@@ -124,7 +122,7 @@ pub struct ClusterNetworkPolicyStatus {
 pub struct ClusterNetworkPolicySubject {
     /// All pods of these namespaces.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub namespaces: Option<LabelSelector>,
+    pub namespaces: Option<ClusterNetworkPolicySelector>,
     /// Some pods of some namespaces.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pods: Option<NamespacedPod>,
@@ -137,13 +135,32 @@ pub struct ClusterNetworkPolicySubject {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NamespacedPod {
-    /// The namespaces; empty: all.
-    pub namespace_selector: LabelSelector,
-    /// The pods in them; empty: all.
-    pub pod_selector: LabelSelector,
+    /// The namespaces; empty: all. Required.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace_selector: Option<ClusterNetworkPolicySelector>,
+    /// The pods in them; empty: all. Required.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod_selector: Option<ClusterNetworkPolicySelector>,
     /// What this version does not know.
     #[serde(flatten)]
     pub unknown: Unknown,
+}
+
+/// A label selector.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClusterNetworkPolicySelector {
+    /// What it says of labels; empty: selects everything.
+    #[serde(flatten)]
+    pub labels: LabelSelector,
+    /// What this version does not know.
+    #[serde(flatten)]
+    pub unknown: Unknown,
+}
+
+impl From<LabelSelector> for ClusterNetworkPolicySelector {
+    fn from(labels: LabelSelector) -> Self {
+        Self { labels, unknown: Unknown::new() }
+    }
 }
 
 /// A rule for what the policy's pods receive.
@@ -151,7 +168,6 @@ pub struct NamespacedPod {
 #[serde(rename_all = "camelCase", default)]
 pub struct ClusterNetworkPolicyIngressRule {
     /// A name for people, of 100 characters at most.
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// `Accept`, `Deny` or `Pass`.
     pub action: String,
@@ -170,7 +186,6 @@ pub struct ClusterNetworkPolicyIngressRule {
 #[serde(rename_all = "camelCase", default)]
 pub struct ClusterNetworkPolicyEgressRule {
     /// A name for people, of 100 characters at most.
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// `Accept`, `Deny` or `Pass`.
     pub action: String,
@@ -190,7 +205,7 @@ pub struct ClusterNetworkPolicyEgressRule {
 pub struct ClusterNetworkPolicyIngressPeer {
     /// All pods of these namespaces.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub namespaces: Option<LabelSelector>,
+    pub namespaces: Option<ClusterNetworkPolicySelector>,
     /// Some pods of some namespaces.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pods: Option<NamespacedPod>,
@@ -205,13 +220,13 @@ pub struct ClusterNetworkPolicyIngressPeer {
 pub struct ClusterNetworkPolicyEgressPeer {
     /// All pods of these namespaces.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub namespaces: Option<LabelSelector>,
+    pub namespaces: Option<ClusterNetworkPolicySelector>,
     /// Some pods of some namespaces.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pods: Option<NamespacedPod>,
     /// Nodes, by all addresses in their status.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub nodes: Option<LabelSelector>,
+    pub nodes: Option<ClusterNetworkPolicySelector>,
     /// CIDRs; they match pods' addresses too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub networks: Option<Vec<String>>,
@@ -313,6 +328,7 @@ mod tests {
                     ],
                 }],
                 "egress": [{
+                    "name": "",
                     "action": "Deny",
                     "to": [
                         { "nodes": {} },
@@ -333,12 +349,13 @@ mod tests {
         let policy: ClusterNetworkPolicy = serde_json::from_value(json!({
             "spec": {
                 "tier": "Admin",
-                "egress": [{ "action": "Accept", "to": [{ "services": ["a"] }], "protocols": [{ "icmp": { "type": 8 } }] }],
+                "egress": [{ "action": "Accept", "to": [{ "services": ["a"] }, { "namespaces": { "notSameLabels": ["b"] } }], "protocols": [{ "icmp": { "type": 8 } }] }],
             },
         }))
         .unwrap();
         let rule = &policy.spec.egress[0];
         assert!(rule.to[0].unknown.contains_key("services"));
+        assert!(rule.to[1].namespaces.as_ref().unwrap().unknown.contains_key("notSameLabels"));
         assert!(rule.protocols.as_ref().unwrap()[0].unknown.contains_key("icmp"));
         assert_eq!((policy.api_version.as_str(), policy.kind.as_str()), (API_VERSION, KIND));
     }

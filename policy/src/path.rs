@@ -33,6 +33,11 @@ impl<'a> Path<'a> {
         Self { parent: Some(self), piece: Piece::Key(key) }
     }
 
+    /// Nobody knows this field.
+    pub fn unknown(&self) -> FieldError {
+        self.wrong("there is no such field; is it misspelt?")
+    }
+
     /// Something is wrong here.
     pub fn wrong(&self, what: impl Into<String>) -> FieldError {
         FieldError { field: self.to_string(), what: what.into() }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -11,8 +11,8 @@ use serde_json::Value;
 use sluice_policy::cluster_policy::{
     ClusterNetworkPolicy, ClusterNetworkPolicyEgressPeer, ClusterNetworkPolicyEgressRule,
     ClusterNetworkPolicyIngressPeer, ClusterNetworkPolicyIngressRule, ClusterNetworkPolicyPort,
-    ClusterNetworkPolicyPortRange, ClusterNetworkPolicyProtocol, ClusterNetworkPolicySpec, ClusterNetworkPolicySubject,
-    ClusterNetworkPolicyTransport, NamespacedPod, Unknown,
+    ClusterNetworkPolicyPortRange, ClusterNetworkPolicyProtocol, ClusterNetworkPolicySelector,
+    ClusterNetworkPolicySpec, ClusterNetworkPolicySubject, ClusterNetworkPolicyTransport, NamespacedPod, Unknown,
 };
 
 use super::alphabet::{EDGES, PORT_NAMES, PORTS, namespace_selector, selector};
@@ -43,8 +43,8 @@ pub fn cluster_network_policy() -> impl Strategy<Value = ClusterNetworkPolicy> {
 
 fn namespaced_pod() -> impl Strategy<Value = NamespacedPod> {
     (namespace_selector(), selector()).prop_map(|(namespace_selector, pod_selector)| NamespacedPod {
-        namespace_selector,
-        pod_selector,
+        namespace_selector: Some(namespace_selector.into()),
+        pod_selector: Some(pod_selector.into()),
         unknown: Unknown::new(),
     })
 }
@@ -52,7 +52,7 @@ fn namespaced_pod() -> impl Strategy<Value = NamespacedPod> {
 fn subject() -> impl Strategy<Value = ClusterNetworkPolicySubject> {
     let empty = ClusterNetworkPolicySubject::default;
     prop_oneof![
-        namespace_selector().prop_map(move |it| ClusterNetworkPolicySubject { namespaces: Some(it), ..empty() }),
+        namespace_selector().prop_map(move |it| ClusterNetworkPolicySubject { namespaces: Some(it.into()), ..empty() }),
         namespaced_pod().prop_map(move |it| ClusterNetworkPolicySubject { pods: Some(it), ..empty() }),
     ]
 }
@@ -89,12 +89,19 @@ fn unknown() -> Unknown {
     Unknown::from([("fromTheFuture".to_owned(), Value::Bool(true))])
 }
 
+fn selector_of_the_future(labels: LabelSelector) -> ClusterNetworkPolicySelector {
+    ClusterNetworkPolicySelector { labels, unknown: unknown() }
+}
+
 fn ingress_peer() -> impl Strategy<Value = ClusterNetworkPolicyIngressPeer> {
     let empty = ClusterNetworkPolicyIngressPeer::default;
     prop_oneof![
-        10 => namespace_selector().prop_map(move |it| ClusterNetworkPolicyIngressPeer { namespaces: Some(it), ..empty() }),
+        10 => namespace_selector().prop_map(move |it| ClusterNetworkPolicyIngressPeer { namespaces: Some(it.into()), ..empty() }),
         10 => namespaced_pod().prop_map(move |it| ClusterNetworkPolicyIngressPeer { pods: Some(it), ..empty() }),
-        1 => Just(ClusterNetworkPolicyIngressPeer { unknown: unknown(), ..empty() }),
+        1 => prop_oneof![
+            Just(ClusterNetworkPolicyIngressPeer { unknown: unknown(), ..empty() }),
+            namespace_selector().prop_map(move |it| ClusterNetworkPolicyIngressPeer { namespaces: Some(selector_of_the_future(it)), ..empty() }),
+        ],
     ]
 }
 
@@ -103,12 +110,15 @@ fn egress_peer() -> impl Strategy<Value = ClusterNetworkPolicyEgressPeer> {
     // Of networks none may be listed twice.
     let networks = vec(network(), 1..=3).prop_map(|it| it.into_iter().collect::<BTreeSet<_>>().into_iter().collect());
     prop_oneof![
-        6 => namespace_selector().prop_map(move |it| ClusterNetworkPolicyEgressPeer { namespaces: Some(it), ..empty() }),
+        6 => namespace_selector().prop_map(move |it| ClusterNetworkPolicyEgressPeer { namespaces: Some(it.into()), ..empty() }),
         6 => namespaced_pod().prop_map(move |it| ClusterNetworkPolicyEgressPeer { pods: Some(it), ..empty() }),
-        4 => selector().prop_map(move |it| ClusterNetworkPolicyEgressPeer { nodes: Some(it), ..empty() }),
+        4 => selector().prop_map(move |it| ClusterNetworkPolicyEgressPeer { nodes: Some(it.into()), ..empty() }),
         6 => networks.prop_map(move |it| ClusterNetworkPolicyEgressPeer { networks: Some(it), ..empty() }),
         1 => Just(ClusterNetworkPolicyEgressPeer { domain_names: Some(vec!["*.example.org".into()]), ..empty() }),
-        1 => Just(ClusterNetworkPolicyEgressPeer { unknown: unknown(), ..empty() }),
+        1 => prop_oneof![
+            Just(ClusterNetworkPolicyEgressPeer { unknown: unknown(), ..empty() }),
+            selector().prop_map(move |it| ClusterNetworkPolicyEgressPeer { nodes: Some(selector_of_the_future(it)), ..empty() }),
+        ],
     ]
 }
 

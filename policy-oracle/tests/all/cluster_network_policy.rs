@@ -145,7 +145,7 @@ fn subjects_are_namespaces_or_pods_of_namespaces() {
     let cluster = subject(json!({ "pods": { "namespaceSelector": red, "podSelector": a } }));
     cluster.denies(["x/a > z/a 80/TCP"]);
     cluster.allows(["x/b > z/a 80/TCP", "y/a > z/a 80/TCP"]);
-    let cluster = subject(json!({ "pods": { "podSelector": a } }));
+    let cluster = subject(json!({ "pods": { "namespaceSelector": {}, "podSelector": a } }));
     cluster.denies(["x/a > z/b 80/TCP", "y/a > z/b 80/TCP"]);
     cluster.allows(["y/b > z/b 80/TCP"]);
 }
@@ -160,7 +160,7 @@ fn peers_are_pods_by_namespaces_and_labels() {
     let cluster = accepts(json!([{ "pods": pods }]), Value::Null);
     cluster.allows(["x/a > y/b 80/TCP"]);
     cluster.denies(["x/a > y/a 80/TCP", "x/a > z/b 80/TCP"]);
-    let cluster = accepts(json!([{ "pods": {} }]), Value::Null);
+    let cluster = accepts(json!([{ "pods": { "namespaceSelector": {}, "podSelector": {} } }]), Value::Null);
     cluster.allows(["x/a > z/b 80/TCP"]);
     cluster.denies(["x/a > 203.0.113.7 80/TCP", "x/a > 192.0.2.2 80/TCP"]);
 }

@@ -1,13 +1,11 @@
 //! ClusterNetworkPolicies. What becomes of rules that are not understood is said with the
 //! [types](crate::cluster_policy).
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-
 use crate::block::Block;
 use crate::cluster_policy::{
     ClusterNetworkPolicy, ClusterNetworkPolicyEgressPeer, ClusterNetworkPolicyIngressPeer, ClusterNetworkPolicyPort,
-    ClusterNetworkPolicyProtocol, ClusterNetworkPolicySpec, ClusterNetworkPolicySubject, ClusterNetworkPolicyTransport,
-    NamespacedPod, Unknown,
+    ClusterNetworkPolicyProtocol, ClusterNetworkPolicySelector, ClusterNetworkPolicySpec, ClusterNetworkPolicySubject,
+    ClusterNetworkPolicyTransport, NamespacedPod, Unknown,
 };
 use crate::labels;
 use crate::name::{Kind, ObjectError, ObjectName};
@@ -46,7 +44,7 @@ fn read(
         other => return Err(root.field("tier").wrong(format!("{other:?} is neither Admin nor Baseline"))),
     };
     let mut doubts = Doubts { open: Vec::new(), reading: Reading::new(strictness) };
-    doubts.unknown(&spec.unknown, &root);
+    doubts.unknown(&spec.unknown, &root)?;
     let (scope, pods) = read_subject(&spec.subject, &root.field("subject"), &mut doubts)?;
     doubts.conclude("it has no effect");
 
@@ -89,11 +87,18 @@ impl Doubts {
     }
 
     /// Whether there are unknown fields here.
-    fn unknown(&mut self, unknown: &Unknown, path: &Path<'_>) -> bool {
+    ///
+    /// # Errors
+    /// In strict reading, if so.
+    fn unknown(&mut self, unknown: &Unknown, path: &Path<'_>) -> Result<bool, FieldError> {
         for name in unknown.keys() {
-            self.add(&path.field(name), "this field is not supported");
+            let field = path.field(name);
+            match self.reading.strictness {
+                Strictness::Strict => return Err(field.unknown()),
+                Strictness::AsServed => self.add(&field, "this field is not supported"),
+            }
         }
-        !unknown.is_empty()
+        Ok(!unknown.is_empty())
     }
 
     /// This becomes of it.
@@ -126,25 +131,39 @@ fn read_subject(
     path: &Path<'_>,
     doubts: &mut Doubts,
 ) -> Result<(Scope, Selector), FieldError> {
-    doubts.unknown(&subject.unknown, path);
+    doubts.unknown(&subject.unknown, path)?;
     match (&subject.namespaces, &subject.pods) {
         (Some(namespaces), None) => {
-            let namespaces = Selector::of(namespaces, &path.field("namespaces"))?;
+            let namespaces = read_selector(namespaces, &path.field("namespaces"), doubts)?;
             Ok((Scope::Labelled(namespaces), Selector::everything()))
         }
         (None, Some(pods)) => {
             let path = path.field("pods");
-            doubts.unknown(&pods.unknown, &path);
-            read_pods(pods, &path)
+            read_pods(pods, &path, doubts)
         }
         (None, None) => Err(path.wrong("must have namespaces or pods")),
         (Some(_), Some(_)) => Err(path.wrong("must not have both namespaces and pods")),
     }
 }
 
-fn read_pods(pods: &NamespacedPod, path: &Path<'_>) -> Result<(Scope, Selector), FieldError> {
-    let namespaces = Selector::of(&pods.namespace_selector, &path.field("namespaceSelector"))?;
-    Ok((Scope::Labelled(namespaces), Selector::of(&pods.pod_selector, &path.field("podSelector"))?))
+fn read_pods(pods: &NamespacedPod, path: &Path<'_>, doubts: &mut Doubts) -> Result<(Scope, Selector), FieldError> {
+    doubts.unknown(&pods.unknown, path)?;
+    let mut read = |selector: &Option<ClusterNetworkPolicySelector>, field| {
+        let path = path.field(field);
+        let selector = selector.as_ref().ok_or_else(|| path.wrong("is required; {} selects all"))?;
+        read_selector(selector, &path, doubts)
+    };
+    let namespaces = read(&pods.namespace_selector, "namespaceSelector")?;
+    Ok((Scope::Labelled(namespaces), read(&pods.pod_selector, "podSelector")?))
+}
+
+fn read_selector(
+    selector: &ClusterNetworkPolicySelector,
+    path: &Path<'_>,
+    doubts: &mut Doubts,
+) -> Result<Selector, FieldError> {
+    doubts.unknown(&selector.unknown, path)?;
+    Selector::of(&selector.labels, path)
 }
 
 /// A rule as it is written, but for its peers.
@@ -171,7 +190,7 @@ fn read_rule<P>(
         "Pass" => Action::Pass,
         other => return Err(path.field("action").wrong(format!("{other:?} is not Accept, Deny or Pass"))),
     };
-    doubts.unknown(text.unknown, path);
+    doubts.unknown(text.unknown, path)?;
 
     let list = path.field(field);
     some_at_most(peers.len(), &list)?;
@@ -214,22 +233,19 @@ const NO_FIELD: &str = "no supported field is set";
 
 /// Reads what both kinds of peers have.
 fn read_pod_peer(
-    namespaces: &Option<LabelSelector>,
+    namespaces: &Option<ClusterNetworkPolicySelector>,
     pods: &Option<NamespacedPod>,
     path: &Path<'_>,
     peers: &mut Vec<Peer>,
     doubts: &mut Doubts,
 ) -> Result<(), FieldError> {
     if let Some(namespaces) = namespaces {
-        let namespaces = Selector::of(namespaces, &path.field("namespaces"))?;
+        let namespaces = read_selector(namespaces, &path.field("namespaces"), doubts)?;
         peers.push(Peer::Pods(Scope::Labelled(namespaces), Selector::everything()));
     }
     if let Some(pods) = pods {
-        let path = path.field("pods");
-        let (scope, selector) = read_pods(pods, &path)?;
-        if !doubts.unknown(&pods.unknown, &path) {
-            peers.push(Peer::Pods(scope, selector));
-        }
+        let (scope, selector) = read_pods(pods, &path.field("pods"), doubts)?;
+        peers.push(Peer::Pods(scope, selector));
     }
     Ok(())
 }
@@ -242,7 +258,7 @@ fn read_ingress_peer(
 ) -> Result<(), FieldError> {
     let are_set = [peer.namespaces.is_some(), peer.pods.is_some()];
     at_most_one(&are_set, path)?;
-    if doubts.unknown(&peer.unknown, path) {
+    if doubts.unknown(&peer.unknown, path)? {
         return Ok(());
     }
     if !are_set.contains(&true) {
@@ -265,7 +281,7 @@ fn read_egress_peer(
         peer.domain_names.is_some(),
     ];
     at_most_one(&are_set, path)?;
-    if doubts.unknown(&peer.unknown, path) {
+    if doubts.unknown(&peer.unknown, path)? {
         return Ok(());
     }
     if !are_set.contains(&true) {
@@ -275,7 +291,7 @@ fn read_egress_peer(
         doubts.add(&path.field("domainNames"), "domain names are not supported");
     }
     if let Some(nodes) = &peer.nodes {
-        peers.push(Peer::Nodes(Selector::of(nodes, &path.field("nodes"))?));
+        peers.push(Peer::Nodes(read_selector(nodes, &path.field("nodes"), doubts)?));
     }
     if let Some(networks) = &peer.networks {
         let list = path.field("networks");
@@ -304,7 +320,7 @@ fn read_protocol(
     ];
     let [tcp, udp, sctp] = transports.map(|(_, _, field)| field.is_some());
     at_most_one(&[tcp, udp, sctp, protocol.destination_named_port.is_some()], path)?;
-    if doubts.unknown(&protocol.unknown, path) {
+    if doubts.unknown(&protocol.unknown, path)? {
         return Ok(None);
     }
     if let Some(name) = &protocol.destination_named_port {
@@ -326,7 +342,7 @@ fn read_transport(
     path: &Path<'_>,
     doubts: &mut Doubts,
 ) -> Result<Option<Ports>, FieldError> {
-    if doubts.unknown(&field.unknown, path) {
+    if doubts.unknown(&field.unknown, path)? {
         return Ok(None);
     }
     let Some(port) = &field.destination_port else {
@@ -347,7 +363,7 @@ fn read_port(
         port.ok_or_else(|| path.wrong(format!("{value} is no port: 1 to 65535")))
     };
     at_most_one(&[port.number.is_some(), port.range.is_some()], path)?;
-    if doubts.unknown(&port.unknown, path) {
+    if doubts.unknown(&port.unknown, path)? {
         return Ok(None);
     }
     match (port.number, &port.range) {
@@ -361,7 +377,7 @@ fn read_port(
             if first >= last {
                 return Err(path.wrong(format!("its start {first} is not below its end {last}")));
             }
-            Ok((!doubts.unknown(&range.unknown, &path)).then_some((first, last)))
+            Ok((!doubts.unknown(&range.unknown, &path)?).then_some((first, last)))
         }
         (None, None) => {
             doubts.add(path, NO_FIELD);
@@ -423,7 +439,14 @@ mod tests {
     #[test]
     fn what_is_not_understood_accepts_nothing() {
         let network = json!({ "networks": ["10.0.0.0/8"] });
-        for doubtful in [json!({ "domainNames": ["a.b"] }), json!({ "services": {} }), json!({})] {
+        for doubtful in [
+            json!({ "domainNames": ["a.b"] }),
+            json!({ "services": {} }),
+            json!({ "namespaces": { "notSameLabels": ["a"] } }),
+            json!({ "nodes": { "matchLabel": {} } }),
+            json!({ "pods": { "namespaceSelector": { "sameLabels": ["a"] }, "podSelector": {} } }),
+            json!({}),
+        ] {
             for to in [json!([doubtful]), json!([doubtful, network])] {
                 let read = egress("Accept", to, Value::Null);
                 assert_eq!((&read.rules[1][0].peers, read.notes.len()), (&Peers::listed(Vec::new()), 1));
@@ -474,9 +497,22 @@ mod tests {
             (json!({ "priority": null }), "spec.priority"),
             (json!({ "subject": {} }), "spec.subject"),
             (json!({ "subject": { "namespaces": {}, "pods": {} } }), "spec.subject"),
+            (json!({ "log": true }), "spec.log"),
+            (json!({ "subject": { "namespaces": { "matchLabel": {} } } }), "spec.subject.namespaces.matchLabel"),
+            (with(json!({ "services": {} }), json!({})), "spec.egress[0].to[0].services"),
+            (
+                with(anyone(), json!({ "tcp": { "destinationPorts": {} } })),
+                "spec.egress[0].protocols[0].tcp.destinationPorts",
+            ),
             (json!({ "ingress": [{ "action": "Allow", "from": [anyone()] }] }), "spec.ingress[0].action"),
             (json!({ "ingress": [{ "action": "Deny", "from": [] }] }), "spec.ingress[0].from"),
             (json!({ "ingress": [{ "action": "Deny", "from": many }] }), "spec.ingress[0].from"),
+            (json!({ "subject": { "pods": { "namespaceSelector": {} } } }), "spec.subject.pods.podSelector"),
+            (
+                json!({ "ingress": [{ "action": "Deny", "from": [{ "pods": {} }] }] }),
+                "spec.ingress[0].from[0].pods.namespaceSelector",
+            ),
+            (with(json!({ "pods": { "podSelector": {} } }), json!({})), "spec.egress[0].to[0].pods.namespaceSelector"),
             (
                 json!({ "ingress": [{ "action": "Deny", "from": [anyone()], "name": "x".repeat(101) }] }),
                 "spec.ingress[0].name",
