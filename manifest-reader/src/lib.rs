@@ -2,21 +2,19 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::path::Path;
 
 use serde::Deserialize;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_yaml_ng::{Deserializer, Value};
 
 /// What somebody makes of objects.
 pub trait Object: Sized {
-    /// Reads an object of a kind; `None` where that kind is nothing to it.
+    /// Reads an object; `None` where what it is, by its `apiVersion` (empty: not said) and kind, is nothing to the reader.
     ///
     /// # Errors
     /// Where the object makes no sense.
-    fn read<'de, D: serde::Deserializer<'de>>(kind: &str, from: D) -> Result<Option<Self>, D::Error>;
+    fn read(api_version: &str, kind: &str, object: serde_json::Value) -> Option<Result<Self, String>>;
 }
 
 /// An object of a file, or what is wrong with one; with the number of its line.
@@ -30,7 +28,26 @@ pub fn is_manifest(path: &Path) -> bool {
 
 /// All objects of a file. Kinds that are nothing to the reader are passed over.
 pub fn parse<T: Object>(text: &str) -> Vec<Parsed<T>> {
+    if let Some(documents) = json_documents(text) {
+        return documents.into_iter().flat_map(|(document, value)| document.objects(value)).collect();
+    }
     documents(text).iter().flat_map(Document::parse).collect()
+}
+
+/// The documents of a file that is JSON, one after the other. YAML has all of JSON, but not its escapes of surrogates.
+fn json_documents(text: &str) -> Option<Vec<(Document<'_>, Value)>> {
+    if !text.trim_start().starts_with('{') {
+        return None;
+    }
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
+    let mut documents = Vec::new();
+    loop {
+        let start = values.byte_offset();
+        let Some(value) = values.next() else { return Some(documents) };
+        let value = value.ok()?;
+        let line = 1 + text[..start].matches('\n').count();
+        documents.push((Document { line, text: &text[start..values.byte_offset()] }, value));
+    }
 }
 
 /// The documents of a file.
@@ -58,12 +75,30 @@ struct Document<'a> {
     text: &'a str,
 }
 
-#[derive(Deserialize)]
-struct Typed {
-    #[serde(default)]
+/// What an object is.
+struct Type {
+    api_version: String,
     kind: String,
-    #[serde(default)]
-    items: Vec<Value>,
+}
+
+impl Type {
+    /// What an object says that it is, or else the list that it is in.
+    fn of(object: &Value, of_items: Option<&Self>) -> Self {
+        let text = |field| object.get(field).and_then(Value::as_str).map(str::to_owned);
+        let (api_version, kind) = (text("apiVersion"), text("kind"));
+        match (kind, of_items) {
+            (None, Some(Self { api_version: otherwise, kind })) => {
+                Self { api_version: api_version.unwrap_or_else(|| otherwise.clone()), kind: kind.clone() }
+            }
+            (kind, _) => Self { api_version: api_version.unwrap_or_default(), kind: kind.unwrap_or_default() },
+        }
+    }
+
+    /// What the items are, where it is a list.
+    fn of_items(&self) -> Option<Self> {
+        let kind = self.kind.strip_suffix("List")?.to_owned();
+        Some(Self { api_version: self.api_version.clone(), kind })
+    }
 }
 
 impl Document<'_> {
@@ -74,76 +109,94 @@ impl Document<'_> {
     }
 
     fn parse<T: Object>(&self) -> Vec<Parsed<T>> {
-        let line = self.first().unwrap_or(self.line);
-        let typed = match Typed::deserialize(Deserializer::from_str(self.text)) {
-            Ok(typed) => typed,
-            Err(error) => return vec![self.wrong(&error)],
-        };
-        match (typed.kind.as_str(), typed.kind.strip_suffix("List")) {
-            ("", _) => vec![(line, Err("an object without kind".into()))],
-            (_, Some(of_list)) => {
-                let items = typed.items.into_iter().enumerate();
-                items.filter_map(|(index, item)| self.item(index, of_list, item)).collect()
-            }
-            (kind, None) => match T::read(kind, Deserializer::from_str(self.text)) {
-                Ok(object) => object.map(|object| (line, Ok(object))).into_iter().collect(),
-                Err(error) => vec![self.wrong(&error)],
-            },
+        match Value::deserialize(Deserializer::from_str(self.text)) {
+            Ok(value) => self.objects(value),
+            Err(error) => vec![(self.line_of(&error), Err(error.to_string()))],
         }
     }
 
-    /// An item of a list; items of a typed list need not say what they are.
-    fn item<T: Object>(&self, index: usize, of_list: &str, item: Value) -> Option<Parsed<T>> {
-        let kind = item.get("kind").and_then(Value::as_str).unwrap_or(of_list).to_owned();
-        match T::read(&kind, item) {
-            Ok(object) => object.map(|object| (self.first().unwrap_or(self.line), Ok(object))),
-            // A value knows no line: only the text does.
-            Err(error) => {
-                let again = AtIndex { index, kind: &kind, read: PhantomData::<T> }
-                    .deserialize(Deserializer::from_str(self.text));
-                Some(self.wrong(&again.err().unwrap_or(error)))
+    fn objects<T: Object>(&self, value: Value) -> Vec<Parsed<T>> {
+        let mut objects = Vec::new();
+        self.read(value, None, &mut Vec::new(), &mut objects);
+        objects
+    }
+
+    /// Reads an object, or a list of them, which may be lists too. `place` leads to it through the lists around it.
+    fn read<T: Object>(
+        &self,
+        mut object: Value,
+        of_items: Option<&Type>,
+        place: &mut Vec<usize>,
+        objects: &mut Vec<Parsed<T>>,
+    ) {
+        let first = self.first().unwrap_or(self.line);
+        let its = Type::of(&object, of_items);
+        if let Some(of_items) = its.of_items() {
+            match object.get_mut("items").map(std::mem::take) {
+                None | Some(Value::Null) => {}
+                Some(Value::Sequence(items)) => {
+                    for (index, item) in items.into_iter().enumerate() {
+                        place.push(index);
+                        self.read(item, Some(&of_items), place, objects);
+                        place.pop();
+                    }
+                }
+                Some(_) => objects.push((self.line_at(place), Err(format!("the items of a {} are no list", its.kind)))),
             }
+        } else if its.kind.is_empty() {
+            objects.push((self.line_at(place), Err("an object without kind".into())));
+        } else {
+            let read = match serde_json::to_value(object) {
+                Ok(object) => T::read(&its.api_version, &its.kind, object),
+                Err(error) => Some(Err(format!("a {}: {error}", its.kind))),
+            };
+            objects.extend(read.map(|read| (if read.is_ok() { first } else { self.line_at(place) }, read)));
         }
     }
 
-    fn wrong<T>(&self, error: &serde_yaml_ng::Error) -> Parsed<T> {
-        let line = match error.location() {
+    /// The line of an object: a value knows none, only the text does.
+    fn line_at(&self, place: &[usize]) -> usize {
+        let found = AtPlace(place).deserialize(Deserializer::from_str(self.text));
+        match found {
+            Err(error) if !place.is_empty() => self.line_of(&error),
+            Ok(()) | Err(_) => self.first().unwrap_or(self.line),
+        }
+    }
+
+    fn line_of(&self, error: &serde_yaml_ng::Error) -> usize {
+        match error.location() {
             // The YAML reader sees the end of a text one line after its last.
             Some(location) => self.line + location.line().min(self.text.lines().count()).saturating_sub(1),
             None => self.first().unwrap_or(self.line),
-        };
-        (line, Err(error.to_string()))
+        }
     }
 }
 
-/// Reads one item of a list's text, and nothing else of it: an error says where in the text it is.
-struct AtIndex<'a, T> {
-    index: usize,
-    kind: &'a str,
-    read: PhantomData<T>,
-}
+/// Goes to an object in lists in a text, and no further: the error says where it is.
+struct AtPlace<'a>(&'a [usize]);
 
-impl<'de, T: Object> DeserializeSeed<'de> for AtIndex<'_, T> {
+impl<'de> DeserializeSeed<'de> for AtPlace<'_> {
     type Value = ();
 
     fn deserialize<D: serde::Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
-        from.deserialize_map(ListVisitor(self))
+        from.deserialize_any(self)
     }
 }
 
-struct ListVisitor<'a, T>(AtIndex<'a, T>);
-
-impl<'de, T: Object> Visitor<'de> for ListVisitor<'_, T> {
+impl<'de> Visitor<'de> for AtPlace<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of objects")
+        f.write_str("an object")
     }
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<(), M::Error> {
+        if self.0.is_empty() {
+            return Err(M::Error::custom("here"));
+        }
         while let Some(key) = map.next_key::<String>()? {
             if key == "items" {
-                map.next_value_seed(Items(&self.0))?;
+                map.next_value_seed(Items(self.0))?;
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
@@ -152,9 +205,10 @@ impl<'de, T: Object> Visitor<'de> for ListVisitor<'_, T> {
     }
 }
 
-struct Items<'a, T>(&'a AtIndex<'a, T>);
+/// The items of a list.
+struct Items<'a>(&'a [usize]);
 
-impl<'de, T: Object> DeserializeSeed<'de> for Items<'_, T> {
+impl<'de> DeserializeSeed<'de> for Items<'_> {
     type Value = ();
 
     fn deserialize<D: serde::Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
@@ -162,7 +216,7 @@ impl<'de, T: Object> DeserializeSeed<'de> for Items<'_, T> {
     }
 }
 
-impl<'de, T: Object> Visitor<'de> for Items<'_, T> {
+impl<'de> Visitor<'de> for Items<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -170,34 +224,12 @@ impl<'de, T: Object> Visitor<'de> for Items<'_, T> {
     }
 
     fn visit_seq<S: SeqAccess<'de>>(self, mut items: S) -> Result<(), S::Error> {
-        for _ in 0..self.0.index {
+        let Some((index, rest)) = self.0.split_first() else { return Ok(()) };
+        for _ in 0..*index {
             items.next_element::<IgnoredAny>()?;
         }
-        items.next_element_seed(Item(self.0.kind, PhantomData::<T>))?;
-        while items.next_element::<IgnoredAny>()?.is_some() {}
+        items.next_element_seed(AtPlace(rest))?;
         Ok(())
-    }
-}
-
-struct Item<'a, T>(&'a str, PhantomData<T>);
-
-impl<'de, T: Object> DeserializeSeed<'de> for Item<'_, T> {
-    type Value = ();
-
-    fn deserialize<D: serde::Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
-        from.deserialize_map(self)
-    }
-}
-
-impl<'de, T: Object> Visitor<'de> for Item<'_, T> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<(), M::Error> {
-        T::read(self.0, MapAccessDeserializer::new(map)).map(drop)
     }
 }
 
@@ -209,31 +241,20 @@ mod tests {
     struct Named(String);
 
     impl Object for Named {
-        fn read<'de, D: serde::Deserializer<'de>>(kind: &str, from: D) -> Result<Option<Self>, D::Error> {
-            #[derive(Deserialize)]
-            struct Metadata {
-                name: String,
+        fn read(api_version: &str, kind: &str, object: serde_json::Value) -> Option<Result<Self, String>> {
+            if kind != "Node" || !["", "v1"].contains(&api_version) {
+                return None;
             }
-            #[derive(Default, Deserialize)]
-            #[serde(default, rename_all = "camelCase")]
-            struct Spec {
-                #[serde(rename = "podCIDRs")]
-                pod_cidrs: Vec<String>,
-            }
-            #[derive(Deserialize)]
-            struct Node {
-                metadata: Metadata,
-                #[serde(default)]
-                spec: Spec,
-            }
-            if kind != "Node" {
-                return Ok(None);
-            }
-            let Node { metadata, spec } = Node::deserialize(from)?;
-            match spec.pod_cidrs.iter().find(|cidr| !cidr.ends_with("/24")) {
-                Some(other) => Err(serde::de::Error::custom(format!("{other} is not supported"))),
-                None => Ok(Some(Self(metadata.name))),
-            }
+            let Some(name) = object["metadata"]["name"].as_str() else { return Some(Err("no name".into())) };
+            let cidrs = match &object["spec"]["podCIDRs"] {
+                serde_json::Value::Null => &Vec::new(),
+                cidrs => match cidrs.as_array() {
+                    Some(cidrs) => cidrs,
+                    None => return Some(Err("no list".into())),
+                },
+            };
+            let is_right = cidrs.iter().all(|cidr| cidr.as_str().is_some_and(|cidr| cidr.ends_with("/24")));
+            Some(if is_right { Ok(Self(name.into())) } else { Err("not supported".into()) })
         }
     }
 
@@ -310,5 +331,47 @@ items:
     fn some_files_are_manifests() {
         assert!(is_manifest(Path::new("/m/a.yml")) && is_manifest(Path::new("b.json")));
         assert!(!is_manifest(Path::new("/m/.a.yaml")) && !is_manifest(Path::new("notes.txt")));
+    }
+
+    #[test]
+    fn lists_may_hold_lists_and_say_what_their_items_are() {
+        let text = "\
+kind: List
+apiVersion: v1
+items:
+- kind: NodeList
+  apiVersion: v1
+  items:
+  - metadata: {name: a}
+  - metadata: {}
+- kind: NodeList
+  apiVersion: example.com/v1
+  items:
+  - metadata: {}
+- kind: List
+  items:
+  - {kind: Node, metadata: {name: b}}
+  - metadata: {name: c}
+";
+        let (objects, wrong) = read(text);
+        assert_eq!(objects.into_iter().map(|(_, name)| name).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(wrong, [8, 16]);
+    }
+
+    #[test]
+    fn json_is_read_as_json() {
+        let smile = r#""\ud83d\ude00""#;
+        let text = format!(
+            "{{\n\"kind\":\"Node\",\"metadata\":{{\"name\":{smile}}}}}\n\n{{\"kind\":\"Node\"}}{{\"kind\":\"Node\",\"metadata\":{{\"name\":\"b\"}}}}"
+        );
+        let (objects, wrong) = read(&text);
+        assert_eq!(objects, [(1, "\u{1f600}".into()), (4, "b".into())]);
+        assert_eq!(wrong, [4]);
+        assert_eq!(read("{kind: Node, metadata: {name: a}}\n---\n{kind: Node, metadata: {name: b}}").0.len(), 2);
+    }
+
+    #[test]
+    fn what_is_said_twice_is_wrong() {
+        assert_eq!(read("kind: Node\nmetadata: {name: a}\nmetadata: {name: b}\n"), (Vec::new(), vec![1]));
     }
 }

@@ -9,6 +9,7 @@ mod flatten;
 mod index;
 mod labels;
 mod lint;
+pub mod manifest;
 mod matchers;
 mod name;
 pub mod object;

@@ -5,6 +5,7 @@ use std::fmt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use thiserror::Error;
 
+use crate::cluster_policy;
 use crate::labels;
 
 /// A kind of object that matters here.
@@ -34,6 +35,24 @@ impl Kind {
         }
     }
 
+    /// The API group and version that its objects are of.
+    pub const fn api_version(self) -> &'static str {
+        match self {
+            Self::Namespace | Self::Pod | Self::Node => "v1",
+            Self::NetworkPolicy => "networking.k8s.io/v1",
+            Self::ClusterNetworkPolicy => cluster_policy::API_VERSION,
+        }
+    }
+
+    /// The kind with a name, of the API group that an object says it is of, whatever the version; without a group, of ours.
+    /// `None`: it does not matter here.
+    pub fn of(api_version: &str, name: &str) -> Option<Self> {
+        const ALL: [Kind; 5] =
+            [Kind::Namespace, Kind::Pod, Kind::Node, Kind::NetworkPolicy, Kind::ClusterNetworkPolicy];
+        let kind = ALL.into_iter().find(|kind| kind.name() == name)?;
+        (api_version.is_empty() || group(api_version) == group(kind.api_version())).then_some(kind)
+    }
+
     /// Whether its objects are in namespaces.
     pub const fn is_namespaced(self) -> bool {
         match self {
@@ -41,6 +60,11 @@ impl Kind {
             Self::Namespace | Self::Node | Self::ClusterNetworkPolicy => false,
         }
     }
+}
+
+/// The group of an API version; empty: the core group.
+fn group(api_version: &str) -> &str {
+    api_version.rsplit_once('/').map_or("", |(group, _)| group)
 }
 
 /// Names an object.
@@ -93,7 +117,9 @@ impl ObjectName {
 
 impl fmt::Display for ObjectName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.namespace.is_empty() {
+        if self.name.is_empty() {
+            f.write_str(self.kind.name())
+        } else if self.namespace.is_empty() {
             write!(f, "{} {}", self.kind.name(), self.name)
         } else {
             write!(f, "{} {}/{}", self.kind.name(), self.namespace, self.name)
@@ -125,7 +151,7 @@ impl fmt::Display for PodName {
 
 /// An object makes no sense: what the API server would refuse.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Error)]
-#[error("{object}: {field}: {what}")]
+#[error("{object}: {field}{}{what}", if .field.is_empty() { "" } else { ": " })]
 pub struct ObjectError {
     /// Which object.
     pub object: ObjectName,
@@ -133,4 +159,21 @@ pub struct ObjectError {
     pub field: String,
     /// What is wrong there.
     pub what: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Kind;
+
+    #[test]
+    fn kinds_are_those_of_their_groups() {
+        assert_eq!(Kind::of("networking.k8s.io/v1", "NetworkPolicy"), Some(Kind::NetworkPolicy));
+        assert_eq!(Kind::of("", "NetworkPolicy"), Some(Kind::NetworkPolicy));
+        assert_eq!(Kind::of("v1", "Node"), Some(Kind::Node));
+        for (api_version, name) in
+            [("crd.projectcalico.org/v1", "NetworkPolicy"), ("config.openshift.io/v1", "Node"), ("v1", "Service")]
+        {
+            assert_eq!(Kind::of(api_version, name), None, "{api_version} {name}");
+        }
+    }
 }

@@ -7,11 +7,10 @@ mod watch;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use serde::Deserialize;
-use serde::de::Error;
+use serde_json::Value;
 use sluice_policy::cluster_policy::ClusterNetworkPolicy;
 use sluice_policy::object::{NamespaceObject, NodeObject as PolicyNode, PodObject, Policy, PolicyObject};
-use sluice_policy::{Kind, ObjectError, ObjectName, Strictness};
+use sluice_policy::{Kind, ObjectError, ObjectName, Strictness, manifest};
 use sluice_topology::NodeObject;
 
 pub use directory::Directory;
@@ -87,18 +86,24 @@ objects! {
 }
 
 impl sluice_manifest_reader::Object for Object {
-    fn read<'de, D: serde::Deserializer<'de>>(kind: &str, from: D) -> Result<Option<Self>, D::Error> {
-        let object = match kind {
-            "Node" => Self::try_from(&Node::deserialize(from)?),
-            "Pod" => Self::try_from(&Pod::deserialize(from)?),
-            "Namespace" => Self::try_from(&Namespace::deserialize(from)?),
-            "NetworkPolicy" => NetworkPolicy::deserialize(from)?.read(Strictness::Strict).map(Self::Policy),
-            "ClusterNetworkPolicy" => {
-                ClusterNetworkPolicy::deserialize(from)?.read(Strictness::Strict).map(Self::Policy)
-            }
-            _ => return Ok(None),
-        };
-        object.map(Some).map_err(D::Error::custom)
+    fn read(api_version: &str, kind: &str, object: Value) -> Option<Result<Self, String>> {
+        let kind = Kind::of(api_version, kind)?;
+        Some(written(kind, object).map_err(|error| error.to_string()))
+    }
+}
+
+/// An object of a manifest.
+fn written(kind: Kind, object: Value) -> Result<Object, ObjectError> {
+    match kind {
+        Kind::Namespace => (&manifest::read::<Namespace>(kind, object)?).try_into(),
+        Kind::Pod => (&manifest::read::<Pod>(kind, object)?).try_into(),
+        Kind::Node => (&manifest::read::<Node>(kind, object)?).try_into(),
+        Kind::NetworkPolicy => {
+            manifest::read::<NetworkPolicy>(kind, object)?.read(Strictness::Strict).map(Object::Policy)
+        }
+        Kind::ClusterNetworkPolicy => {
+            manifest::read::<ClusterNetworkPolicy>(kind, object)?.read(Strictness::Strict).map(Object::Policy)
+        }
     }
 }
 

@@ -4,42 +4,26 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use anyhow::{Context, Result, bail};
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde::Deserialize;
-use serde::de::Error;
+use serde_json::Value;
 use sluice_manifest_reader::{Object, is_manifest, parse};
-use sluice_policy::cluster_policy::ClusterNetworkPolicy;
-use sluice_policy::object::Policy;
-use sluice_policy::{Event, Index, Limits, Problem, Strictness, View, ignored_sections};
+use sluice_policy::{Event, Index, Kind, Limits, Problem, View, ignored_sections};
 
 /// An object that policies are about, and what of it is ignored.
 struct Read(Event, Vec<Problem>);
 
 impl Object for Read {
-    fn read<'de, D: serde::Deserializer<'de>>(kind: &str, from: D) -> Result<Option<Self>, D::Error> {
-        let mut ignored = Vec::new();
-        let event = match kind {
-            "Namespace" => Event::from(&Namespace::deserialize(from)?),
-            "Node" => Event::from(&Node::deserialize(from)?),
-            "Pod" => Event::from(&Pod::deserialize(from)?),
-            "NetworkPolicy" => {
-                let policy = NetworkPolicy::deserialize(from)?;
-                ignored = ignored_sections(&policy);
-                strictly(&policy)
-            }
-            "ClusterNetworkPolicy" => strictly(&ClusterNetworkPolicy::deserialize(from)?),
-            _ => return Ok(None),
+    fn read(api_version: &str, kind: &str, object: Value) -> Option<Result<Self, String>> {
+        let kind = Kind::of(api_version, kind)?;
+        let ignored = match kind {
+            // What it cannot be read for, is told below.
+            Kind::NetworkPolicy => NetworkPolicy::deserialize(&object).map(|policy| ignored_sections(&policy)),
+            Kind::Namespace | Kind::Node | Kind::Pod | Kind::ClusterNetworkPolicy => Ok(Vec::new()),
         };
-        match event {
-            Event::Invalid(error) => Err(D::Error::custom(error)),
-            event => Ok(Some(Self(event, ignored))),
-        }
+        let event = Event::written(kind, object).map_err(|error| error.to_string());
+        Some(event.map(|event| Self(event, ignored.unwrap_or_default())))
     }
-}
-
-fn strictly(policy: &impl Policy) -> Event {
-    policy.read(Strictness::Strict).map_or_else(Event::Invalid, Event::Policy)
 }
 
 /// Reads the manifests of a directory.

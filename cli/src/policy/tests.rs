@@ -155,7 +155,7 @@ fn what_makes_no_sense_is_named_with_file_and_line() {
     let broken = directory(&[("a.yaml", &bad), ("b.yaml", "kind: Pod\nmetadata: []\n")]);
     let error = cluster::read(broken.path()).unwrap_err().to_string();
     assert!(error.contains("a.yaml:2: NetworkPolicy default/test-network-policy: spec.egress[0].to[0]"), "{error}");
-    assert!(error.contains("b.yaml:2: "), "{error}");
+    assert!(error.contains("b.yaml:1: Pod: metadata: invalid type: "), "{error}");
     let directory = example();
     let probes = "{\"from\":\"default/nobody\",\"to\":\"default/db\",\"port\":1}\n\n{\"from\":\"x\"}\n{\"from\":\"10.0.0.1\",\"to\":\"fd00::1\",\"port\":1}";
     let error = ask(directory.path(), probes).unwrap_err().to_string();

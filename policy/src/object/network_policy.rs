@@ -139,7 +139,7 @@ fn read_port(port: &NetworkPolicyPort, path: &Path<'_>) -> Result<Ports, FieldEr
     };
     match (&port.port, port.end_port) {
         (None, None) => Ok(Ports::all(transport)),
-        (None, Some(_)) => Err(path.field("port").wrong("is required where there is an endPort")),
+        (None, Some(_)) => Err(path.field("endPort").wrong("must not stand without a port")),
         (Some(IntOrString::Int(first)), last) => {
             let first = number(*first, "port")?;
             let last = last.map_or(Ok(first), |last| number(last, "endPort"))?;
@@ -243,7 +243,7 @@ mod tests {
             (port(json!({ "port": 80, "endPort": 79 })), "spec.ingress[0].ports[1].endPort"),
             (port(json!({ "port": 80, "endPort": 70000 })), "spec.ingress[0].ports[1].endPort"),
             (port(json!({ "port": "web", "endPort": 80 })), "spec.ingress[0].ports[1].endPort"),
-            (port(json!({ "endPort": 80 })), "spec.ingress[0].ports[1].port"),
+            (port(json!({ "endPort": 80 })), "spec.ingress[0].ports[1].endPort"),
         ] {
             let error = policy(spec).expect_err("nonsense");
             assert!(error.starts_with(&format!("NetworkPolicy x/db: {field}: ")), "{error}");
