@@ -21,7 +21,7 @@ use crate::{Output, ask};
 /// Questions about policies.
 #[derive(Subcommand)]
 pub enum Question {
-    /// Who can talk to whom; exits with 1 where a probe is not answered as it expects
+    /// Who can talk to whom; exits with 1 where a probe is not answered as it expects, with 2 where one has no answer
     Matrix {
         /// Manifests: Namespaces, Pods with addresses, Nodes, and policies
         directory: PathBuf,
@@ -69,10 +69,15 @@ pub fn run(question: &Question, socket: &Path, output: Output) -> Result<ExitCod
                 Output::Json => print_lines(&answers)?,
             }
             let surprises = matrix::surprises(&answers);
-            for surprise in &surprises {
-                eprintln!("{surprise}");
+            let errors = matrix::errors(&answers, probes.as_deref().unwrap_or(directory));
+            for line in surprises.iter().chain(&errors) {
+                eprintln!("{line}");
             }
-            Ok(if surprises.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            Ok(match (errors.is_empty(), surprises.is_empty()) {
+                (false, _) => ExitCode::from(2),
+                (true, false) => ExitCode::FAILURE,
+                (true, true) => ExitCode::SUCCESS,
+            })
         }
         Question::Explain { directory, from, to, port } => {
             let explained = match directory {

@@ -3,11 +3,13 @@
 use std::fs;
 use std::path::Path;
 
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use sluice_policy::Evaluator;
 use sluice_policy::question::{self, Answered, Expected, Probe, Traffic};
 
+use super::matrix::Reply;
 use super::{cluster, explain, matrix};
 
 /// The example of the API's documentation, and pods to ask about.
@@ -69,7 +71,7 @@ fn example() -> TempDir {
     directory(&[("policy.yaml", EXAMPLE), ("pods.yml", PODS), ("notes.txt", "kind: nothing")])
 }
 
-fn ask(directory: &Path, probes: &str) -> anyhow::Result<Vec<Answered>> {
+fn ask(directory: &Path, probes: &str) -> anyhow::Result<Vec<Reply>> {
     let file = directory.join("probes.jsonl");
     fs::write(&file, probes).unwrap();
     matrix::probes(&cluster::read(directory)?, &file)
@@ -115,11 +117,10 @@ fn probes_of_the_well_known_example_are_answered_in_their_order() {
 fn probes_have_the_answers_of_the_whole_cluster() {
     let directory = example();
     let whole = cluster::read(directory.path()).unwrap();
-    let pairs = matrix::every_pair(&whole, &["6379/TCP".parse().unwrap()]).unwrap();
+    let pods: Vec<String> = whole.pods().map(|pod| pod.name.to_string()).collect();
     let addresses = ["10.9.0.1", "10.9.1.1", "172.17.0.1", "192.0.2.1", "203.0.113.1"];
-    let named: Vec<&str> = pairs.iter().filter(|it| it.from == it.to).map(|it| it.from.as_str()).collect();
-    let ends = || named.iter().chain(&addresses);
-    let pairs = ends().flat_map(|from| ends().map(move |to| (from.to_string(), to.to_string())));
+    let ends = || pods.iter().map(String::as_str).chain(addresses);
+    let pairs = ends().flat_map(|from| ends().map(move |to| (from.to_owned(), to.to_owned())));
     let probes: Vec<Probe> =
         pairs.map(|(from, to)| Probe { from, to, traffic: "6379/TCP".parse().unwrap(), expect: None }).collect();
     let line = |probe: &Probe| serde_json::json!({ "from": probe.from, "to": probe.to, "port": 6379 }).to_string();
@@ -129,7 +130,8 @@ fn probes_have_the_answers_of_the_whole_cluster() {
     let expected: Vec<Answered> = probes.iter().map(|probe| probe.ask_once(&whole, &evaluator).unwrap()).collect();
     let uncompiled = cluster::read_for_excerpts(directory.path()).unwrap();
     assert_eq!(uncompiled.counts().rules, 0);
-    assert_eq!(matrix::probes(&uncompiled, &file).unwrap(), expected);
+    let replies = matrix::probes(&uncompiled, &file).unwrap();
+    assert!(replies.iter().map(Reply::answered).eq(expected.iter().map(Some)));
     for verdict in [Expected::Allow, Expected::Deny] {
         assert!(expected.iter().any(|answer| answer.verdict == verdict));
     }
@@ -140,6 +142,7 @@ fn a_matrix_has_every_pair_family_and_port() {
     let directory = example();
     let index = cluster::read(directory.path()).unwrap();
     let declared = matrix::every_pair(&index, &[]).unwrap();
+    let declared: Vec<&Answered> = declared.iter().filter_map(Reply::answered).collect();
     assert!(declared.iter().all(|answer| answer.to == "default/db" && answer.port == 6379));
     assert_eq!(declared.len(), 6, "four senders over IPv4, two over IPv6");
     let denied: Vec<&str> =
@@ -157,12 +160,54 @@ fn what_makes_no_sense_is_named_with_file_and_line() {
     assert!(error.contains("a.yaml:2: NetworkPolicy default/test-network-policy: spec.egress[0].to[0]"), "{error}");
     assert!(error.contains("b.yaml:1: Pod: metadata: invalid type: "), "{error}");
     let directory = example();
-    let probes = "{\"from\":\"default/nobody\",\"to\":\"default/db\",\"port\":1}\n\n{\"from\":\"x\"}\n{\"from\":\"10.0.0.1\",\"to\":\"fd00::1\",\"port\":1}";
-    let error = ask(directory.path(), probes).unwrap_err().to_string();
-    for part in [":1: there is no pod default/nobody", ":3: ", ":4: "] {
-        assert!(error.contains(part), "{error}");
+    let probes = "{\"from\":\"default/nobody\",\"to\":\"default/db\",\"port\":1}\n\n{\"from\":\"x\"}\n{\"from\":\"10.0.0.1\",\"to\":\"fd00::9\",\"port\":1}";
+    let replies = ask(directory.path(), probes).unwrap();
+    let errors = matrix::errors(&replies, Path::new("p"));
+    for (error, start) in errors.iter().zip(["p:1: there is no pod default/nobody", "p:3: ", "p:4: "]) {
+        assert!(error.starts_with(start), "{error}");
     }
+    assert_eq!(errors.len(), 3);
     assert!("80/HTTP".parse::<Traffic>().is_err() && "web".parse::<Traffic>().is_err());
+}
+
+#[test]
+fn a_probe_without_an_answer_takes_no_other_one_along() {
+    let homeless = "{kind: Pod, metadata: {name: homeless}, spec: {containers: []}}";
+    let directory = directory(&[("policy.yaml", EXAMPLE), ("pods.yml", PODS), ("more.yaml", homeless)]);
+    let probe = |from: &str, to: &str| json!({ "from": from, "to": to, "port": 6379 }).to_string();
+    let probes = [
+        probe("default/front", "default/db"),
+        probe("default/homeless", "default/db"),
+        probe("mine/any", "fd00::7"),
+        json!({ "from": "default/front", "to": "default/db", "protocol": "HTTP", "port": 80, "expect": "deny" })
+            .to_string(),
+        probe("default/other", "default/db"),
+    ];
+    let replies = ask(directory.path(), &probes.join("\n")).unwrap();
+    let json: Vec<Value> = replies.iter().map(|reply| serde_json::to_value(reply).unwrap()).collect();
+    let verdicts: Vec<&Value> = json.iter().map(|reply| &reply["verdict"]).collect();
+    assert_eq!(verdicts, [&json!("allow"), &Value::Null, &Value::Null, &Value::Null, &json!("deny")]);
+    let expected = json!({ "from": "default/homeless", "to": "default/db", "port": 6379, "error": "pod default/homeless has no IPv4 address" });
+    assert_eq!(json[1], expected);
+    assert_eq!((&json[3]["protocol"], &json[3]["expect"]), (&json!("HTTP"), &json!("deny")));
+    assert_eq!(matrix::errors(&replies, Path::new("p")).len(), 3);
+}
+
+#[test]
+fn addresses_of_different_families_mean_their_pods() {
+    let directory = example();
+    let ask = |from: &str, to: &str| {
+        let replies = ask(directory.path(), &json!({ "from": from, "to": to, "port": 6379 }).to_string()).unwrap();
+        replies[0].answered().map(|answer| answer.verdict)
+    };
+    assert_eq!(ask("10.9.0.2", "fd00::1"), Some(Expected::Allow), "front and db have both families");
+    assert_eq!(ask("10.9.0.3", "fd00::1"), Some(Expected::Deny), "other has only IPv4");
+    assert_eq!(ask("10.9.9.9", "fd00::1"), Some(Expected::Deny), "from outside");
+    assert_eq!(ask("10.9.9.9", "fd00::9"), None, "nobody has both");
+    let index = cluster::read(directory.path()).unwrap();
+    let probe =
+        Probe { from: "10.9.0.2".into(), to: "fd00::1".into(), traffic: "6379/TCP".parse().unwrap(), expect: None };
+    assert_eq!(question::explain(&index, &probe).unwrap().len(), 2, "over each family");
 }
 
 #[test]

@@ -183,6 +183,19 @@ fn families(index: &Index, party: &Party) -> Vec<Family> {
     }
 }
 
+fn common_families(index: &Index, from: &Party, to: &Party) -> Vec<Family> {
+    let theirs = families(index, to);
+    families(index, from).into_iter().filter(|family| theirs.contains(family)).collect()
+}
+
+/// The pod that an address means, if it is one's.
+fn pod_behind(index: &Index, party: Party) -> Party {
+    match party {
+        Party::Address(address) => index.pod_at(address).map_or(party, |pod| Party::Pod(pod.name.clone())),
+        Party::Pod(_) => party,
+    }
+}
+
 impl Probe {
     /// Who sends and who receives.
     ///
@@ -197,9 +210,13 @@ impl Probe {
     /// # Errors
     /// Where it cannot be answered.
     pub fn ask(&self, index: &Index, evaluator: &Evaluator<'_>) -> Result<Vec<Answered>, String> {
-        let [from, to] = self.ends()?;
-        let theirs = families(index, &to);
-        let common: Vec<Family> = families(index, &from).into_iter().filter(|family| theirs.contains(family)).collect();
+        let [mut from, mut to] = self.ends()?;
+        let mut common = common_families(index, &from, &to);
+        if common.is_empty() {
+            // Addresses of pods mean these, by whichever of their addresses.
+            (from, to) = (pod_behind(index, from), pod_behind(index, to));
+            common = common_families(index, &from, &to);
+        }
         if common.is_empty() {
             return Err(format!("{} and {} have no address family in common", self.from, self.to));
         }
@@ -209,6 +226,20 @@ impl Probe {
             answer.map(|answer| self.answered(family, &answer)).map_err(|error| error.to_string())
         };
         common.into_iter().map(ask).collect()
+    }
+
+    /// The address of an end in a family, as far as it is known.
+    ///
+    /// # Errors
+    /// Where the end is none.
+    pub fn address(index: &Index, end: &str, family: Family) -> Result<Option<IpAddr>, String> {
+        let of_family = |address: &&IpAddr| address.is_ipv4() == (family == Family::V4);
+        let end = party(end)?;
+        let is_other = matches!(&end, Party::Address(address) if !of_family(&address));
+        Ok(match if is_other { pod_behind(index, end) } else { end } {
+            Party::Address(address) => Some(address),
+            Party::Pod(name) => index.pod(&name).and_then(|pod| pod.addresses.iter().find(of_family)).copied(),
+        })
     }
 
     /// One answer for all families: it passes where it does in each; else one is told in which it does not.
