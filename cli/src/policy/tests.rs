@@ -211,6 +211,27 @@ fn addresses_of_different_families_mean_their_pods() {
 }
 
 #[test]
+fn of_objects_that_are_written_twice_the_first_counts() {
+    let policy = |ports: &str| {
+        format!(
+            "kind: NetworkPolicy\nmetadata: {{name: p}}\nspec: {{podSelector: {{}}, ingress: [{{ports: [{ports}]}}]}}\n"
+        )
+    };
+    let (first, other) = (policy("{port: 80}"), policy("{port: 81}"));
+    let directory =
+        directory(&[("a.yaml", &first), ("b.yaml", &format!("---\n{first}---\n{other}")), ("pods.yml", PODS)]);
+    let warnings = cluster::contents(directory.path()).unwrap().warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    for part in ["b.yaml:6: NetworkPolicy default/p ", "a.yaml:1"] {
+        assert!(warnings[0].contains(part), "{warnings:?}");
+    }
+    let probe = |port: u16| json!({ "from": "10.0.0.7", "to": "default/db", "port": port }).to_string();
+    let replies = ask(directory.path(), &format!("{}\n{}", probe(80), probe(81))).unwrap();
+    let verdicts: Vec<_> = replies.iter().filter_map(Reply::answered).map(|answer| answer.verdict).collect();
+    assert_eq!(verdicts, [Expected::Allow, Expected::Deny]);
+}
+
+#[test]
 fn an_explanation_goes_through_the_rules_in_their_order() {
     let directory = example();
     let index = cluster::read(directory.path()).unwrap();

@@ -94,6 +94,20 @@ pub enum Event {
     Removed(ObjectName),
 }
 
+impl Event {
+    /// Which object it is about.
+    pub fn object(&self) -> ObjectName {
+        match self {
+            Self::Namespace(namespace) => ObjectName::new(Kind::Namespace, "", &namespace.name),
+            Self::Pod(pod) => ObjectName::new(Kind::Pod, &pod.name.namespace, &pod.name.name),
+            Self::Node(node) => ObjectName::new(Kind::Node, "", &node.name),
+            Self::Policy(policy) => policy.name.clone(),
+            Self::Invalid(error) => error.object.clone(),
+            Self::Removed(name) => name.clone(),
+        }
+    }
+}
+
 macro_rules! events {
     ($($object:ty => $read:expr, $event:ident);* $(;)?) => {$(
         impl From<&$object> for Event {
