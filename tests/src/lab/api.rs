@@ -51,8 +51,7 @@ impl ApiServer {
         let server = format!("http://{}", listener.local_addr()?);
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "lab",
-            // Machines of the tier `kernels` have no certificates to verify by.
-            "clusters": [{ "name": "lab", "cluster": { "server": server, "insecure-skip-tls-verify": true } }],
+            "clusters": [{ "name": "lab", "cluster": { "server": server } }],
             "users": [{ "name": "lab", "user": {} }],
             "contexts": [{ "name": "lab", "context": { "cluster": "lab", "user": "lab" } }],
         });
