@@ -5,6 +5,7 @@ mod disk;
 pub mod exchange;
 pub mod manifest;
 mod node;
+mod offline;
 mod place;
 mod pod;
 mod runtime;
@@ -18,6 +19,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
+use sluice_api::DenialStatus;
 
 pub use api::ApiServer;
 pub use disk::FullDisk;
@@ -229,6 +231,15 @@ impl Lab {
             }
         }
         Ok(())
+    }
+
+    /// What all nodes have denied last, at most so much of each.
+    ///
+    /// # Errors
+    /// As [`Node::ask`].
+    pub fn denials(&self, limit: usize) -> Result<Vec<DenialStatus>> {
+        let each = self.nodes.iter().map(|node| node.denials(limit)).collect::<Result<Vec<_>>>()?;
+        Ok(each.concat())
     }
 
     /// The directory of manifests.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use std::{env, fs};
 
 use anyhow::{Context, Result, bail, ensure};
-use sluice_api::{Answer, Call, Client, Counter, SOCKET, Status};
+use sluice_api::{Answer, Call, Client, Counter, DenialStatus, SOCKET, Status};
 
 use super::{Families, Place, Plan, manifest, until};
 
@@ -206,6 +206,17 @@ impl Node {
         match self.ask(Call::Status {})? {
             Answer::Status(status) => Ok(status),
             other => bail!("asked for its status, the agent says {other:?}"),
+        }
+    }
+
+    /// What policies have denied last, or would have, at most so much.
+    ///
+    /// # Errors
+    /// As [`ask`](Node::ask).
+    pub fn denials(&self, limit: usize) -> Result<Vec<DenialStatus>> {
+        match self.ask(Call::Denials { limit })? {
+            Answer::Denials(denials) => Ok(denials),
+            other => bail!("asked for denials, the agent of {} says {other:?}", self.name),
         }
     }
 

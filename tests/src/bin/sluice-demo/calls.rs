@@ -51,7 +51,7 @@ pub fn everybody(lab: &Lab, parties: &[Party<'_>]) -> Result<Vec<Vec<Cell>>> {
         }
     }
     let asked: Vec<_> = calls.iter().map(|call| (call.from, call.address)).collect();
-    let expected = offline::answers(&lab.manifests(), &asked)?;
+    let expected = offline::answers(lab, &asked)?;
     let reasons: Vec<Option<&str>> = expected.iter().map(denied_by).collect();
     let outcomes = all(&calls, &reasons);
     let denials = Denials::told(lab)?;

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use sluice_abi::Protocol;
-use sluice_api::{Answer, Call, DenialStatus};
+use sluice_api::DenialStatus;
 use sluice_tests::lab::Lab;
 
 use crate::party::Party;
@@ -21,14 +21,7 @@ impl Denials {
     /// # Errors
     /// Where one does not answer.
     pub fn told(lab: &Lab) -> Result<Self> {
-        let mut all = Vec::new();
-        for node in &lab.nodes {
-            match node.ask(Call::Denials { limit: LIMIT })? {
-                Answer::Denials(denials) => all.extend(denials),
-                other => bail!("asked for denials, the agent of {} says {other:?}", node.name),
-            }
-        }
-        Ok(Self(all))
+        Ok(Self(lab.denials(LIMIT)?))
     }
 
     /// Why something that one party sends to an address of another was denied, if it was, at whichever end.

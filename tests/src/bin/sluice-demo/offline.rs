@@ -1,14 +1,11 @@
 //! What `sluicectl policy` answers for the manifests, without a cluster.
 
-use std::io::Write;
 use std::net::IpAddr;
-use std::path::Path;
-use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::json;
 use sluice_policy::question::{Answered, Expected};
-use sluice_tests::lab::binary;
+use sluice_tests::lab::Lab;
 
 use crate::echo::PORT;
 use crate::party::{Party, Role};
@@ -17,31 +14,15 @@ use crate::party::{Party, Role};
 ///
 /// # Errors
 /// Where one has no answer.
-pub fn answers(manifests: &Path, calls: &[(&Party<'_>, IpAddr)]) -> Result<Vec<Answered>> {
-    let mut child = Command::new(binary("sluicectl"))
-        .args(["policy", "matrix", "-o", "json", "--probes", "-"])
-        .arg(manifests)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("starting sluicectl")?;
-    let mut probes = String::new();
-    for (from, to) in calls {
+pub fn answers(lab: &Lab, calls: &[(&Party<'_>, IpAddr)]) -> Result<Vec<Answered>> {
+    let probe = |(from, to): &(&Party<'_>, IpAddr)| {
         let from = match from.role {
             Role::Pod => from.full_name(),
             Role::Node | Role::World => from.address_like(*to).context("nobody calls so")?.to_string(),
         };
-        probes += &format!("{}\n", json!({ "from": from, "to": to, "port": PORT }));
-    }
-    // It reads all before it answers.
-    child.stdin.take().context("no way to ask")?.write_all(probes.as_bytes()).context("asking sluicectl")?;
-    let output = child.wait_with_output().context("waiting for sluicectl")?;
-    ensure!(output.status.success(), "sluicectl policy matrix ends with {}", output.status);
-    let lines = output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    let answers: Vec<Answered> =
-        lines.map(serde_json::from_slice).collect::<Result<_, _>>().context("reading the answers of sluicectl")?;
-    ensure!(answers.len() == calls.len(), "{} calls, but {} answers of sluicectl", calls.len(), answers.len());
-    Ok(answers)
+        Ok(json!({ "from": from, "to": to, "port": PORT }))
+    };
+    lab.ask_offline(&calls.iter().map(probe).collect::<Result<Vec<_>>>()?)
 }
 
 /// Why a call is to be denied, if it is: what the end says that is asked first.

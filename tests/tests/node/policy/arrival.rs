@@ -4,9 +4,8 @@ use std::fs;
 use std::net::IpAddr;
 use std::process::Child;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use sluice_api::{Answer, Call as ApiCall};
 use sluice_policy::question::Traffic;
 use sluice_tests::lab::exchange::{Client, End, Server};
 use sluice_tests::lab::{ApiServer, Call, Lab, Node, Place, Plan, until, until_so};
@@ -57,7 +56,7 @@ fn is_denied(node: &Node, from: End<'_>, to: End<'_>, reason: &str) -> Result<()
     let _server = Server::start(to, traffic)?;
     let client = Client::ask(from, to.address, traffic)?;
     until("it is told of", || {
-        let Answer::Denials(denials) = node.ask(ApiCall::Denials { limit: 100 })? else { bail!("no answer") };
+        let denials = node.denials(100)?;
         let is_it = denials.iter().any(|denial| denial.peer == from.address && denial.reason == reason);
         ensure!(is_it, "{denials:?}");
         Ok(())

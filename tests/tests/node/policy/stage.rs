@@ -4,16 +4,14 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::net::IpAddr;
-use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::json;
-use sluice_api::{Answer, Call, DenialStatus, PodRef};
+use sluice_api::{DenialStatus, PodRef};
 use sluice_policy::question::{Answered, Expected, Traffic};
 use sluice_tests::lab::exchange::{Client, End, Server};
-use sluice_tests::lab::{Lab, Node, Plan, Pod, binary, until};
+use sluice_tests::lab::{Lab, Node, Plan, Pod, until};
 
 use super::world::World;
 
@@ -327,30 +325,15 @@ impl Stage {
     }
 
     fn ask_offline(&self, trials: &[Trial<'_>]) -> Result<Vec<Answered>> {
-        let mut child = Command::new(binary("sluicectl"))
-            .args(["policy", "matrix", "-o", "json", "--probes", "-"])
-            .arg(self.lab.manifests())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("starting sluicectl")?;
-        let mut probes = String::new();
-        for Trial { from, to, traffic, expected, .. } in trials {
+        let probe = |Trial { from, to, traffic, expected, .. }: &Trial<'_>| {
             let expect = match expected {
                 Outcome::Passes => "allow",
                 Outcome::IsDenied | Outcome::IsAudited => "deny",
             };
             let (from, to, protocol, port) = (from.address, to.address, traffic.protocol_name(), traffic.port);
-            let line = json!({ "from": from, "to": to, "protocol": protocol, "port": port, "expect": expect });
-            let _ = writeln!(probes, "{line}");
-        }
-        child.stdin.take().context("its input")?.write_all(probes.as_bytes()).context("asking sluicectl")?;
-        let output = child.wait_with_output().context("waiting for sluicectl")?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "sluicectl expects something else: {said}");
-        let answers = String::from_utf8(output.stdout)?;
-        answers.lines().map(|line| serde_json::from_str(line).context("reading an answer of sluicectl")).collect()
+            json!({ "from": from, "to": to, "protocol": protocol, "port": port, "expect": expect })
+        };
+        self.lab.ask_offline(&trials.iter().map(probe).collect::<Vec<_>>())
     }
 
     /// What is to be told of a trial that does not just pass.
@@ -426,12 +409,7 @@ impl Stage {
 
     /// What both nodes have denied last.
     pub(super) fn denials(&self) -> Result<Vec<DenialStatus>> {
-        let mut all = Vec::new();
-        for node in &self.lab.nodes {
-            let Answer::Denials(denials) = node.ask(Call::Denials { limit: 500 })? else { bail!("no answer") };
-            all.extend(denials);
-        }
-        Ok(all)
+        self.lab.denials(500)
     }
 }
 
