@@ -15,6 +15,8 @@ use sluice_topology::Mode;
 const MAX_FLOWS: u32 = 1 << 24;
 /// Most rules of policies: some 150 MB.
 const MAX_RULES: u32 = 1 << 20;
+/// Most backends that may be asked for: a quarter of a gigabyte.
+const MAX_BACKENDS: u32 = 1 << 22;
 
 /// Read where no other file is named.
 const DEFAULT_FILE: &str = "/etc/sluice/agent.yaml";
@@ -53,6 +55,8 @@ pub struct Config {
     pub flow_entries: u32,
     /// Most rules of policies in the tables; 0: by the node's memory.
     pub policy_rules: u32,
+    /// Backends of services, of each family; 0: by the node's memory.
+    pub service_backends: u32,
     /// The IPAM section of the CNI configuration, where another plugin is to give addresses.
     pub ipam: Option<serde_json::Value>,
     /// CNI plugins to be chained behind, as the CNI configuration has them.
@@ -189,6 +193,7 @@ impl Default for Config {
             mtu: 0,
             flow_entries: 0,
             policy_rules: 0,
+            service_backends: 0,
             ipam: None,
             chained_plugins: Vec::new(),
             plugin_log_file: None,
@@ -410,6 +415,11 @@ impl Config {
         }
         ensure!(self.flow_entries <= MAX_FLOWS, "flow_entries {} is more than {MAX_FLOWS}", self.flow_entries);
         ensure!(self.policy_rules <= MAX_RULES, "policy_rules {} is more than {MAX_RULES}", self.policy_rules);
+        ensure!(
+            self.service_backends <= MAX_BACKENDS,
+            "service_backends {} is more than {MAX_BACKENDS}",
+            self.service_backends
+        );
         ensure!(self.vxlan.port != 0, "vxlan.port is 0, which is no port");
         ensure!(self.vxlan.vni < 1 << 24, "vxlan.vni {} has more than 24 bits", self.vxlan.vni);
         if self.mtu != 0 && self.mtu < 1280 {
@@ -506,6 +516,7 @@ mod tests {
             ("mtu: 70000", "mtu"),
             ("flow_entries: 4000000000", "flow_entries"),
             ("policy_rules: 1048577", "policy_rules"),
+            ("service_backends: 4194305", "service_backends"),
             ("run_dir: run/sluice", "run_dir"),
             ("plugin_log_file: ''", "plugin_log_file"),
             ("masquerade: {exempt: [10.0.0.0/8, 'fd00::1/8']}", "masquerade.exempt"),
