@@ -1,7 +1,7 @@
 //! Memory to work in: what a packet's judgement needs at hand would fill most of the kernel's stack of 512 bytes.
 
 use sluice_abi::{
-    Deliver, Direction, Flow, FlowKey, IpAddress, Mac, Port, Protocol, Rewrites, Scope, Seen, Slot, Stamp,
+    BackendId, Deliver, Direction, Flow, FlowKey, IpAddress, Mac, Port, Protocol, Rewrites, Scope, Seen, Slot, Stamp,
     TimeoutClass, Verdict,
 };
 
@@ -103,6 +103,7 @@ impl<A: Parse> Default for Desk<A> {
             interface: 0,
             peer_scope: Scope::default(),
             node: Slot::NONE,
+            backend: BackendId::NONE,
             policy: 0,
             last_seen: 0,
             source_mac: Mac::default(),

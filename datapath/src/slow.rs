@@ -37,6 +37,7 @@ pub fn run<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
         Stage::Find => find::<A, T>(hook, tables),
         Stage::Judge => judge::<A, T>(hook, tables),
         Stage::Carry => carry::<A, P, T>(hook, packet, tables),
+        Stage::Balance | Stage::Refuse => Outcome::Drop(Reason::NoSlowPath),
         Stage::Relate => relate::<A, P, T>(hook, packet, tables),
     }
 }
