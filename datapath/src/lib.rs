@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod arp;
+mod balance;
 mod desk;
 pub mod fast;
 mod flows;
@@ -22,8 +23,11 @@ mod outcome;
 mod packet;
 pub mod parse;
 pub mod policy;
+mod refuse;
 mod rewrite;
+pub mod service;
 pub mod slow;
+pub mod socket;
 mod standing;
 mod tables;
 mod way;

@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_TUNINFO_IPV6, bpf_tunnel_key};
 use aya_ebpf::helpers::{
-    bpf_csum_update, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_get_tunnel_key, bpf_skb_pull_data,
+    bpf_csum_update, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_get_tunnel_key, bpf_skb_pull_data,
     bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
@@ -154,6 +154,12 @@ impl Packet for Skb {
     fn store<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Result<(), Reason> {
         // SAFETY: the helper checks the offset.
         done(unsafe { bpf_skb_store_bytes(self.skb.cast(), offset as u32, bytes.as_ptr().cast(), N as u32, 0) })
+    }
+
+    #[inline(always)]
+    fn resize(&mut self, length: u32) -> Result<(), Reason> {
+        // SAFETY: the context is the program's own.
+        done(unsafe { bpf_skb_change_tail(self.skb, length, 0) })
     }
 
     #[inline(always)]

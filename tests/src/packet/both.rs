@@ -24,6 +24,8 @@ pub enum Verdict {
     Drop(Reason),
     /// On its way up the stack, or out of the device.
     Pass,
+    /// Back where it came from.
+    Back,
     /// Into the pod behind this interface.
     Pod(u32),
     /// Out of the uplink, to this next hop.
@@ -41,6 +43,7 @@ impl Verdict {
         Ok(match outcome {
             Outcome::Drop(reason) => Self::Drop(reason),
             Outcome::Pass => Self::Pass,
+            Outcome::Back => Self::Back,
             Outcome::Pod { interface } => Self::Pod(interface),
             Outcome::Neighbour { next_hop, .. } => Self::Neighbour(next_hop),
             Outcome::Overlay { node, .. } => Self::Overlay(node.0),
@@ -319,6 +322,7 @@ impl Build for Both {
             Verdict::Drop(_) => (Returned::Drop, false),
             Verdict::Pass => (Returned::Pass, false),
             Verdict::Pod(_) => (Returned::Redirect, false),
+            Verdict::Back => (Returned::Redirect, hook == Hook::FromNet),
             Verdict::Neighbour(_) | Verdict::Overlay(_) => (Returned::Redirect, true),
         };
         ensure!(returned == expected, "native says {outcome:?}, the kernel {returned:?}");

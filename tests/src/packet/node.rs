@@ -89,6 +89,7 @@ fn config(scene: Scene) -> Config {
         port_first: 20_000,
         port_last: 20_000,
         timeouts: Timeouts::new([u32::MAX / 2; 5]),
+        namespace: 0,
     }
 }
 
