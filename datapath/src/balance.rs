@@ -48,7 +48,11 @@ pub fn balance<A: Parse, T: Tables + FamilyTables<A>>(
         }
     }
     let Some(frontend) = frontend else {
-        return if desk.may_open { Ok(Outcome::Slow(Stage::Judge, family)) } else { unknown(hook, false, Reason::NoFlow) };
+        return if desk.may_open {
+            Ok(Outcome::Slow(Stage::Judge, family))
+        } else {
+            unknown(hook, false, Reason::NoFlow)
+        };
     };
     let key = &case.key;
     if frontend.flags.has(FrontendFlags::SOURCE_RANGES) && !tables.is_in_source_ranges(frontend.service, key.source) {

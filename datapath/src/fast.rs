@@ -6,8 +6,8 @@ use crate::flows::{self, Glance};
 use crate::outcome::{Family, Outcome};
 use crate::packet::{Packet, View};
 use crate::parse::{self, ARP, ETHERNET, Headers, Message, Parse, Piece};
-use crate::tables::{FamilyTables, Table, Tables};
 use crate::service::BalancerTables;
+use crate::tables::{FamilyTables, Table, Tables};
 use crate::{MARK, MARK_MASK, arp, rewrite};
 
 /// What a pod sends: ingress of the host side of its veth pair.
@@ -136,20 +136,15 @@ fn host_flow<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(packet: &mut P, c
     if !may_be_services(&headers, tables) {
         return Outcome::Pass;
     }
+    // Most processes connect to backends directly: what has to be translated here may take its time. But whoever listens at
+    // the port of a backend has clients of its own.
     let key = flows::key(Scope::HOST, &headers);
-    match flows::known(&key, &headers, None, tables) {
-        Glance::Known(action) => match rewrite::translate(packet, &headers, &action) {
-            Ok(()) => flows::divert(&action, tables),
-            Err(reason) => Outcome::Drop(reason),
-        },
-        // Whoever listens at the port of a backend has clients of its own.
-        Glance::Absent
-            if !tables.may_be_frontend(FrontendBit::of_address(headers.destination))
-                && tables.flow(Table::Openings, &key, |_| ()).is_none() =>
-        {
-            Outcome::Pass
-        }
-        Glance::Unsure | Glance::Absent => Outcome::Slow(Stage::Admit, Family::of::<A>()),
+    let is_known = |table| tables.flow(table, &key, |_| ()).is_some();
+    let is_for_one = tables.may_be_frontend(FrontendBit::of_address(headers.destination));
+    if is_for_one || is_known(Table::Flows) || is_known(Table::Openings) {
+        Outcome::Slow(Stage::Admit, Family::of::<A>())
+    } else {
+        Outcome::Pass
     }
 }
 

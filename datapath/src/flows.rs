@@ -1,8 +1,8 @@
 //! What the flow table knows of a packet, and what follows from it.
 
 use sluice_abi::{
-    BackendId, Deliver, Direction, Flow, FlowKey, Hook, IpAddress, Mac, Protocol, Reason, Rewrites, Scope, Seen, Slot, Stamp,
-    TimeoutClass,
+    BackendId, Deliver, Direction, Flow, FlowKey, Hook, IpAddress, Mac, Protocol, Reason, Rewrites, Scope, Seen, Slot,
+    Stamp, TimeoutClass,
 };
 
 use crate::desk::Case;
@@ -246,14 +246,7 @@ pub struct Known {
 impl Known {
     /// Of an entry that is neither idle nor valid.
     pub const fn of<A: IpAddress>(table: Table, flow: &Flow<A>) -> Self {
-        Self {
-            table,
-            direction: flow.direction,
-            idle: false,
-            holds: false,
-            seen: flow.seen,
-            backend: flow.backend,
-        }
+        Self { table, direction: flow.direction, idle: false, holds: false, seen: flow.seen, backend: flow.backend }
     }
 }
 

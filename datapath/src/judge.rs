@@ -178,13 +178,31 @@ fn police<A: Parse, T: Tables + FamilyTables<A>>(
     if let Some(slot) = sender.filter(|_| is_pods) {
         let is_own_node = to.kind == AddressKind::Host;
         let peer = Peer { identity: identity::<A, T>(to, tables), is_own_node };
-        plan.policies[0] = ask(slot, PolicyDirection::Egress, peer, target.address, target.port, key.protocol, &mut plan.verdict, tables)?;
+        plan.policies[0] = ask(
+            slot,
+            PolicyDirection::Egress,
+            peer,
+            target.address,
+            target.port,
+            key.protocol,
+            &mut plan.verdict,
+            tables,
+        )?;
     }
     if let Some(slot) = receiver {
         // What the stack only forwards is not its own.
         let is_own_node = key.scope == Scope::HOST && (from.kind == AddressKind::Host || key.source.is_link_local());
         let peer = Peer { identity: identity::<A, T>(from, tables), is_own_node };
-        plan.policies[1] = ask(slot, PolicyDirection::Ingress, peer, key.source, target.port, key.protocol, &mut plan.verdict, tables)?;
+        plan.policies[1] = ask(
+            slot,
+            PolicyDirection::Ingress,
+            peer,
+            key.source,
+            target.port,
+            key.protocol,
+            &mut plan.verdict,
+            tables,
+        )?;
     }
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! Services: which frontend something is for, and which of its backends it is given.
 
 use sluice_abi::{
-    AddressEntry, Affinity, AffinityKey, Backend, BackendId, Frontend, FrontendBit, FrontendFlags, FrontendKey, IpAddress,
-    MAGLEV_SIZE, Membership, Port, Position, Protocol, ServiceId, SetId, Side, SocketKey, SocketPeer,
+    AddressEntry, Affinity, AffinityKey, Backend, BackendId, Frontend, FrontendBit, FrontendFlags, FrontendKey,
+    IpAddress, MAGLEV_SIZE, Membership, Port, Position, Protocol, ServiceId, SetId, Side, SocketKey, SocketPeer,
 };
 
 /// The tables of services that both families share.
@@ -101,7 +101,8 @@ pub fn find<A: IpAddress, T: ServiceTables<A>>(
 ) -> Option<Frontend> {
     if tables.may_be_frontend(FrontendBit::of_address(address)) {
         let own = tables.frontend(&FrontendKey { address, protocol, port, pad: 0 });
-        let found = if own.is_some() { own } else { tables.frontend(&FrontendKey { address, ..FrontendKey::default() }) };
+        let found =
+            if own.is_some() { own } else { tables.frontend(&FrontendKey { address, ..FrontendKey::default() }) };
         if found.is_some() {
             return found;
         }
@@ -145,15 +146,14 @@ pub fn choose<A: IpAddress, T: ServiceTables<A>>(
     if frontend.affinity != 0
         && let Some(Affinity { backend, last_seen }) = tables.affinity(&key)
         && tables.seconds().wrapping_sub(last_seen) <= frontend.affinity
-        && let Some(target) = member(backend, |backend| {
-            backend.service == frontend.service && backend.membership.has(membership)
-        }, tables)
+        && let Some(target) =
+            member(backend, |backend| backend.service == frontend.service && backend.membership.has(membership), tables)
     {
         tables.stay(&key, &Affinity { backend, last_seen: tables.seconds() });
         return Choice::Backend(target);
     }
     let maglev = if side == Side::Outside && frontend.flags.has(FrontendFlags::MAGLEV) {
-        tables.maglev(set, hash % MAGLEV_SIZE as u32)
+        tables.maglev(set, within(hash, MAGLEV_SIZE as u32))
     } else {
         None
     };
@@ -161,8 +161,7 @@ pub fn choose<A: IpAddress, T: ServiceTables<A>>(
         Some(id) => id,
         None => {
             let count = tables.member(position);
-            let index = (u64::from(tables.random()) * u64::from(count)) >> 32;
-            BackendId(tables.member(Position(position.0 + 1 + index as u32)))
+            BackendId(tables.member(Position(position.0 + 1 + within(tables.random(), count))))
         }
     };
     // What has just ceased to serve does so for those who had read of it.
@@ -171,6 +170,13 @@ pub fn choose<A: IpAddress, T: ServiceTables<A>>(
         tables.stay(&key, &Affinity { backend: id, last_seen: tables.seconds() });
     }
     Choice::Backend(target)
+}
+
+/// One of the numbers below a limit, for a number that may be any: a multiplication, whose bounds the verifier knows, unlike
+/// those of a remainder.
+#[inline(always)]
+fn within(number: u32, limit: u32) -> u32 {
+    ((u64::from(number) * u64::from(limit)) >> 32) as u32
 }
 
 /// Where a backend listens, if it is as it should be.
@@ -189,7 +195,13 @@ fn member<A: IpAddress, T: ServiceTables<A>>(
 
 /// A number for a connection, the same on every node.
 #[inline(always)]
-pub fn hash<A: IpAddress>(source: A, source_port: Port, destination: A, destination_port: Port, protocol: Protocol) -> u32 {
+pub fn hash<A: IpAddress>(
+    source: A,
+    source_port: Port,
+    destination: A,
+    destination_port: Port,
+    protocol: Protocol,
+) -> u32 {
     let mut hash = u32::from(source_port.0) << 16 | u32::from(destination_port.0);
     hash = stir(hash, protocol.0);
     let (source, destination) = (source.words(), destination.words());

@@ -3,7 +3,8 @@
 //! It has stages, each a program of its own (see [`Stage`]); what one leaves for the next lies on the [`Desk`].
 
 use sluice_abi::{
-    AddressKind, Direction, Endpoint, FlowKey, FrontendBit, Hook, Ipv4, Ipv6, Mac, Protocol, Reason, Rewrites, Scope, Stage,
+    AddressKind, Direction, Endpoint, FlowKey, FrontendBit, Hook, Ipv4, Ipv6, Mac, Protocol, Reason, Rewrites, Scope,
+    Stage,
 };
 
 use crate::desk::Desk;
@@ -13,7 +14,7 @@ use crate::parse::{self, ETHERNET, Headers, Message, Parse};
 use crate::rewrite::End;
 use crate::service::ServiceTables;
 use crate::tables::{FamilyTables, Tables, endpoint_behind};
-use crate::{fast, balance, flows, fragment, icmp, judge, neighbour, open, refuse, rewrite, service, standing};
+use crate::{balance, fast, flows, fragment, icmp, judge, neighbour, open, refuse, rewrite, service, standing};
 
 /// Lends a desk, and flattens the two ways to drop a packet.
 #[inline(always)]
@@ -407,7 +408,9 @@ fn is_nodes(hook: Hook, may_open: bool) -> bool {
 pub(crate) fn unknown(hook: Hook, may_open: bool, reason: Reason) -> Result<Outcome, Reason> {
     match reason {
         // The node's own errors quote no flow, and the stack collects its own fragments.
-        Reason::NoFlow | Reason::UnrelatedIcmp | Reason::OrphanFragment if is_nodes(hook, may_open) => Ok(Outcome::Pass),
+        Reason::NoFlow | Reason::UnrelatedIcmp | Reason::OrphanFragment if is_nodes(hook, may_open) => {
+            Ok(Outcome::Pass)
+        }
         _ => Err(reason),
     }
 }

@@ -1,8 +1,8 @@
 //! Where the tables live.
 
 use sluice_abi::{
-    Config, DenialKey, Endpoint, Flow, FlowKey, Fragment, FragmentKey, Hook, IpAddress, Ipv4, Ipv6, Node,
-    Reason, RevisionSlot, Slot, Uplink,
+    Config, DenialKey, Endpoint, Flow, FlowKey, Fragment, FragmentKey, Hook, IpAddress, Ipv4, Ipv6, Node, Reason,
+    RevisionSlot, Slot, Uplink,
 };
 
 use crate::desk::Desk;

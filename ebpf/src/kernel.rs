@@ -16,6 +16,7 @@ use sluice_datapath::service::{BalancerTables, ServiceTables};
 use sluice_datapath::{Desk, FamilyTables, Insert, Route, Table, Tables};
 
 use crate::maps;
+use crate::skb::opaque;
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -231,8 +232,9 @@ impl BalancerTables for Kernel {
 
     #[inline(always)]
     fn maglev(&self, set: SetId, index: u32) -> Option<BackendId> {
+        // The compiler knows that it is within the table, and leaves the check out that the verifier wants.
         // SAFETY: copied at once.
-        unsafe { maps::MAGLEV.get(&set)?.get(index as usize).copied() }
+        unsafe { maps::MAGLEV.get(&set)?.get(opaque(index as usize)).copied() }
     }
 
     #[inline(always)]

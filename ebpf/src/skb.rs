@@ -75,7 +75,7 @@ impl<const N: usize> View<N> for Bytes<N> {
 /// The same value, of which the compiler knows nothing: it would otherwise compute it anew at each use, and the verifier
 /// would take every copy for a pointer of its own, not covered by the check of the first.
 #[inline(always)]
-fn opaque(mut value: usize) -> usize {
+pub fn opaque(mut value: usize) -> usize {
     // SAFETY: moves a register to itself. (Without an instruction two lines would share one, which the kernel refuses.)
     unsafe { core::arch::asm!("{0} = {0}", inout(reg) value, options(nomem, nostack, preserves_flags)) };
     value

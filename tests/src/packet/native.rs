@@ -4,9 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use sluice_abi::{
-    AddressEntry, Affinity, AffinityKey, Backend, BackendId, COUNTERS, Config, DenialKey, Endpoint, Flow, FlowKey, Fragment,
-    FragmentKey, Frontend, FrontendBit, FrontendKey, Hook, IpAddress, Ipv4, Ipv6, Node, Position, Reason, RevisionSlot, Rule,
-    RuleKey, ServiceId, SetId, Slot, SocketKey, SocketPeer, Uplink,
+    AddressEntry, Affinity, AffinityKey, Backend, BackendId, COUNTERS, Config, DenialKey, Endpoint, Flow, FlowKey,
+    Fragment, FragmentKey, Frontend, FrontendBit, FrontendKey, Hook, IpAddress, Ipv4, Ipv6, Node, Position, Reason,
+    RevisionSlot, Rule, RuleKey, ServiceId, SetId, Slot, SocketKey, SocketPeer, Uplink,
 };
 use sluice_datapath::parse::Parse;
 use sluice_datapath::policy::PolicyTables;
