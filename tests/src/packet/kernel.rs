@@ -87,6 +87,14 @@ impl Kernel {
         Ok(())
     }
 
+    /// A map, to be written.
+    ///
+    /// # Errors
+    /// Where there is none of that name.
+    pub fn map_mut(&mut self, name: &str) -> Result<&mut aya::maps::Map> {
+        self.ebpf.map_mut(name).with_context(|| format!("no map {name}"))
+    }
+
     /// Writes an element of an array.
     ///
     /// # Errors
