@@ -57,6 +57,10 @@ pub struct Config {
     pub policy_rules: u32,
     /// Backends of services, of each family; 0: by the node's memory.
     pub service_backends: u32,
+    /// Whether connections to services are translated where sockets are told whom to talk to, rather than packet by packet.
+    pub socket_lb: bool,
+    /// The control group below which that is so. Default: the root of version 2.
+    pub cgroup: Option<PathBuf>,
     /// The IPAM section of the CNI configuration, where another plugin is to give addresses.
     pub ipam: Option<serde_json::Value>,
     /// CNI plugins to be chained behind, as the CNI configuration has them.
@@ -194,6 +198,8 @@ impl Default for Config {
             flow_entries: 0,
             policy_rules: 0,
             service_backends: 0,
+            socket_lb: true,
+            cgroup: None,
             ipam: None,
             chained_plugins: Vec::new(),
             plugin_log_file: None,

@@ -13,6 +13,7 @@ mod meter;
 mod object;
 mod policy;
 mod programs;
+mod sockets;
 mod versions;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -42,6 +43,17 @@ pub use meter::{Count, Fill, Meter, Reading};
 pub use policy::Denied;
 use policy::Policy;
 use programs::Programs;
+
+/// Whose sockets are translated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sockets {
+    /// Nobody's.
+    Off,
+    /// Those of all processes.
+    All,
+    /// Those of the processes below a control group.
+    Below(PathBuf),
+}
 
 /// An interface to the outside.
 #[derive(Clone, Debug, PartialEq)]
@@ -355,6 +367,19 @@ impl Kernel {
             packets,
         };
         Ok(counts.into_iter().map(named).collect())
+    }
+
+    /// Has sockets of all processes below a control group be translated where they are told whom to talk to; without one, of
+    /// those below all; or not at all.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn set_sockets(&mut self, sockets: &Sockets) -> Result<(), KernelError> {
+        match sockets {
+            Sockets::Off => sockets::detach(&self.pins),
+            Sockets::All => sockets::attach(&self.programs, &self.pins, &sockets::root()?),
+            Sockets::Below(group) => sockets::attach(&self.programs, &self.pins, group),
+        }
     }
 
     /// What reads counters beside this, on a thread of its own.

@@ -108,7 +108,12 @@ impl Programs {
     /// # Errors
     /// Where its pin is gone.
     pub fn open(&self, name: &str) -> Result<SchedClassifier, KernelError> {
-        open(&self.pins.generation(&self.generation).join(name))
+        open(&self.pin(name))
+    }
+
+    /// Where a program of this generation is pinned.
+    pub fn pin(&self, name: &str) -> PathBuf {
+        self.pins.generation(&self.generation).join(name)
     }
 
     /// Removes all other generations. Call it once no link runs them any more.
@@ -250,7 +255,11 @@ fn filter(program: &mut SchedClassifier, hook: Hook, device: &str) -> Result<(),
     Ok(())
 }
 
-fn unpin(path: &Path) -> Result<(), KernelError> {
+/// Removes a pin, if it is there.
+///
+/// # Errors
+/// Where that fails.
+pub fn unpin(path: &Path) -> Result<(), KernelError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).doing(|| format!("unpinning {}", path.display()))
@@ -259,7 +268,11 @@ fn unpin(path: &Path) -> Result<(), KernelError> {
     }
 }
 
-fn rename(from: &Path, to: &Path) -> Result<(), KernelError> {
+/// Renames a pin or a directory of pins.
+///
+/// # Errors
+/// Where that fails.
+pub fn rename(from: &Path, to: &Path) -> Result<(), KernelError> {
     fs::rename(from, to).doing(|| format!("renaming {} to {}", from.display(), to.display()))
 }
 

@@ -152,6 +152,7 @@ impl Model {
             addresses,
             pod_cidrs,
             host_addresses: host.addresses.clone(),
+            node_ports: Vec::new(),
             exempt: self.config.masquerade.exempt.clone(),
         })
     }
@@ -169,6 +170,7 @@ impl Model {
             port_first: masquerade.port_first,
             port_last: masquerade.port_last,
             timeouts: Timeouts::new(TIMEOUTS.map(jiffies)),
+            namespace: host::namespace::cookie().unwrap_or_default(),
             ..KernelConfig::default()
         };
         for address in &local.addresses {
@@ -269,6 +271,7 @@ mod tests {
             addresses: vec![node],
             pod_cidrs: Vec::new(),
             host_addresses: vec![node],
+            node_ports: Vec::new(),
             exempt: Vec::new(),
         };
         let v4 = node.is_ipv4();
