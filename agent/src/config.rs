@@ -310,6 +310,9 @@ pub struct Flags {
     /// How pods of other nodes are reached
     #[arg(long, env = "SLUICE_ROUTING", value_enum)]
     routing: Option<Routing>,
+    /// The control group below which sockets are translated for services
+    #[arg(long, env = "SLUICE_CGROUP")]
+    cgroup: Option<PathBuf>,
     /// MTU of pods, bytes
     #[arg(long, env = "SLUICE_MTU")]
     mtu: Option<u32>,
@@ -368,6 +371,9 @@ impl Config {
         // An empty variable names none.
         put(&mut self.uplinks, flags.uplinks.map(|names| names.into_iter().filter(|name| !name.is_empty()).collect()));
         put(&mut self.routing, flags.routing);
+        if flags.cgroup.is_some() {
+            self.cgroup = flags.cgroup;
+        }
         put(&mut self.mtu, flags.mtu);
         put(&mut self.metrics_address, flags.metrics_address);
         put(&mut self.log.format, flags.log_format);
