@@ -199,7 +199,7 @@ fn overlay_flow<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
 }
 
 /// Whether a packet is one that the fast path understands.
-enum Simple<A> {
+pub(crate) enum Simple<A> {
     /// It is.
     Yes(Headers<A>),
     /// It has options, is a fragment, an ICMP error or broken: the slow path says what becomes of it.
@@ -207,7 +207,7 @@ enum Simple<A> {
 }
 
 #[inline(always)]
-fn simple<A: Parse, P: Packet>(packet: &P) -> Simple<A> {
+pub(crate) fn simple<A: Parse, P: Packet>(packet: &P) -> Simple<A> {
     let at = ETHERNET + A::HEADER;
     match parse::plain::<A, P>(packet) {
         Some(headers)
@@ -221,13 +221,13 @@ fn simple<A: Parse, P: Packet>(packet: &P) -> Simple<A> {
 
 /// Whether this is the node's own address, as far as its settings know.
 #[inline(always)]
-fn is_own<A: IpAddress>(address: A, config: &Config) -> bool {
+pub(crate) fn is_own<A: IpAddress>(address: A, config: &Config) -> bool {
     if A::BITS == 32 { address.words() == config.ipv4.words() } else { address.words() == config.ipv6.words() }
 }
 
 /// Whether a packet to the node's own address could answer a masqueraded flow.
 #[inline(always)]
-fn may_be_masqueraded<A: IpAddress>(headers: &Headers<A>, config: &Config) -> bool {
+pub(crate) fn may_be_masqueraded<A: IpAddress>(headers: &Headers<A>, config: &Config) -> bool {
     // Protocols without ports have port 0; they and SCTP are masqueraded without translating it.
     let port = headers.destination_port.get();
     port == 0 || headers.protocol == Protocol::SCTP || (config.port_first <= port && port <= config.port_last)

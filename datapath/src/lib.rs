@@ -12,6 +12,7 @@
 mod arp;
 mod balance;
 mod desk;
+pub mod express;
 pub mod fast;
 mod flows;
 mod fragment;

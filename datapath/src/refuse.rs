@@ -1,6 +1,6 @@
 //! Telling a client that nobody serves: its packet becomes the answer to itself.
 
-use sluice_abi::{Mac, Protocol, Reason};
+use sluice_abi::{Protocol, Reason};
 
 use crate::packet::{Checksum, Packet, View};
 use crate::parse::{ETHERNET, Headers, Message, Parse, Piece, tcp};
@@ -72,14 +72,8 @@ fn turn_frame_round<P: Packet>(packet: &mut P) -> Result<(), Reason> {
         let frame = packet.view::<ETHERNET>(0).ok_or(Reason::Truncated)?;
         (frame.mac::<0, 4>(), frame.mac::<6, 10>())
     };
-    store_mac(packet, 0, from)?;
-    store_mac(packet, 6, to)
-}
-
-#[inline(always)]
-fn store_mac<P: Packet>(packet: &mut P, at: usize, mac: Mac) -> Result<(), Reason> {
-    packet.store(at, mac.high.to_ne_bytes())?;
-    packet.store(at + 4, mac.low.to_ne_bytes())
+    rewrite::mac(packet, 0, from)?;
+    rewrite::mac(packet, 6, to)
 }
 
 #[inline(always)]

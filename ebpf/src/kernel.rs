@@ -5,12 +5,12 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST, bpf_fib_lookup};
 use aya_ebpf::helpers::{bpf_fib_lookup, bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_ns};
 use aya_ebpf::maps::lpm_trie::Key;
-use aya_ebpf::programs::TcContext;
 use sluice_abi::{
     AddressEntry, Affinity, AffinityKey, Backend, BackendId, Config, Denial, DenialKey, Endpoint, Flow, FlowKey, Fragment,
-    FragmentKey, Frontend, FrontendBit, FrontendKey, Hook, IpAddress, Ipv4, Ipv6, Node, Position, RangePath, Reason, RevisionSlot,
+    FragmentKey, Frontend, FrontendBit, FrontendKey, Hook, IpAddress, Ipv4, Ipv6, Mac, Node, Position, RangePath, Reason, RevisionSlot,
     Rule, RuleKey, ServiceId, SetId, Slot, SocketKey, SocketPeer, Uplink,
 };
+use sluice_datapath::express::{Link, Neighbours};
 use sluice_datapath::policy::PolicyTables;
 use sluice_datapath::service::{BalancerTables, ServiceTables};
 use sluice_datapath::{Desk, FamilyTables, Insert, Route, Table, Tables};
@@ -38,7 +38,7 @@ pub struct Kernel {
 
 impl Kernel {
     #[inline(always)]
-    pub fn new(context: &TcContext) -> Self {
+    pub fn new(context: &impl EbpfContext) -> Self {
         Self { context: context.as_ptr() }
     }
 
@@ -205,6 +205,37 @@ family!(
         Route::Via { interface: parameters.ifindex, next_hop: Ipv6(unsafe { parameters.__bindgen_anon_4.ipv6_dst }) }
     }
 );
+
+macro_rules! neighbours {
+    ($address:ty, $family:expr, $put:expr) => {
+        impl Neighbours<$address> for Kernel {
+            #[inline(always)]
+            fn link(&self, interface: u32, next_hop: $address, length: u32) -> Option<Link> {
+                // SAFETY: plain data, for which zero is a value.
+                let mut parameters: bpf_fib_lookup = unsafe { core::mem::zeroed() };
+                parameters.family = $family;
+                parameters.ifindex = interface;
+                parameters.__bindgen_anon_1.tot_len = length as u16;
+                $put(&mut parameters, next_hop);
+                // SAFETY: the parameters are as large as is said.
+                let result =
+                    unsafe { bpf_fib_lookup(self.context, &mut parameters, size_of::<bpf_fib_lookup>() as i32, 0) };
+                if result != FIB_SUCCESS {
+                    return None;
+                }
+                let (to, from) = (Mac::new(parameters.dmac), Mac::new(parameters.smac));
+                Some(Link { interface: parameters.ifindex, to, from })
+            }
+        }
+    };
+}
+
+neighbours!(Ipv4, AF_INET, |parameters: &mut bpf_fib_lookup, next_hop: Ipv4| {
+    parameters.__bindgen_anon_4.ipv4_dst = next_hop.0;
+});
+neighbours!(Ipv6, AF_INET6, |parameters: &mut bpf_fib_lookup, next_hop: Ipv6| {
+    parameters.__bindgen_anon_4.ipv6_dst = next_hop.0;
+});
 
 impl PolicyTables for Kernel {
     #[inline(always)]

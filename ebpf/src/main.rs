@@ -7,6 +7,7 @@
 #![feature(asm_experimental_arch)]
 
 mod act;
+mod frame;
 mod kernel;
 mod maps;
 mod skb;

@@ -13,7 +13,7 @@ use sluice_datapath::{Checksum, Packet, View};
 pub const TUNNEL_KEY: u32 = 28;
 
 /// Bounds every offset, so that the verifier knows where a pointer can lie.
-const OFFSET_MASK: usize = 0x3ff;
+pub const OFFSET_MASK: usize = 0x3ff;
 
 pub struct Skb {
     skb: *mut __sk_buff,
@@ -47,7 +47,7 @@ impl Skb {
 }
 
 /// Points at `N` bytes that were checked to be there.
-pub struct Bytes<const N: usize>(*const u8);
+pub struct Bytes<const N: usize>(pub *const u8);
 
 impl<const N: usize> View<N> for Bytes<N> {
     #[inline(always)]

@@ -22,6 +22,7 @@ pub fn load(ebpf: &mut Ebpf) -> Result<ProgramArray<MapData>, KernelError> {
         verify(|| match program {
             Program::SchedClassifier(program) => program.load(),
             Program::CgroupSockAddr(program) => program.load(),
+            Program::Xdp(program) => program.load(),
             _ => Err(ProgramError::UnexpectedProgramType),
         })
         .doing(|| format!("loading the kernel program {name} (the verifier's words follow)"))?;

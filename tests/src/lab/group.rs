@@ -27,7 +27,8 @@ fn own() -> Result<PathBuf> {
 pub fn make(name: &str) -> Result<PathBuf> {
     let group = own()?.join(name);
     fs::create_dir_all(&group).with_context(|| format!("making the control group {}", group.display()))?;
-    fs::write(group.join("cgroup.type"), "threaded").with_context(|| format!("having {} hold threads", group.display()))?;
+    fs::write(group.join("cgroup.type"), "threaded")
+        .with_context(|| format!("having {} hold threads", group.display()))?;
     Ok(group)
 }
 
