@@ -57,6 +57,8 @@ pub struct Config {
     pub policy_rules: u32,
     /// Backends of services, of each family; 0: by the node's memory.
     pub service_backends: u32,
+    /// Where packets for services' backends on other nodes are turned round: `auto`, `driver`, `generic` or `off`.
+    pub xdp: Xdp,
     /// Whether connections to services are translated where sockets are told whom to talk to, rather than packet by packet.
     pub socket_lb: bool,
     /// The control group below which that is so. Default: the root of version 2.
@@ -103,6 +105,20 @@ pub enum Routing {
     Vxlan,
     /// Natively where the other node is on a connected subnet.
     Auto,
+}
+
+/// Where packets for services' backends on other nodes are turned round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Xdp {
+    /// On uplinks with hardware: in the driver, or where it takes no programs right behind it.
+    Auto,
+    /// In the driver of each uplink.
+    Driver,
+    /// Right behind the driver of each uplink.
+    Generic,
+    /// Nowhere: as all other packets are.
+    Off,
 }
 
 /// The overlay.
@@ -198,6 +214,7 @@ impl Default for Config {
             flow_entries: 0,
             policy_rules: 0,
             service_backends: 0,
+            xdp: Xdp::Auto,
             socket_lb: true,
             cgroup: None,
             ipam: None,

@@ -15,6 +15,7 @@ mod policy;
 mod programs;
 mod sockets;
 mod versions;
+mod xdp;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs;
@@ -43,6 +44,7 @@ pub use meter::{Count, Fill, Meter, Reading};
 pub use policy::Denied;
 use policy::Policy;
 use programs::Programs;
+pub use xdp::Express;
 
 /// Whose sockets are translated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +64,8 @@ pub struct UplinkDevice {
     pub interface: u32,
     /// Its name.
     pub name: String,
+    /// Where packets for backends on other nodes may be turned round.
+    pub express: Express,
     /// What the programs need to know of it.
     pub uplink: Uplink,
 }
@@ -226,7 +230,9 @@ impl Kernel {
                 .doing(|| format!("writing the settings of the uplink {}", device.name))?;
             self.programs.attach(Hook::FromNet, &device.name)?;
             self.programs.attach(Hook::ToNet, &device.name)?;
+            xdp::attach(&self.programs, &device.name, device.express)?;
         }
+        xdp::retain(&self.programs, &uplinks.iter().map(|device| device.name.as_str()).collect::<Vec<_>>())?;
         for hook in [Hook::FromNet, Hook::ToNet] {
             for name in self.programs.attached(hook) {
                 if !uplinks.iter().any(|device| device.name == name) {

@@ -185,14 +185,28 @@ impl Programs {
         attached(&self.pins.links(), hook)
     }
 
+    /// The devices that a program of this name, of whatever kind, has been attached to.
+    pub fn devices_of(&self, program: &str) -> Vec<String> {
+        devices_of(&self.pins.links(), program)
+    }
+
+    /// Where the link between a program and a device is pinned.
+    pub fn pin_of_link(&self, program: &str, device: &str) -> PathBuf {
+        self.pins.links().join(format!("{program}-{}", encode(device)))
+    }
+
     fn link(&self, hook: Hook, device: &str) -> PathBuf {
-        self.pins.links().join(format!("{}-{}", hook.name(), encode(device)))
+        self.pin_of_link(hook.name(), device)
     }
 }
 
 /// The devices that pins say a hook's program has been attached to.
 fn attached(links: &Path, hook: Hook) -> Vec<String> {
-    let prefix = format!("{}-", hook.name());
+    devices_of(links, hook.name())
+}
+
+fn devices_of(links: &Path, program: &str) -> Vec<String> {
+    let prefix = format!("{program}-");
     let Ok(listing) = fs::read_dir(links) else { return Vec::new() };
     let names = listing.flatten().filter_map(|entry| entry.file_name().into_string().ok());
     names.filter_map(|name| name.strip_prefix(&prefix).map(decode)).collect()
