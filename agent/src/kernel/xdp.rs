@@ -2,7 +2,8 @@
 
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpMode};
-use aya::programs::{ProgramError, Xdp, XdpAttachType};
+use aya::programs::{ProgramError, Xdp};
+use aya_obj::programs::XdpAttachType;
 
 use super::error::{Doing, KernelError};
 use super::programs::{Programs, unpin};
