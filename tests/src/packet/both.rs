@@ -9,6 +9,7 @@ use sluice_abi::{
     AddressEntry, AddressKind, Config, Denial, DenialKey, Direction, Endpoint, Flow, FlowKey, Fragment, FragmentKey,
     Hook, IpAddress, Ipv4, Ipv6, Mac, Node, PolicyMode, Reason, RevisionSlot, Rule, RuleKey, Slot, maps,
 };
+use sluice_datapath::express::Express;
 use sluice_datapath::{MARK, MARK_MASK, Outcome};
 use sluice_policy::{PodName, Step};
 
@@ -201,6 +202,27 @@ impl Both {
     /// Where they do not agree on what becomes of it, on any byte of it, or on the reason.
     pub fn run(&mut self, hook: Hook, interface: u32, data: &[u8]) -> Result<Ran> {
         self.run_as(hook, Bytes::new(data.to_vec(), interface))
+    }
+
+    /// Runs a frame past the stack, as the uplink's driver does; whether it leaves again, and its bytes.
+    ///
+    /// # Errors
+    /// Where the builds do not agree.
+    pub fn express(&mut self, data: &[u8]) -> Result<(bool, Vec<u8>)> {
+        let packet = Bytes::new(data.to_vec(), self.scene.uplink);
+        let (mut ours, mut theirs) = (packet.clone(), packet);
+        self.native.now.set(self.kernel.now()?);
+        let leaves = match self.native.express(&mut ours) {
+            Express::Pass => false,
+            Express::Out { interface } => {
+                ensure!(interface == self.scene.uplink, "the native build sends it out by {interface}");
+                true
+            }
+        };
+        let returned = self.kernel.run_express(&mut theirs)?;
+        ensure!(leaves == (returned == Returned::Redirect), "native says {leaves}, the kernel {returned:?}");
+        ensure!(ours.data == theirs.data, "on bytes:\n{:02x?}\n{:02x?}", ours.data, theirs.data);
+        Ok((leaves, ours.data))
     }
 
     /// Compares all flows.

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use sluice_abi::{
     AddressEntry, Affinity, AffinityKey, Backend, BackendId, COUNTERS, Config, DenialKey, Endpoint, Flow, FlowKey,
-    Fragment, FragmentKey, Frontend, FrontendBit, FrontendKey, Hook, IpAddress, Ipv4, Ipv6, Node, Position, Reason,
-    RevisionSlot, Rule, RuleKey, ServiceId, SetId, Slot, SocketKey, SocketPeer, Uplink,
+    Fragment, FragmentKey, Frontend, FrontendBit, FrontendKey, Hook, IpAddress, Ipv4, Ipv6, Mac, Node, Position,
+    Reason, RevisionSlot, Rule, RuleKey, ServiceId, SetId, Slot, SocketKey, SocketPeer, Uplink,
 };
+use sluice_datapath::express::{self, Express, Link, Neighbours};
 use sluice_datapath::parse::Parse;
 use sluice_datapath::policy::PolicyTables;
 use sluice_datapath::service::{BalancerTables, ServiceTables};
@@ -280,6 +281,10 @@ pub struct Native {
     pub maglev: HashMap<SetId, Vec<BackendId>>,
     /// Clients that stay.
     pub affinities: RefCell<HashMap<AffinityKey, Affinity>>,
+    /// Link-layer addresses of next hops by the uplink.
+    pub neighbours: HashMap<[u32; 4], Mac>,
+    /// That of the uplink.
+    pub uplink_mac: Mac,
     /// Seconds since the node started.
     pub seconds: Cell<u32>,
     /// The time, jiffies.
@@ -314,6 +319,8 @@ impl Native {
             members: HashMap::new(),
             maglev: HashMap::new(),
             affinities: RefCell::default(),
+            neighbours: HashMap::new(),
+            uplink_mac: Mac::default(),
             seconds: Cell::new(0),
             now: Cell::new(0),
             lookups: Cell::new(0),
@@ -324,6 +331,11 @@ impl Native {
 
     fn looked_up(&self) {
         self.lookups.set(self.lookups.get() + 1);
+    }
+
+    /// Runs a frame that comes in through the uplink past the stack.
+    pub fn express(&self, packet: &mut Bytes) -> Express {
+        express::xdp_lb(packet, self)
     }
 
     /// Runs a packet through a hook, fast path and slow.
@@ -448,6 +460,13 @@ macro_rules! family {
 
 family!(Ipv4, v4);
 family!(Ipv6, v6);
+
+impl<A: IpAddress> Neighbours<A> for Native {
+    fn link(&self, _: u32, next_hop: A, length: u32) -> Option<Link> {
+        let to = *self.neighbours.get(&next_hop.words())?;
+        (length <= self.uplink.1.mtu).then_some(Link { interface: self.uplink.0, to, from: self.uplink_mac })
+    }
+}
 
 impl PolicyTables for Native {
     fn rule(&self, key: &RuleKey) -> Option<Rule> {

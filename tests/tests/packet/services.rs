@@ -440,3 +440,52 @@ fn a_backend_that_is_the_node_itself_answers_as_the_service() -> Result<()> {
     }
     both.compare_flows()
 }
+
+#[test]
+fn established_flows_to_backends_elsewhere_pass_the_stack_by() -> Result<()> {
+    let mut both = scene(&[(NATIVE_POD, TARGET)])?;
+    let uplink = both.scene.uplink;
+    for (family, packet) in tcp((OUTSIDE, 4000), (NODE, NODE_PORT), SYN, 0).iter().enumerate() {
+        assert_eq!(both.express(packet)?, (false, packet.clone()), "what opens a flow is the slow path's");
+        let came = both.run(Hook::FromNet, uplink, packet)?;
+        let answer = reversed(&came.data, SYN | ACK);
+        assert!(!both.express(&answer)?.0, "it has not been answered yet");
+        both.run(Hook::FromNet, uplink, &answer)?;
+        let more = &tcp((OUTSIDE, 4000), (NODE, NODE_PORT), ACK, 0)[family];
+        let by_stack = both.run(Hook::FromNet, uplink, more)?;
+        for _ in 0..2 {
+            let (leaves, data) = both.express(more)?;
+            assert!(leaves && checksums_hold(&data));
+            assert_eq!(data[12..], by_stack.data[12..], "as the stack's way does it");
+            assert_eq!(data[..12], [0x02, 0, 0, 0, 0x02, 0x02, 0x02, 0, 0, 0, 0x02, 0x01], "to the backend's node");
+            let (leaves, back) = both.express(&reversed(&data, ACK))?;
+            assert!(leaves && checksums_hold(&back));
+            assert_eq!(back[12..], reversed(more, ACK)[12..]);
+            assert_eq!(back[..12], [0x02, 0, 0, 0, 0x02, 0xfe, 0x02, 0, 0, 0, 0x02, 0x01], "to the client's router");
+        }
+    }
+    both.compare_flows()
+}
+
+#[test]
+fn all_other_packets_are_left_to_the_stack() -> Result<()> {
+    let mut both = scene(&[(POD_A, TARGET)])?;
+    let (a, uplink) = (both.scene.pod_a, both.scene.uplink);
+    // Of a backend here, of a pod's own connection, and of the node itself.
+    let served = tcp((OUTSIDE, 4000), (NODE, NODE_PORT), ACK, 0);
+    let pods = tcp((POD_A, 4000), (OUTSIDE, 80), SYN, 0xa);
+    for (served, pods) in served.iter().zip(&pods) {
+        let came = both.run(Hook::FromNet, uplink, served)?;
+        both.run(Hook::FromPod, a, &from(0xa, reversed(&came.data, ACK)))?;
+        both.run(Hook::FromNet, uplink, served)?;
+        assert!(!both.express(served)?.0);
+        let left = both.run(Hook::FromPod, a, pods)?;
+        let answer = reversed(&left.data, SYN | ACK);
+        both.run(Hook::FromNet, uplink, &answer)?;
+        assert!(!both.express(&answer)?.0);
+    }
+    for packet in tcp((OUTSIDE, 4000), (NODE, 22), ACK, 0) {
+        assert!(!both.express(&packet)?.0);
+    }
+    both.compare_flows()
+}
