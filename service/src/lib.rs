@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod index;
+pub mod maglev;
 mod tables;
 
 pub use index::{Delta, Event, HostPort, Index, View};
