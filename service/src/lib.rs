@@ -3,6 +3,7 @@
 
 mod index;
 pub mod maglev;
+pub mod object;
 mod tables;
 
 pub use index::{Delta, Event, HostPort, Index, View};

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use sluice_policy::{Family, Transport};
+use sluice_policy::{Family, Kind, ObjectName, Transport};
 
 /// Names a Service.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -20,6 +20,11 @@ impl ServiceName {
     /// Names a Service.
     pub fn new(namespace: &str, name: &str) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
+    }
+
+    /// The same among the names of all objects.
+    pub fn object(&self) -> ObjectName {
+        ObjectName::new(Kind::Service, &self.namespace, &self.name)
     }
 }
 
