@@ -1,6 +1,7 @@
 //! Services, turned into what a node's datapath sends their clients by. Pure: Kubernetes objects in, plain tables out.
 #![forbid(unsafe_code)]
 
+mod compile;
 mod index;
 pub mod maglev;
 pub mod object;

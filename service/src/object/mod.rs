@@ -9,6 +9,7 @@ mod slice;
 
 pub use node::{NodeObject, ZONE};
 pub use pod::PodObject;
+pub(crate) use service::family_of;
 pub use service::{PortObject, ServiceObject, Target};
 pub use slice::{Condition, EndpointObject, SliceName, SliceObject, SlicePort};
 

@@ -19,8 +19,8 @@ impl TryFrom<&Pod> for PodObject {
     type Error = ObjectError;
 
     fn try_from(pod: &Pod) -> Result<Self, ObjectError> {
-        let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-        let ready = conditions.filter(|condition| condition.type_ == "Ready").last();
+        let mut conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        let ready = conditions.find(|condition| condition.type_ == "Ready");
         Ok(Self {
             pod: pod.try_into()?,
             is_ready: ready.is_none_or(|condition| condition.status == "True"),
