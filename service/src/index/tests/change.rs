@@ -49,6 +49,9 @@ fn a_slice_costs_its_services_ports_and_no_others() {
 #[test]
 fn services_that_are_gone_leave_nothing() {
     let mut world = cluster(3);
+    let twin = json!({ "clusterIP": "10.96.0.0", "ports": [{ "name": "a", "port": 80 }] });
+    world.are([service("twin", twin), Event::HostPorts("x/p".into(), vec![host_port(80, "10.1.0.1:80")])]);
+    world.are([gone(Kind::Service, "twin"), Event::HostPorts("x/p".into(), Vec::new())]);
     let all = (0..3).flat_map(|number| {
         let slices = (0..2).map(move |slice| gone(Kind::EndpointSlice, &format!("s{number}-{slice}")));
         slices.chain([gone(Kind::Service, &format!("s{number}"))])

@@ -56,3 +56,15 @@ fn nobody_asks_where_every_node_will_do() {
     assert_eq!(told(&world), []);
     assert_eq!(world.problems().len(), 1, "{:?}", world.problems());
 }
+
+#[test]
+fn a_pod_with_addresses_of_both_families_is_one_endpoint() {
+    let families = json!({
+        "type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 32000,
+        "clusterIPs": ["10.96.0.1", "fd00:96::1"],
+    });
+    let v6 = json!({ "service": "web", "number": 2, "addressType": "IPv6", "endpoints": [ready("fd00:1::1", "here")] });
+    let world =
+        World::with([service("web", families), slice("web", 1, json!([ready("10.1.0.1", "here")])), slice_of(v6)]);
+    assert_eq!(told(&world), [(32000, 1)]);
+}
