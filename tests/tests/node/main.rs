@@ -8,4 +8,5 @@ mod metrics;
 mod policy;
 mod refused;
 mod roles;
+mod sockets;
 mod verbs;
