@@ -3,7 +3,7 @@
 use sluice_abi::{Reason, Slot, Stage};
 
 /// An address family.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Family {
     /// IPv4.
     V4,

@@ -1,0 +1,10 @@
+//! Services, turned into what a node's datapath sends their clients by. Pure: Kubernetes objects in, plain tables out.
+#![forbid(unsafe_code)]
+
+mod index;
+pub mod maglev;
+mod tables;
+
+pub use index::{Delta, Event, HostPort, Index, View};
+pub use sluice_policy::{Family, Problem, Severity, Transport};
+pub use tables::{Backend, Choice, Frontend, FrontendKind, Health, Place, PortName, ServiceName, ServicePort};
