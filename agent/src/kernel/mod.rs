@@ -13,6 +13,7 @@ mod meter;
 mod object;
 mod policy;
 mod programs;
+pub mod services;
 mod versions;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
