@@ -12,10 +12,9 @@ use sluice_service::{Choice, FrontendKind, PortName, ServicePort, maglev};
 use super::gone::distinct;
 use super::members::{self, Members};
 use super::stock::Lack;
-use super::tables::{Lookup, Tables, read_backend, write_backend, write_membership};
+use super::tables::{Lookup, Place, Tables, read_backend, write_backend, write_membership};
 use super::writer::{
-    INSIDE, INSIDE_EXTERNAL, NOBODY, OUTSIDE, ROLES, Reached, Writer, Written, bit_of, family_of, place, protocol,
-    rest_of,
+    INSIDE, INSIDE_EXTERNAL, OUTSIDE, ROLES, Reached, Writer, Written, bit_of, family_of, place, protocol,
 };
 use crate::kernel::error::KernelError;
 
@@ -65,13 +64,26 @@ fn is_spread(kind: FrontendKind) -> bool {
     is_external(kind) && kind != FrontendKind::HostPort
 }
 
-/// Who is chosen in each role: where there is but a cluster IP, the same in all.
+/// Who is chosen in each role. One that nobody comes in is like another that somebody does.
 fn choices(port: &ServicePort) -> [&Choice; ROLES] {
-    if port.frontends.iter().any(|frontend| is_external(frontend.kind)) {
-        [&port.inside, &port.inside_external, &port.outside]
-    } else {
-        [&port.inside; ROLES]
+    let has = |external| port.frontends.iter().any(|frontend| is_external(frontend.kind) == external);
+    match (has(false), has(true)) {
+        (true, true) => [&port.inside, &port.inside_external, &port.outside],
+        (false, true) => [&port.inside_external, &port.inside_external, &port.outside],
+        (_, false) => [&port.inside; ROLES],
     }
+}
+
+/// All places at which a port is reached, each once, and why.
+fn reached(name: &PortName, port: &ServicePort) -> Vec<(Reached, FrontendKind)> {
+    let mut all: Vec<(Reached, FrontendKind)> = Vec::with_capacity(port.frontends.len());
+    for frontend in &port.frontends {
+        let (place, kind) = (place(name, frontend), frontend.kind);
+        if all.iter().all(|(other, _)| other.place != place) {
+            all.push((Reached { place, is_cluster_ip: !is_external(kind) }, kind));
+        }
+    }
+    all
 }
 
 fn indices(choice: &Choice) -> &[u32] {
@@ -132,6 +144,9 @@ impl<T: Tables> Writer<T> {
         let mut taken = self.stock.backends(name.family, new.len())?.into_iter();
         let backends: Vec<BackendId> = found.into_iter().filter_map(|id| id.or_else(|| taken.next())).collect();
 
+        let all: Vec<Reached> = reached(name, port).into_iter().map(|(reached, _)| reached).collect();
+        // Frontends that go lead to what they have led to until they are gone.
+        let loses = before.frontends.iter().any(|old| !all.contains(old));
         let choices = choices(port);
         let (mut sets, mut roles): (Vec<SetPlan>, _) = (Vec::new(), [0; ROLES]);
         for role in 0..ROLES {
@@ -140,22 +155,34 @@ impl<T: Tables> Writer<T> {
                 continue;
             }
             let id = before.sets[role];
-            let is_taken = sets.iter().any(|set| set.id == id);
+            // Others who have come by the same set so far must not see it change into what is not theirs.
+            let is_shared = |other: usize| before.sets[other] == id && choices[other] != choices[role];
+            let may_change = !before.is_mixed && !loses && !(0..ROLES).any(is_shared);
+            let known = Some(id).filter(|id| *id != SetId::NONE && sets.iter().all(|set| set.id != *id));
             roles[role] = sets.len();
-            sets.push(self.plan_set(if is_taken { SetId::NONE } else { id }, choices[role], &backends)?);
+            sets.push(self.plan_set(known, may_change, choices[role], &backends)?);
         }
         Ok(Plan { service, backends, new, sets, roles })
     }
 
-    fn plan_set(&mut self, before: SetId, choice: &Choice, backends: &[BackendId]) -> Result<SetPlan, Lack> {
+    fn plan_set(
+        &mut self,
+        known: Option<SetId>,
+        may_change: bool,
+        choice: &Choice,
+        backends: &[BackendId],
+    ) -> Result<SetPlan, Lack> {
         let members = match choice {
             Choice::Among(indices) if indices.is_empty() => Members::Nobody(Position::REJECT),
             Choice::Among(indices) => Members::Among(indices.iter().map(|at| backends[*at as usize]).collect()),
             Choice::Reject => Members::Nobody(Position::REJECT),
             Choice::Drop => Members::Nobody(Position::DROP),
         };
-        let stays = before != SetId::NONE && members::read(&self.tables, before) == members;
-        let id = if before == SetId::NONE { self.stock.set()? } else { before };
+        let stays = known.is_some_and(|id| members::read(&self.tables, id) == members);
+        let id = match known {
+            Some(id) if stays || may_change => id,
+            _ => self.stock.set()?,
+        };
         let span = match &members {
             Members::Among(members) if !stays => Some(self.stock.members(members.len())?),
             Members::Among(_) | Members::Nobody(_) => None,
@@ -221,6 +248,7 @@ impl<T: Tables> Writer<T> {
             ranges: port.source_ranges.clone().into(),
             is_spread,
             is_left: false,
+            is_mixed: false,
         };
         self.drop_rest(before, &now);
         Ok(now)
@@ -253,10 +281,10 @@ impl<T: Tables> Writer<T> {
         for (entry, at) in lookup.iter_mut().zip(table) {
             *entry = plan.backends[at as usize];
         }
-        let is_right = before.is_left && has_one && self.tables.maglev(set.id)?.as_ref() == Some(&lookup);
-        if !is_right {
+        let old = self.tables.maglev(set.id)?;
+        if old.as_ref() != Some(&lookup) {
             self.tables.insert_maglev(set.id, &lookup)?;
-            self.lookups += usize::from(!has_one);
+            self.lookups += usize::from(old.is_none());
         }
         Ok(true)
     }
@@ -270,44 +298,34 @@ impl<T: Tables> Writer<T> {
         plan: &Plan,
         is_spread_now: bool,
     ) -> Result<Box<[Reached]>, KernelError> {
-        let mut all: Vec<Reached> = Vec::with_capacity(port.frontends.len());
-        for frontend in &port.frontends {
-            let reached =
-                Reached { place: place(name, frontend), is_cluster_ip: frontend.kind == FrontendKind::ClusterIp };
-            if all.iter().any(|other| other.place == reached.place) {
-                continue;
-            }
-            all.push(reached);
-            if !before.frontends.contains(&reached) {
+        let all = reached(name, port);
+        for (reached, kind) in &all {
+            if !before.frontends.contains(reached) {
                 self.set_bit(bit_of(&reached.place));
                 if reached.is_cluster_ip {
-                    let count = self.cluster_ips.entry(reached.place.address).or_default();
-                    *count += 1;
-                    if *count == 1 {
-                        self.put_frontend(&rest_of(reached.place.address), &NOBODY)?;
-                    }
+                    self.cluster_ips.add(reached.place.address);
                 }
             }
             let mut flags = FrontendFlags::NONE;
             if reached.is_cluster_ip {
                 flags = flags.with(FrontendFlags::CLUSTER_IP);
             }
-            if frontend.kind == FrontendKind::LoadBalancer && !port.source_ranges.is_empty() {
+            if *kind == FrontendKind::LoadBalancer && !port.source_ranges.is_empty() {
                 flags = flags.with(FrontendFlags::SOURCE_RANGES);
             }
-            if is_spread_now && is_spread(frontend.kind) {
+            if is_spread_now && is_spread(*kind) {
                 flags = flags.with(FrontendFlags::MAGLEV);
             }
-            let roles = if is_external(frontend.kind) { [INSIDE_EXTERNAL, OUTSIDE] } else { [INSIDE; 2] };
+            let roles = if is_external(*kind) { [INSIDE_EXTERNAL, OUTSIDE] } else { [INSIDE; 2] };
             let [inside, outside] = roles.map(|role| plan.of(role).id);
             let affinity = port.affinity.unwrap_or(0);
             let entry = Frontend { service: plan.service, inside, outside, affinity, flags };
             self.put_frontend(&reached.place, &entry)?;
         }
-        Ok(all.into())
+        Ok(all.into_iter().map(|(reached, _)| reached).collect())
     }
 
-    fn put_frontend(&mut self, place: &super::tables::Place, frontend: &Frontend) -> Result<(), KernelError> {
+    pub(super) fn put_frontend(&mut self, place: &Place, frontend: &Frontend) -> Result<(), KernelError> {
         let old = self.tables.frontend(place)?;
         if old.as_ref() == Some(frontend) {
             return Ok(());

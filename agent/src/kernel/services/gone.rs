@@ -5,8 +5,8 @@ use sluice_abi::{BackendId, FrontendBit, Protocol, ServiceId, SetId};
 use sluice_service::Family;
 
 use super::members;
-use super::tables::{Array, Tables, read_backend, service_at};
-use super::writer::{OUTSIDE, ROLES, Reached, Writer, Written, bit_of, family_of, rest_of};
+use super::tables::{Array, Place, Tables, read_backend, service_at};
+use super::writer::{NOBODY, OUTSIDE, ROLES, Reached, Writer, Written, bit_of, family_of, rest_of};
 use crate::kernel::error::KernelError;
 
 /// All of it.
@@ -44,8 +44,16 @@ impl<T: Tables> Writer<T> {
     /// Removes it.
     pub(super) fn clear(&mut self) -> Result<(), KernelError> {
         let gone = std::mem::take(&mut self.gone);
+        for (reached, _) in gone.frontends.iter().filter(|(reached, _)| reached.is_cluster_ip) {
+            self.cluster_ips.remove(reached.place.address);
+        }
+        // Nobody answers at the other ports of a cluster IP as long as somebody does at one: not before, and not after.
+        for (address, is_there) in self.cluster_ips.take_changes() {
+            let rest = rest_of(address);
+            if is_there { self.put_frontend(&rest, &NOBODY)? } else { self.remove_frontend(&rest)? }
+        }
         for (reached, service) in gone.frontends {
-            self.leave(&reached, service)?;
+            self.leave(&reached.place, service)?;
         }
         for (service, range) in gone.ranges {
             self.tables.remove_range(service, range)?;
@@ -77,25 +85,16 @@ impl<T: Tables> Writer<T> {
     }
 
     /// Removes a frontend where it is still this service's: who has taken it over keeps it.
-    fn leave(&mut self, reached: &Reached, service: Option<ServiceId>) -> Result<(), KernelError> {
-        let Reached { place, is_cluster_ip } = reached;
+    fn leave(&mut self, place: &Place, service: Option<ServiceId>) -> Result<(), KernelError> {
         if service.is_some() && self.tables.frontend(place)?.map(|frontend| frontend.service) == service {
             self.owe(place.address);
             self.remove_frontend(place)?;
         }
         self.clear_bit(bit_of(place));
-        if *is_cluster_ip {
-            let count = self.cluster_ips.entry(place.address).or_default();
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.cluster_ips.remove(&place.address);
-                self.remove_frontend(&rest_of(place.address))?;
-            }
-        }
         Ok(())
     }
 
-    pub(super) fn remove_frontend(&mut self, place: &super::tables::Place) -> Result<(), KernelError> {
+    pub(super) fn remove_frontend(&mut self, place: &Place) -> Result<(), KernelError> {
         if self.tables.frontend(place)?.is_some() {
             self.tables.remove_frontend(place)?;
             self.frontends[family_of(place.address) as usize] -= 1;

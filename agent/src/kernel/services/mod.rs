@@ -2,6 +2,7 @@
 
 mod bits;
 mod change;
+mod cluster_ips;
 mod gone;
 mod ids;
 mod mapped;

@@ -11,7 +11,7 @@ use sluice_service::Family;
 use super::gone::distinct;
 use super::members;
 use super::tables::{Array, Place, Tables, read_backend, service_at};
-use super::writer::{INSIDE, INSIDE_EXTERNAL, OUTSIDE, ROLES, Reached, Writer, Written, bit_of, family_of, rest_of};
+use super::writer::{INSIDE, INSIDE_EXTERNAL, OUTSIDE, ROLES, Reached, Writer, Written, bit_of, family_of};
 use crate::kernel::error::KernelError;
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
@@ -65,7 +65,7 @@ impl<T: Tables> Writer<T> {
     fn left_of(&mut self, family: Family, service: ServiceId, found: Found, lookups: &HashSet<SetId>) -> Written {
         let Found { protocol, frontends, backends, ranges } = found;
         let mut sets = [SetId::NONE; ROLES];
-        let mut others = Vec::new();
+        let (mut others, mut is_mixed) = (Vec::new(), false);
         for (place, frontend) in &frontends {
             self.count(place, frontend);
             let roles = if is_cluster_ip(frontend) { [INSIDE; 2] } else { [INSIDE_EXTERNAL, OUTSIDE] };
@@ -73,6 +73,7 @@ impl<T: Tables> Writer<T> {
                 if sets[role] == SetId::NONE {
                     sets[role] = set;
                 } else if sets[role] != set {
+                    is_mixed = true;
                     others.push(set);
                 }
             }
@@ -111,14 +112,15 @@ impl<T: Tables> Writer<T> {
             ranges: ranges.into(),
             is_spread: lookups.contains(&sets[OUTSIDE]),
             is_left: true,
+            is_mixed,
         }
     }
 
-    /// Counts a frontend that is there. What goes before it is there, too.
+    /// Counts a frontend that is there, and its bit with it.
     fn count(&mut self, place: &Place, frontend: &Frontend) {
         self.bits.add(bit_of(place));
         if is_cluster_ip(frontend) {
-            *self.cluster_ips.entry(place.address).or_default() += 1;
+            self.cluster_ips.add(place.address);
         }
     }
 
@@ -142,9 +144,9 @@ impl<T: Tables> Writer<T> {
             self.lookups -= 1;
         }
         for (place, frontend) in self.tables.frontends()? {
-            if frontend.service == ServiceId::NONE && !self.cluster_ips.contains_key(&place.address) {
+            if frontend.service == ServiceId::NONE && !self.cluster_ips.has(place.address) {
                 self.owe(place.address);
-                self.remove_frontend(&rest_of(place.address))?;
+                self.remove_frontend(&place)?;
             }
         }
         let words = self.bits.words();

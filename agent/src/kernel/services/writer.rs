@@ -15,6 +15,7 @@ use sluice_abi::{
 use sluice_service::{Choice, Family, PortName, ServicePort};
 
 use super::bits::Bits;
+use super::cluster_ips::ClusterIps;
 use super::gone::Gone;
 use super::stock::{Lack, Resource, Stock};
 use super::tables::{Array, Place, Room, Tables, read_backend};
@@ -37,6 +38,8 @@ pub(super) struct Written {
     pub is_spread: bool,
     /// Whether it is as a predecessor has left it, who may have died in the middle of it.
     pub is_left: bool,
+    /// Whether some of its frontends lead to other sets than these, or to these as another's.
+    pub is_mixed: bool,
 }
 
 /// Whose sets a port has: of whoever asks the cluster IP; of clients of this node that ask any other frontend; of everybody
@@ -86,8 +89,7 @@ pub struct Writer<T> {
     pub(super) unspread: BTreeSet<PortName>,
     pub(super) stock: Stock,
     pub(super) bits: Bits,
-    /// Cluster IPs, and at how many frontends.
-    pub(super) cluster_ips: HashMap<IpAddr, u32>,
+    pub(super) cluster_ips: ClusterIps,
     /// Frontends of each family, ranges, and Maglev tables that are in the tables.
     pub(super) frontends: [usize; 2],
     pub(super) ranges: usize,
@@ -113,7 +115,7 @@ impl<T: Tables> Writer<T> {
             unspread: BTreeSet::new(),
             stock: Stock::of(&room),
             bits: Bits::default(),
-            cluster_ips: HashMap::new(),
+            cluster_ips: ClusterIps::default(),
             frontends: [0; 2],
             ranges: 0,
             lookups: 0,
@@ -139,12 +141,13 @@ impl<T: Tables> Writer<T> {
         for (name, port) in changes {
             self.refused.remove(&name);
             match port {
-                Some(port) => {
+                Some(port) if !port.frontends.is_empty() => {
                     if self.write(&name, &port)?.is_err() {
                         waiting.push((name, port));
                     }
                 }
-                None => self.forget(&name),
+                // One that nobody can ask needs nothing.
+                Some(_) | None => self.forget(&name),
             }
         }
         self.clear()?;
@@ -168,7 +171,7 @@ impl<T: Tables> Writer<T> {
             self.tables.settle();
         }
         let mut waiting = Vec::new();
-        for (name, port) in ports {
+        for (name, port) in ports.into_iter().filter(|(_, port)| !port.frontends.is_empty()) {
             if self.write(&name, &port)?.is_err() {
                 waiting.push((name, port));
             }
@@ -191,8 +194,13 @@ impl<T: Tables> Writer<T> {
             Some((name, refused.port))
         }));
         for (name, port) in waiting {
+            if self.write(&name, &port)?.is_ok() {
+                continue;
+            }
+            self.make_do(&name, &port)?;
+            self.clear()?;
+            // What it has given back may be what it lacks.
             if let Err(lack) = self.write(&name, &port)? {
-                self.make_do(&name, &port)?;
                 self.refused.insert(name, Refused { port, lack });
             }
         }
@@ -414,6 +422,7 @@ impl Written {
             ranges: [].into(),
             is_spread: false,
             is_left: false,
+            is_mixed: false,
         }
     }
 }
