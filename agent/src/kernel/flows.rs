@@ -387,6 +387,7 @@ mod tests {
             interface: 0,
             peer_scope: Scope::NET,
             node: Slot::NONE,
+            backend: BackendId::NONE,
             policy: 0,
             last_seen,
             source_mac: Mac::default(),
@@ -397,7 +398,6 @@ mod tests {
             rewrites: Rewrites::NONE,
             seen,
             class,
-            backend: BackendId::NONE,
             tail: [],
         }
     }

@@ -13,6 +13,7 @@ mod meter;
 mod object;
 mod policy;
 mod programs;
+pub mod services;
 mod sockets;
 mod versions;
 mod xdp;
