@@ -316,6 +316,11 @@ impl Kernel {
         Ok(())
     }
 
+    /// The records of the endpoints that are in force.
+    pub fn records(&self) -> impl Iterator<Item = &EndpointRecord> + Clone {
+        self.enforced.iter().map(|enforced| &enforced.record)
+    }
+
     /// The other nodes, by slot, as the programs know them.
     pub fn nodes(&self) -> &BTreeMap<u32, Node> {
         &self.known_nodes
