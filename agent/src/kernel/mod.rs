@@ -87,6 +87,10 @@ pub struct Kernel {
     enforced: InForce,
     /// Slots whose endpoint has not been claimed by a record yet: what an earlier agent has left.
     unclaimed: BTreeMap<u32, Endpoint>,
+    /// How much of services fits.
+    room: services::Room,
+    /// Who writes services; `None`: it is not known what their tables hold.
+    services: Option<services::Writer<services::Maps>>,
 }
 
 impl Kernel {
@@ -121,6 +125,8 @@ impl Kernel {
             known_nodes: BTreeMap::new(),
             enforced: InForce::default(),
             unclaimed: BTreeMap::new(),
+            room: sizes.room(),
+            services: None,
             pins,
             programs,
             expedite,
@@ -369,11 +375,13 @@ impl Kernel {
     /// How full the tables are that this writes. Of the flow tables, the [`Reaper`] tells.
     pub fn fills(&self) -> Vec<Fill> {
         let fill = |table, entries, capacity| Fill { table, entries, capacity };
-        vec![
+        let mut fills = vec![
             // The first slot of either is nobody's.
             fill(maps::ENDPOINTS, self.enforced(), MAX_ENDPOINTS as usize - 1),
             fill(maps::NODES, self.known_nodes.len(), self.nodes.len() as usize - 1),
-        ]
+        ];
+        fills.extend(self.service_fills());
+        fills
     }
 
     /// Flows, as their openers see them, at most `limit`.

@@ -8,4 +8,5 @@ mod metrics;
 mod policy;
 mod refused;
 mod roles;
+mod service_tables;
 mod verbs;
