@@ -14,6 +14,7 @@ use sluice_abi::{
 use sluice_policy::Limits;
 
 use super::error::{Doing, KernelError};
+use super::services::Room;
 
 /// Sizes of the tables, for each family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +77,17 @@ impl Sizes {
     /// Words for the members of sets, old ones and new ones beside each other.
     pub const fn members(&self) -> u32 {
         self.backends * 4
+    }
+
+    /// How much of services is to be put into the tables.
+    pub fn room(&self) -> Room {
+        Room {
+            backends: self.backends,
+            sets: self.sets(),
+            members: self.members(),
+            frontends: FRONTENDS as usize,
+            maglev: MAGLEV_TABLES as usize,
+        }
     }
 
     /// How much of policies is to be put into the tables.

@@ -18,7 +18,7 @@ mod sockets;
 mod versions;
 mod xdp;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -103,6 +103,10 @@ pub struct Kernel {
     enforced: InForce,
     /// Slots whose endpoint has not been claimed by a record yet: what an earlier agent has left.
     unclaimed: BTreeMap<u32, Endpoint>,
+    /// How much of services fits.
+    room: services::Room,
+    /// Who writes services; `None`: it is not known what their tables hold.
+    services: Option<services::Writer<services::Maps>>,
 }
 
 impl Kernel {
@@ -137,6 +141,8 @@ impl Kernel {
             known_nodes: BTreeMap::new(),
             enforced: InForce::default(),
             unclaimed: BTreeMap::new(),
+            room: sizes.room(),
+            services: None,
             pins,
             programs,
             expedite,
@@ -316,6 +322,12 @@ impl Kernel {
         Ok(())
     }
 
+    /// This node's own addresses, as the tables know them.
+    pub fn own_addresses(&self) -> BTreeSet<IpAddr> {
+        let own = self.written.iter().filter(|(_, entry)| matches!(entry.kind, AddressKind::Host));
+        own.map(|(net, _)| net.addr()).collect()
+    }
+
     /// The records of the endpoints that are in force.
     pub fn records(&self) -> impl Iterator<Item = &EndpointRecord> + Clone {
         self.enforced.iter().map(|enforced| &enforced.record)
@@ -405,11 +417,13 @@ impl Kernel {
     /// How full the tables are that this writes. Of the flow tables, the [`Reaper`] tells.
     pub fn fills(&self) -> Vec<Fill> {
         let fill = |table, entries, capacity| Fill { table, entries, capacity };
-        vec![
+        let mut fills = vec![
             // The first slot of either is nobody's.
             fill(maps::ENDPOINTS, self.enforced(), MAX_ENDPOINTS as usize - 1),
             fill(maps::NODES, self.known_nodes.len(), self.nodes.len() as usize - 1),
-        ]
+        ];
+        fills.extend(self.service_fills());
+        fills
     }
 
     /// Flows, as their openers see them, at most `limit`.

@@ -105,6 +105,7 @@ impl Model {
 
         let mut changed = self.kernel.set_nodes(&plan.nodes)?;
         changed |= self.kernel.set_addresses(&plan.addresses)?;
+        self.kernel.set_services_own(self.kernel.own_addresses());
         let tunnel = overlay.map(|index| host::Overlay { index, vni: self.config.vxlan.vni, mtu: inner });
         let routes = host::apply_routes(&plan.routes, &local.addresses, tunnel)?;
         changed |= routes.changed;

@@ -126,7 +126,7 @@ pub fn run(config: Config) -> Result<()> {
         records: Records::below(&config.run_dir),
         is_listed: false,
         nodes: BTreeMap::new(),
-        services: Services::new(&config.node_name, asker.is_none()),
+        services: Services::new(&config.node_name, asker.is_none(), config.maglev),
         sockets: None,
         policies: Policies::new(&config.node_name, index, asker),
         source_problems: Problems::default(),

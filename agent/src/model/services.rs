@@ -19,25 +19,27 @@ use crate::kernel::{Kernel, KernelError};
 pub trait Balancer {
     fn take_over_services(
         &mut self,
+        spreads: bool,
         ports: &mut dyn Iterator<Item = (PortName, Arc<ServicePort>)>,
     ) -> Result<(), KernelError>;
     fn apply_services(&mut self, changes: Vec<(PortName, Option<Arc<ServicePort>>)>) -> Result<(), KernelError>;
-    fn service_problems(&self) -> Vec<String>;
+    fn service_problems(&self) -> Vec<(PortName, String)>;
 }
 
 impl Balancer for Kernel {
     fn take_over_services(
         &mut self,
+        spreads: bool,
         ports: &mut dyn Iterator<Item = (PortName, Arc<ServicePort>)>,
     ) -> Result<(), KernelError> {
-        self.take_over_services(ports)
+        self.take_over_services(self.own_addresses(), spreads, ports)
     }
 
     fn apply_services(&mut self, changes: Vec<(PortName, Option<Arc<ServicePort>>)>) -> Result<(), KernelError> {
         self.apply_services(changes)
     }
 
-    fn service_problems(&self) -> Vec<String> {
+    fn service_problems(&self) -> Vec<(PortName, String)> {
         self.service_problems()
     }
 }
@@ -54,6 +56,8 @@ pub struct Services {
     index: Index,
     /// Whether endpoints are made of pods here, by their selectors.
     is_standalone: bool,
+    /// Whether clients from outside are spread by Maglev tables.
+    spreads: bool,
     /// Whether it has been told of all that there is. Until then, tables stay as an earlier agent has left them.
     is_started: bool,
     /// What is yet to be told.
@@ -78,12 +82,13 @@ pub struct Services {
 
 impl Services {
     /// Nothing is known yet.
-    pub fn new(node: &str, is_standalone: bool) -> Self {
+    pub fn new(node: &str, is_standalone: bool, spreads: bool) -> Self {
         let (pending, conditions, host_ports, failure) = Default::default();
         let (problems, warnings, problems_version, table_problems, pace) = Default::default();
         Self {
             index: Index::new(View { node: node.to_owned(), standalone: is_standalone }),
             is_standalone,
+            spreads,
             is_started: false,
             pending,
             conditions,
@@ -199,7 +204,7 @@ impl Services {
             kernel.apply_services(changes)
         } else {
             let mut ports = self.index.ports().map(|(name, port)| (name.clone(), port.clone()));
-            kernel.take_over_services(&mut ports)
+            kernel.take_over_services(self.spreads, &mut ports)
         };
         self.failure = written.err().map(|error| error.to_string());
         self.review(kernel);
@@ -216,7 +221,9 @@ impl Services {
         let failure = self.failure.iter().map(|error| {
             format!("the kernel's tables are not what services say: {error}; they are made anew soon, as they are, they stay")
         });
-        self.table_problems.set(failure.chain(kernel.service_problems()).collect());
+        let refused = kernel.service_problems();
+        let refused = refused.iter().map(|(name, what)| format!("{}, port {}: {what}", name.object(), name.number));
+        self.table_problems.set(failure.chain(refused).collect());
         if self.failure.is_none() {
             self.pace.succeeded();
         } else if self.pace.next().is_none() {
@@ -234,9 +241,8 @@ fn owner(record: &EndpointRecord) -> String {
 fn host_ports(record: &EndpointRecord) -> Vec<HostPort> {
     let mut ports = Vec::new();
     for mapping in &record.port_mappings {
-        let leads_to = |address: &&std::net::IpAddr| {
-            mapping.host_ip.is_none_or(|host_ip| host_ip.is_ipv4() == address.is_ipv4())
-        };
+        let leads_to =
+            |address: &&std::net::IpAddr| mapping.host_ip.is_none_or(|host_ip| host_ip.is_ipv4() == address.is_ipv4());
         ports.extend(record.addresses.iter().filter(leads_to).map(|address| HostPort {
             host_ip: mapping.host_ip.filter(|host_ip| !host_ip.is_unspecified()),
             port: mapping.host_port,

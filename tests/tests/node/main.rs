@@ -8,5 +8,6 @@ mod metrics;
 mod policy;
 mod refused;
 mod roles;
+mod service_tables;
 mod sockets;
 mod verbs;

@@ -233,7 +233,7 @@ impl<T: Tables> Writer<T> {
             }
         }
         for range in port.source_ranges.iter().filter(|range| !before.ranges.contains(range)) {
-            self.tables.insert_range(plan.service, *range)?;
+            self.tables.set_range(plan.service, *range, true)?;
             self.ranges += 1;
         }
         let frontends = self.reach(name, port, before, plan, is_spread)?;

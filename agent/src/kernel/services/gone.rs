@@ -56,7 +56,7 @@ impl<T: Tables> Writer<T> {
             self.leave(&reached.place, service)?;
         }
         for (service, range) in gone.ranges {
-            self.tables.remove_range(service, range)?;
+            self.tables.set_range(service, range, false)?;
             self.ranges -= 1;
         }
         for set in gone.lookups {

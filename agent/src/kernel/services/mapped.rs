@@ -84,6 +84,11 @@ impl<W: Word> Mapped<W> {
         word.store(self.cell(at));
     }
 
+    /// How many words a value has.
+    pub fn words_of_value(&self) -> usize {
+        self.value
+    }
+
     fn cell(&self, at: usize) -> &W::Shared {
         let at = at / self.value * self.stride + at % self.value;
         assert!(at < self.bytes / size_of::<W>(), "word {at} lies beyond the table");

@@ -65,10 +65,8 @@ pub trait Tables {
 
     /// All ranges of clients.
     fn ranges(&self) -> Result<Vec<(ServiceId, IpNet)>, KernelError>;
-    /// Lets a range of clients in.
-    fn insert_range(&mut self, service: ServiceId, range: IpNet) -> Result<(), KernelError>;
-    /// Lets it in no longer.
-    fn remove_range(&mut self, service: ServiceId, range: IpNet) -> Result<(), KernelError>;
+    /// Lets a range of clients in, or no longer.
+    fn set_range(&mut self, service: ServiceId, range: IpNet, is_there: bool) -> Result<(), KernelError>;
 
     /// All sets that have a Maglev table.
     fn maglev_sets(&self) -> Result<Vec<SetId>, KernelError>;

@@ -325,6 +325,11 @@ impl<T: Tables> Writer<T> {
         self.lookups < self.room.maglev
     }
 
+    /// This node's own addresses.
+    pub fn own(&self) -> &BTreeSet<IpAddr> {
+        &self.own
+    }
+
     /// Makes these this node's own addresses. A process that is a backend may send answers that must be translated.
     pub fn set_own(&mut self, own: BTreeSet<IpAddr>) {
         let mut changes = Vec::new();

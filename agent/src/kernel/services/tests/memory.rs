@@ -105,12 +105,8 @@ impl Tables for Memory {
         Ok(self.ranges.iter().copied().collect())
     }
 
-    fn insert_range(&mut self, service: ServiceId, range: IpNet) -> Result<(), KernelError> {
-        self.write(Write::Range(service, range, true))
-    }
-
-    fn remove_range(&mut self, service: ServiceId, range: IpNet) -> Result<(), KernelError> {
-        self.write(Write::Range(service, range, false))
+    fn set_range(&mut self, service: ServiceId, range: IpNet, is_there: bool) -> Result<(), KernelError> {
+        self.write(Write::Range(service, range, is_there))
     }
 
     fn maglev_sets(&self) -> Result<Vec<SetId>, KernelError> {
