@@ -18,7 +18,7 @@ pub struct Arguments {
 }
 
 /// Debian packages that the tests need.
-const TOOLS: [&str; 3] = ["iproute2", "bpftool", "iputils-ping"];
+const TOOLS: [&str; 4] = ["iproute2", "bpftool", "iputils-ping", "ethtool"];
 /// Debian packages that bring a compiler for the kernel programs.
 const COMPILER: [&str; 3] = ["rustc-web", "rust-web-src", "cargo-web"];
 /// Debian packages that bpf-linker is built with, beside those of LLVM.

@@ -116,7 +116,7 @@ pub fn run(config: Config) -> Result<()> {
         SourceConfig::Directory(path) => (Box::new(Directory::new(path)), None),
         SourceConfig::Kubernetes(kubeconfig) => {
             let (source, asker) = Kubernetes::new(kubeconfig.as_deref());
-            (Box::new(source), Some(asker))
+            (Box::new(source.with_services()), Some(asker))
         }
     };
     let index = Index::new(PolicyView::Node(config.node_name.clone()), kernel.limits());
@@ -292,11 +292,16 @@ impl Model {
 
     /// Has the tables of services be what has become of objects, of pods and of their host ports.
     fn serve(&mut self, now: Instant) {
+        self.tell_services();
+        self.services.work(&mut self.kernel, now);
+    }
+
+    /// Tells services what has become of pods and of their host ports.
+    fn tell_services(&mut self) {
         for name in self.policies.take_touched() {
             self.services.pod(&name, self.policies.index().pod(&name));
         }
         self.services.endpoints(self.kernel.records());
-        self.services.work(&mut self.kernel, now);
     }
 
     /// When something is to be done though nothing happens.

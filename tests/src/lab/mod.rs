@@ -223,6 +223,25 @@ impl Lab {
         self.nodes.iter().try_for_each(|node| node.place.ip(&format!("route add {address} via {via}")))
     }
 
+    /// Has the cables between nodes, the stranger and their switches behave as network cards do: checksums are right on the
+    /// wire, and what a driver's program sends arrives (veth: where the other side polls, which it does for GRO).
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn plug_as_hardware(&self) -> Result<()> {
+        for place in self.nodes.iter().map(|node| &node.place).chain([&self.stranger]) {
+            ethtool(place, &["-K", "eth0", "tx", "off"])?;
+            let port = port(place, "eth0");
+            let has_port = |switch: &&Place| {
+                switch.command("ip").args(["link", "show", &port]).output().is_ok_and(|it| it.status.success())
+            };
+            let switch =
+                self._places.iter().find(has_port).with_context(|| format!("no switch has the port {port}"))?;
+            ethtool(switch, &["-K", &port, "gro", "on"])?;
+        }
+        Ok(())
+    }
+
     /// Tells the stranger the ways to pods, who are masqueraded to it otherwise.
     ///
     /// # Errors
@@ -296,11 +315,23 @@ fn plain(net: &str) -> &str {
 
 /// Plugs a place into a switch.
 fn connect(switch: &Place, place: &Place, interface: &str, mtu: u32) -> Result<()> {
-    let port = place.name.rsplit('-').next().unwrap_or("port");
-    let port = format!("{port}-{}", interface.chars().next().unwrap_or('x'));
+    let port = port(place, interface);
     switch.ip(&format!("link add {port} type veth peer name {interface} netns {}", place.name))?;
     switch.ip(&format!("link set {port} master br0 up"))?;
     place.ip(&format!("link set {interface} mtu {mtu} up"))
+}
+
+/// The name of the port that an interface of a place is plugged into.
+fn port(place: &Place, interface: &str) -> String {
+    let place = place.name.rsplit('-').next().unwrap_or("port");
+    format!("{place}-{}", interface.chars().next().unwrap_or('x'))
+}
+
+fn ethtool(place: &Place, arguments: &[&str]) -> Result<()> {
+    let output = place.command("ethtool").args(arguments).output().context("running ethtool")?;
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    ensure!(output.status.success(), "ethtool {} in {}: {said}", arguments.join(" "), place.name);
+    Ok(())
 }
 
 /// Gives a place its addresses and its router.

@@ -8,6 +8,6 @@ mod metrics;
 mod policy;
 mod refused;
 mod roles;
-mod service_tables;
+mod services;
 mod sockets;
 mod verbs;
