@@ -224,20 +224,29 @@ impl Lab {
     }
 
     /// Has the cables between nodes, the stranger and their switches behave as network cards do: checksums are right on the
-    /// wire, and what a driver's program sends arrives (veth: where the other side polls, which it does for GRO).
+    /// wire, and what a driver's program sends arrives. Of veth's, it does where the other side has a program too
+    /// (`veth_xdp_flush`, drivers/net/veth.c, up to Linux 6.18): the node's own, which lets all pass that the node sends.
     ///
     /// # Errors
     /// Where the kernel refuses.
     pub fn plug_as_hardware(&self) -> Result<()> {
+        let tell = |place: &Place, program: &str, arguments: &[&str]| {
+            let output =
+                place.command(program).args(arguments).output().with_context(|| format!("running {program}"))?;
+            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            ensure!(output.status.success(), "{program} {} in {}: {said}", arguments.join(" "), place.name);
+            Ok(())
+        };
         for place in self.nodes.iter().map(|node| &node.place).chain([&self.stranger]) {
-            ethtool(place, &["-K", "eth0", "tx", "off"])?;
-            let port = port(place, "eth0");
-            let has_port = |switch: &&Place| {
-                switch.command("ip").args(["link", "show", &port]).output().is_ok_and(|it| it.status.success())
-            };
+            tell(place, "ethtool", &["-K", "eth0", "tx", "off"])?;
+        }
+        for node in &self.nodes {
+            let port = port(&node.place, "eth0");
+            let has_port = |switch: &&Place| switch.ip(&format!("link show {port}")).is_ok();
             let switch =
                 self._places.iter().find(has_port).with_context(|| format!("no switch has the port {port}"))?;
-            ethtool(switch, &["-K", &port, "gro", "on"])?;
+            let program = node.pinned_program("xdp_lb")?.display().to_string();
+            tell(switch, "bpftool", &["net", "attach", "xdpdrv", "pinned", &program, "dev", &port])?;
         }
         Ok(())
     }
@@ -325,13 +334,6 @@ fn connect(switch: &Place, place: &Place, interface: &str, mtu: u32) -> Result<(
 fn port(place: &Place, interface: &str) -> String {
     let place = place.name.rsplit('-').next().unwrap_or("port");
     format!("{place}-{}", interface.chars().next().unwrap_or('x'))
-}
-
-fn ethtool(place: &Place, arguments: &[&str]) -> Result<()> {
-    let output = place.command("ethtool").args(arguments).output().context("running ethtool")?;
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    ensure!(output.status.success(), "ethtool {} in {}: {said}", arguments.join(" "), place.name);
-    Ok(())
 }
 
 /// Gives a place its addresses and its router.
