@@ -89,6 +89,8 @@ impl Rewrites {
     pub const SOURCE: Self = Self(1);
     /// Destination address and port.
     pub const DESTINATION: Self = Self(2);
+    /// Both.
+    pub const BOTH: Self = Self(3);
 
     /// Whether all of `other` is in this set.
     #[inline(always)]

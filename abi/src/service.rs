@@ -244,11 +244,17 @@ impl FrontendBit {
         Self::of(a ^ b.rotate_left(8) ^ c.rotate_left(16) ^ d.rotate_left(24))
     }
 
-    /// Of node ports and host ports, and of the ports of backends that are this node's own processes: what such a process
-    /// sends may be an answer to be translated.
+    /// Of node ports and host ports.
     #[inline(always)]
     pub const fn of_port(port: Port, protocol: Protocol) -> Self {
         Self::of((port.0 as u32) << 16 | protocol.0)
+    }
+
+    /// Of the ports of backends that are this node's own processes: what such a process sends may be an answer to be
+    /// translated.
+    #[inline(always)]
+    pub const fn of_host_backend(port: Port, protocol: Protocol) -> Self {
+        Self::of((port.0 as u32) << 16 | 1 << 15 | protocol.0)
     }
 
     /// Fibonacci hashing: the highest bits depend on all others.

@@ -57,6 +57,12 @@ pub struct Config {
     pub policy_rules: u32,
     /// Backends of services, of each family; 0: by the node's memory.
     pub service_backends: u32,
+    /// Where packets for services' backends on other nodes are turned round: `auto`, `driver`, `generic` or `off`.
+    pub xdp: Xdp,
+    /// Whether connections to services are translated where sockets are told whom to talk to, rather than packet by packet.
+    pub socket_lb: bool,
+    /// The control group below which that is so. Default: the root of version 2.
+    pub cgroup: Option<PathBuf>,
     /// The IPAM section of the CNI configuration, where another plugin is to give addresses.
     pub ipam: Option<serde_json::Value>,
     /// CNI plugins to be chained behind, as the CNI configuration has them.
@@ -99,6 +105,20 @@ pub enum Routing {
     Vxlan,
     /// Natively where the other node is on a connected subnet.
     Auto,
+}
+
+/// Where packets for services' backends on other nodes are turned round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Xdp {
+    /// On uplinks with hardware: in the driver, or where it takes no programs right behind it.
+    Auto,
+    /// In the driver of each uplink.
+    Driver,
+    /// Right behind the driver of each uplink.
+    Generic,
+    /// Nowhere: as all other packets are.
+    Off,
 }
 
 /// The overlay.
@@ -194,6 +214,9 @@ impl Default for Config {
             flow_entries: 0,
             policy_rules: 0,
             service_backends: 0,
+            xdp: Xdp::Auto,
+            socket_lb: true,
+            cgroup: None,
             ipam: None,
             chained_plugins: Vec::new(),
             plugin_log_file: None,
@@ -304,6 +327,9 @@ pub struct Flags {
     /// How pods of other nodes are reached
     #[arg(long, env = "SLUICE_ROUTING", value_enum)]
     routing: Option<Routing>,
+    /// The control group below which sockets are translated for services
+    #[arg(long, env = "SLUICE_CGROUP")]
+    cgroup: Option<PathBuf>,
     /// MTU of pods, bytes
     #[arg(long, env = "SLUICE_MTU")]
     mtu: Option<u32>,
@@ -362,6 +388,9 @@ impl Config {
         // An empty variable names none.
         put(&mut self.uplinks, flags.uplinks.map(|names| names.into_iter().filter(|name| !name.is_empty()).collect()));
         put(&mut self.routing, flags.routing);
+        if flags.cgroup.is_some() {
+            self.cgroup = flags.cgroup;
+        }
         put(&mut self.mtu, flags.mtu);
         put(&mut self.metrics_address, flags.metrics_address);
         put(&mut self.log.format, flags.log_format);

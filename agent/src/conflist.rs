@@ -26,6 +26,10 @@ pub fn content(config: &Config, pod_cidrs: &[IpNet], mtu: u32) -> String {
         "ipam": config.ipam.clone().unwrap_or_else(|| json!({ "type": "sluice", "ranges": ranges })),
         "capabilities": { "ips": true },
     });
+    // Who chains a plugin for them has that do it, and not both.
+    if !config.chained_plugins.iter().any(|plugin| plugin["capabilities"]["portMappings"] == true) {
+        plugin["capabilities"]["portMappings"] = true.into();
+    }
     if let Some(file) = &config.plugin_log_file {
         plugin["logFile"] = json!(file);
     }
@@ -89,6 +93,21 @@ mod tests {
         let alone: Value = serde_json::from_str(&content(&Config::default(), &nets, 1450)).expect("JSON");
         assert_eq!(alone["cniVersions"], json!(["1.0.0", "1.1.0"]));
         assert_eq!(alone["cniVersion"], "1.0.0");
+    }
+
+    #[test]
+    fn one_plugin_of_the_list_is_given_the_port_mappings() {
+        let takes_ports = |chained_plugins: Vec<Value>| {
+            let config = Config { chained_plugins, ..Config::default() };
+            let list: Value = serde_json::from_str(&content(&config, &[], 1450)).expect("JSON");
+            let plugins = list["plugins"].as_array().expect("a list").clone();
+            plugins.iter().map(|plugin| plugin["capabilities"]["portMappings"] == true).collect::<Vec<_>>()
+        };
+        let portmap = json!({ "type": "portmap", "capabilities": { "portMappings": true } });
+        let tuning = json!({ "type": "tuning", "capabilities": { "mac": true } });
+        assert_eq!(takes_ports(vec![]), [true]);
+        assert_eq!(takes_ports(vec![tuning.clone()]), [true, false]);
+        assert_eq!(takes_ports(vec![tuning, portmap]), [false, false, true]);
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub fn endpoint(host_interface: &str) -> EndpointRecord {
         addresses: Vec::new(),
         network: "sluice".into(),
         pod: None,
+        port_mappings: Vec::new(),
         ipam: None,
     }
 }

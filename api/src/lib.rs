@@ -12,7 +12,7 @@ pub use message::{
     Answer, Call, Counter, DenialStatus, EndpointStatus, ErrorKind, Failure, FlowStatus, NodeStatus, ObjectCounts,
     Outcome, PolicyStatus, PolicyVerdict, Request, Response, Status, VERSION,
 };
-pub use record::{EndpointRecord, PodRef, RecordError, Records};
+pub use record::{EndpointRecord, PodRef, PortMapping, PortProtocol, RecordError, Records};
 
 /// Where the agent keeps its socket and the endpoint records, unless told otherwise.
 pub const RUN_DIR: &str = "/run/sluice";

@@ -25,10 +25,39 @@ pub struct EndpointRecord {
     pub network: String,
     /// The pod, where the runtime named it.
     pub pod: Option<PodRef>,
+    /// The node's ports that lead to the container.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub port_mappings: Vec<PortMapping>,
     /// Where another IPAM plugin gave the addresses: the `ipam` section of the configuration by then, by which it takes them
     /// back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipam: Option<serde_json::Value>,
+}
+
+/// A port of the node that leads to a container.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PortMapping {
+    /// The node's port, not 0.
+    pub host_port: u16,
+    /// The container's, not 0.
+    pub container_port: u16,
+    /// Of which protocol both are.
+    pub protocol: PortProtocol,
+    /// At which of the node's addresses: `0.0.0.0` and `::` mean all of that family, none all of both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_ip: Option<IpAddr>,
+}
+
+/// A protocol with ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PortProtocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
 }
 
 /// The name of a pod.
@@ -188,6 +217,7 @@ mod tests {
             addresses: vec!["10.0.0.2".parse().expect("an address")],
             network: "sluice".into(),
             pod: None,
+            port_mappings: Vec::new(),
             ipam: None,
         }
     }
@@ -204,6 +234,24 @@ mod tests {
         records.remove("sla").expect("removes");
         records.remove("sla").expect("removing again is no error");
         assert_eq!(records.read("sla").expect("reads"), None);
+    }
+
+    #[test]
+    fn port_mappings_are_kept_and_old_records_have_none() {
+        let tcp = |host_port, host_ip: Option<&str>| PortMapping {
+            host_port,
+            container_port: 80,
+            protocol: PortProtocol::Tcp,
+            host_ip: host_ip.map(|text| text.parse().expect("an address")),
+        };
+        let mapped = EndpointRecord { port_mappings: vec![tcp(8080, None), tcp(8081, Some("::"))], ..record("sla") };
+        let directory = tempfile::tempdir().expect("a directory");
+        let records = Records::below(directory.path());
+        records.write(&mapped).expect("writes");
+        assert_eq!(records.read("sla").expect("reads"), Some(mapped));
+        let old = serde_json::to_string(&record("sla")).expect("JSON");
+        assert!(!old.contains("port_mappings"), "{old}");
+        assert_eq!(serde_json::from_str::<EndpointRecord>(&old).expect("reads"), record("sla"));
     }
 
     #[test]

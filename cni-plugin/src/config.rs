@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use sluice_api::PortMapping;
 
 use crate::arguments::is_plain;
 use crate::error::{CniError, Code};
 use crate::output::Version;
+use crate::port;
 
 /// What the agent wrote into the CNI configuration, and what the runtime added.
 #[derive(Clone, Debug, Deserialize)]
@@ -33,7 +35,7 @@ pub struct NetworkConfig {
     pub ipam: Option<IpamConfig>,
     /// Capabilities, as the runtime fills them in.
     #[serde(default, deserialize_with = "or_default")]
-    pub runtime_config: RuntimeConfig,
+    runtime_config: RuntimeConfig,
     /// Arguments by convention: `args.cni.ips`.
     #[serde(default, deserialize_with = "or_default")]
     args: Args,
@@ -83,16 +85,27 @@ pub struct Range {
 
 /// Capabilities.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub struct RuntimeConfig {
+#[serde(rename_all = "camelCase")]
+struct RuntimeConfig {
     /// Addresses that are asked for.
     #[serde(default, deserialize_with = "or_default")]
-    pub ips: Vec<String>,
+    ips: Vec<String>,
+    /// Ports of the node that are to lead to the container.
+    #[serde(default, deserialize_with = "or_default")]
+    port_mappings: Vec<Value>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 struct Args {
     #[serde(default, deserialize_with = "or_default")]
-    cni: RuntimeConfig,
+    cni: Conventions,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Conventions {
+    /// Addresses that are asked for.
+    #[serde(default, deserialize_with = "or_default")]
+    ips: Vec<String>,
 }
 
 /// A container's interface.
@@ -170,6 +183,14 @@ impl NetworkConfig {
         })
     }
 
+    /// The ports of the node that are to lead to the container.
+    ///
+    /// # Errors
+    /// [`Code::InvalidConfiguration`] where one of them makes no sense.
+    pub fn port_mappings(&self) -> Result<Vec<PortMapping>, CniError> {
+        port::mappings(&self.runtime_config.port_mappings)
+    }
+
     /// The addresses that are asked for, by capability, convention or `CNI_ARGS`, the first of these that asks.
     ///
     /// # Errors
@@ -224,6 +245,7 @@ mod tests {
         assert!(
             parse(r#","args":{"cni":null},"runtimeConfig":{"ips":null}"#).requested(None).expect("none").is_empty()
         );
+        assert!(parse(r#","runtimeConfig":{"portMappings":null}"#).port_mappings().expect("none").is_empty());
     }
 
     #[test]

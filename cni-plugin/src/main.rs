@@ -9,6 +9,7 @@ mod ipam;
 mod log;
 mod name;
 mod output;
+mod port;
 mod verb;
 mod wire;
 

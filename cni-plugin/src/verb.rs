@@ -1,11 +1,12 @@
 //! The verbs of the specification.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use sluice_api::{Answer, Call, Client, EndpointRecord, Records, SOCKET};
+use sluice_api::{Answer, Call, Client, EndpointRecord, PortMapping, Records, SOCKET};
 
 use crate::arguments::{Arguments, Verb};
 use crate::config::NetworkConfig;
@@ -87,6 +88,7 @@ impl PluginCall<'_> {
             let message = "sluice makes the interface and must be the first plugin of its chain";
             return Err(CniError::new(Code::InvalidConfiguration, message));
         }
+        let ports = self.config.port_mappings()?;
         let netns = self.arguments.netns.clone().unwrap_or_default();
         let namespace = wire::open_namespace(&netns)?;
         // Asked first: without it nothing is to be left behind.
@@ -102,7 +104,7 @@ impl PluginCall<'_> {
         if self.records().read(&host).map_or(true, |record| record.is_some()) {
             self.undo("an ADD that was killed");
         }
-        self.wire(agent, &host, &netns, &namespace).inspect_err(|error| self.undo(&error.message))
+        self.wire(agent, &host, &netns, &namespace, ports).inspect_err(|error| self.undo(&error.message))
     }
 
     /// Clears up after something that is told already, or that nobody waits for.
@@ -118,6 +120,7 @@ impl PluginCall<'_> {
         host: &str,
         netns: &std::path::Path,
         namespace: &std::fs::File,
+        port_mappings: Vec<PortMapping>,
     ) -> Result<AddResult, CniError> {
         let Given { addresses, routes, dns, settling } = self.ipam().take(self.arguments)?;
         let container = self.arguments.interface.as_str();
@@ -131,6 +134,7 @@ impl PluginCall<'_> {
             addresses: addresses.clone(),
             network: self.config.name.clone(),
             pod: self.arguments.pod(),
+            port_mappings,
             ipam: self.ipam().source(),
         };
         self.records().write(&record)?;
@@ -223,6 +227,13 @@ impl PluginCall<'_> {
             return Err(CniError::new(
                 Code::Damaged,
                 format!("prevResult lacks the address {missing}, which ADD gave"),
+            ));
+        }
+        let ports = |mappings: &[PortMapping]| mappings.iter().cloned().collect::<BTreeSet<_>>();
+        if ports(&record.port_mappings) != ports(&self.config.port_mappings()?) {
+            return Err(CniError::new(
+                Code::Damaged,
+                format!("{host} has other port mappings than these; delete the pod and let it come again"),
             ));
         }
         let ours = previous.routes.iter().filter(|route| route.gw == Some(wire::gateway(route.dst.addr())));

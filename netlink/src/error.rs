@@ -35,6 +35,7 @@ impl NetlinkError {
         use nix::errno::Errno;
         let errno = self.source.raw_os_error().map(Errno::from_raw);
         matches!(errno, Some(Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT))
+            || self.source.kind() == io::ErrorKind::Unsupported
     }
 
     /// Whether what was to be made exists already.

@@ -3,6 +3,8 @@
 //! A [`Netlink`] speaks to the network namespace of the thread that opened it, whatever thread uses it later.
 
 mod address;
+mod channel;
+mod connected;
 mod error;
 mod fib;
 mod link;
@@ -14,6 +16,7 @@ mod route;
 mod socket;
 
 pub use address::Address;
+pub use connected::{disconnect_udp, disconnect_udp_at};
 pub use error::NetlinkError;
 pub use fib::{FibEntry, Rule};
 pub use link::{Link, Veth, Vxlan, VxlanState};

@@ -1,8 +1,10 @@
 //! Services, turned into what a node's datapath sends their clients by. Pure: Kubernetes objects in, plain tables out.
 #![forbid(unsafe_code)]
 
+mod compile;
 mod index;
 pub mod maglev;
+pub mod object;
 mod tables;
 
 pub use index::{Delta, Event, HostPort, Index, View};

@@ -4,8 +4,9 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::index::host_ports;
 use ipnet::IpNet;
-use sluice_policy::{Family, Transport};
+use sluice_policy::{Family, Kind, ObjectName, Transport};
 
 /// Names a Service.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -20,6 +21,11 @@ impl ServiceName {
     /// Names a Service.
     pub fn new(namespace: &str, name: &str) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
+    }
+
+    /// The same among the names of all objects.
+    pub fn object(&self) -> ObjectName {
+        ObjectName::new(Kind::Service, &self.namespace, &self.name)
     }
 }
 
@@ -46,6 +52,18 @@ pub struct PortName {
     pub transport: Transport,
     /// Its family.
     pub family: Family,
+}
+
+impl PortName {
+    /// The Service that it is a port of.
+    pub fn service(&self) -> ServiceName {
+        ServiceName { namespace: self.namespace.clone(), name: self.name.clone() }
+    }
+
+    /// Whose it is, among the names of all objects.
+    pub fn object(&self) -> ObjectName {
+        if self.namespace.is_empty() { host_ports::object(&self.name) } else { self.service().object() }
+    }
 }
 
 /// A port of a Service, of one family: who is asked for it, and who answers.
@@ -119,7 +137,7 @@ pub struct Backend {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Choice {
     /// One of these backends answers, by their indices: sorted, never none.
-    Among(Vec<u32>),
+    Among(Arc<[u32]>),
     /// They are told that nobody is there: there is no endpoint at all.
     Reject,
     /// They are not answered: only endpoints of this node may, and they are all elsewhere.

@@ -14,7 +14,9 @@ mod object;
 mod policy;
 mod programs;
 pub mod services;
+mod sockets;
 mod versions;
+mod xdp;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs;
@@ -43,6 +45,18 @@ pub use meter::{Count, Fill, Meter, Reading};
 pub use policy::Denied;
 use policy::Policy;
 use programs::Programs;
+pub use xdp::Express;
+
+/// Whose sockets are translated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sockets {
+    /// Nobody's.
+    Off,
+    /// Those of all processes.
+    All,
+    /// Those of the processes below a control group.
+    Below(PathBuf),
+}
 
 /// An interface to the outside.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +65,8 @@ pub struct UplinkDevice {
     pub interface: u32,
     /// Its name.
     pub name: String,
+    /// Where packets for backends on other nodes may be turned round.
+    pub express: Express,
     /// What the programs need to know of it.
     pub uplink: Uplink,
 }
@@ -221,7 +237,9 @@ impl Kernel {
                 .doing(|| format!("writing the settings of the uplink {}", device.name))?;
             self.programs.attach(Hook::FromNet, &device.name)?;
             self.programs.attach(Hook::ToNet, &device.name)?;
+            xdp::attach(&self.programs, &device.name, device.express)?;
         }
+        xdp::retain(&self.programs, &uplinks.iter().map(|device| device.name.as_str()).collect::<Vec<_>>())?;
         for hook in [Hook::FromNet, Hook::ToNet] {
             for name in self.programs.attached(hook) {
                 if !uplinks.iter().any(|device| device.name == name) {
@@ -362,6 +380,19 @@ impl Kernel {
             packets,
         };
         Ok(counts.into_iter().map(named).collect())
+    }
+
+    /// Has sockets of all processes below a control group be translated where they are told whom to talk to; without one, of
+    /// those below all; or not at all.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn set_sockets(&mut self, sockets: &Sockets) -> Result<(), KernelError> {
+        match sockets {
+            Sockets::Off => sockets::detach(&self.pins),
+            Sockets::All => sockets::attach(&self.programs, &self.pins, &sockets::root()?),
+            Sockets::Below(group) => sockets::attach(&self.programs, &self.pins, group),
+        }
     }
 
     /// What reads counters beside this, on a thread of its own.

@@ -116,7 +116,7 @@ impl Files {
 fn without_uid(object: Object) -> Object {
     match object {
         Object::Pod(pod) => Object::Pod(PodObject { uid: String::new(), ..pod }),
-        Object::Namespace(_) | Object::Node(..) | Object::Policy(_) => object,
+        Object::Namespace(_) | Object::Node(..) | Object::Policy(_) | Object::Service(_) | Object::Slice(_) => object,
     }
 }
 

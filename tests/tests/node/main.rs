@@ -9,4 +9,5 @@ mod policy;
 mod refused;
 mod roles;
 mod service_tables;
+mod sockets;
 mod verbs;

@@ -315,6 +315,49 @@ fn plugins_behind_may_add_addresses_and_move_routes() -> Result<()> {
     Ok(())
 }
 
+/// What a runtime asks for with these port mappings.
+fn ports(mappings: Value) -> Value {
+    json!({ "portMappings": mappings })
+}
+
+/// The mapping of a port of the node to 80.
+fn mapping(host_port: u32, protocol: &str) -> Value {
+    json!({ "hostPort": host_port, "containerPort": 80, "protocol": protocol })
+}
+
+#[test]
+fn host_ports_are_kept_in_the_record_and_checked() -> Result<()> {
+    let lab = lab()?;
+    let node = &lab.nodes[0];
+    let list = fs::read_to_string(node.directory.join("cni/10-sluice.conflist"))?;
+    let list: Value = serde_json::from_str(&list)?;
+    assert_eq!(list["plugins"][0]["capabilities"]["portMappings"], true);
+    let place = Place::make(&format!("{}-x", node.place.name))?;
+    let call = |verb| Call::new(node, verb, "x", &place.path());
+    let (http, dns) = (mapping(8080, "tcp"), mapping(53, "udp"));
+    let result = call("ADD")?.config("runtimeConfig", ports(json!([http, dns]))).run()?;
+    let host = result["interfaces"][0]["name"].as_str().context("a host side")?;
+    let told = node.ask(sluice_api::Call::Endpoints {})?;
+    let sluice_api::Answer::Endpoints(endpoints) = told else { anyhow::bail!("{told:?}") };
+    let ours = endpoints.iter().find(|endpoint| endpoint.record.host_interface == host).context("the endpoint")?;
+    let known: Vec<_> = ours.record.port_mappings.iter().map(|port| (port.host_port, port.container_port)).collect();
+    assert_eq!(known, [(8080, 80), (53, 80)]);
+
+    let check = |mappings: Value| {
+        let check = call("CHECK")?.config("prevResult", result.clone());
+        Ok::<_, anyhow::Error>(check.config("runtimeConfig", ports(mappings)))
+    };
+    check(json!([dns, http]))?.run()?;
+    for others in [json!([http]), json!([http, mapping(53, "tcp")]), Value::Null] {
+        let (code, message) = check(others)?.fails()?;
+        assert!(code == 103 && message.contains("other port mappings"), "{code} {message}");
+    }
+    // Whatever it is told by then.
+    call("DEL")?.config("runtimeConfig", ports(json!([{}]))).run()?;
+    assert_eq!(traces(&lab)?, (0, 0, 0));
+    Ok(())
+}
+
 #[test]
 fn bad_input_is_named() -> Result<()> {
     let lab = lab()?;
@@ -341,6 +384,9 @@ fn bad_input_is_named() -> Result<()> {
         (add()?.config("prevResult", json!({})), 7, "first plugin"),
         (add()?.config("runtimeConfig", json!({ "ips": ["10.9.9.9"] })), 102, "10.9.9.9"),
         (add()?.config("runtimeConfig", json!({ "ips": ["10.1.1.8", "10.1.1.9"] })), 102, "10.1.1.9"),
+        (add()?.config("runtimeConfig", ports(json!([{ "hostPort": 0 }]))), 7, "containerPort"),
+        (add()?.config("runtimeConfig", ports(json!([mapping(65_536, "tcp")]))), 7, "hostPort 65536"),
+        (add()?.config("runtimeConfig", ports(json!([mapping(1, "tcp"), mapping(2, "icmp")]))), 7, "icmp"),
         (add()?.config("name", Value::Null), 7, "null"),
         (add()?.config("name", "../x".into()), 7, "../x"),
     ];

@@ -207,7 +207,7 @@ impl<T: Tables> Writer<T> {
             let sluice_service::Backend { address, port: number, .. } = port.backends[*at];
             let number = Port::new(number);
             if self.own.contains(&address) {
-                self.set_bit(FrontendBit::of_port(number, protocol(name)));
+                self.set_bit(FrontendBit::of_host_backend(number, protocol(name)));
             }
             let backend = Backend { address, port: number, membership: memberships[*at], service: plan.service };
             write_backend(&mut self.tables, family, plan.backends[*at], &backend);

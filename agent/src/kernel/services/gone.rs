@@ -74,7 +74,7 @@ impl<T: Tables> Writer<T> {
             self.owe(backend.address);
             self.tables.store(Array::Backends(family), service_at(family, id), ServiceId::NONE.0);
             if self.own.contains(&backend.address) {
-                self.clear_bit(FrontendBit::of_port(backend.port, protocol));
+                self.clear_bit(FrontendBit::of_host_backend(backend.port, protocol));
             }
             self.stock.rest_backend(family, id);
         }

@@ -97,7 +97,7 @@ impl<T: Tables> Writer<T> {
         for id in &backends {
             let backend = read_backend(&self.tables, family, *id);
             if self.own.contains(&backend.address) {
-                self.bits.add(FrontendBit::of_port(backend.port, protocol));
+                self.bits.add(FrontendBit::of_host_backend(backend.port, protocol));
             }
         }
         let reached =

@@ -193,7 +193,7 @@ fn check_after(writer: &Writer<Memory>, state: &State) -> Result<(), String> {
         backends += port.backends.len();
         ranges += port.source_ranges.len();
         let own = port.backends.iter().filter(|backend| own_addresses().contains(&backend.address));
-        own.for_each(|backend| set(FrontendBit::of_port(sluice_abi::Port::new(backend.port), protocol(name))));
+        own.for_each(|backend| set(FrontendBit::of_host_backend(sluice_abi::Port::new(backend.port), protocol(name))));
     }
     let serving = |family| {
         let ids = (1..ROOM.backends).map(sluice_abi::BackendId);
@@ -415,13 +415,13 @@ fn the_nodes_addresses_say_whose_answers_are_looked_at() {
     let mut port = ServicePort {
         frontends: random::frontends(Family::V4)[..1].to_vec(),
         backends: vec![backend("10.0.0.1"), backend("10.0.0.9")],
-        inside: Choice::Among(vec![0, 1]),
-        inside_external: Choice::Among(vec![0, 1]),
-        outside: Choice::Among(vec![0, 1]),
+        inside: Choice::Among([0, 1].into()),
+        inside_external: Choice::Among([0, 1].into()),
+        outside: Choice::Among([0, 1].into()),
         affinity: None,
         source_ranges: Vec::new(),
     };
-    let (at, mask) = FrontendBit::of_port(sluice_abi::Port::new(8_080), protocol(&name)).place();
+    let (at, mask) = FrontendBit::of_host_backend(sluice_abi::Port::new(8_080), protocol(&name)).place();
     let is_set = |writer: &Writer<Memory>| writer.tables.bits(at) & mask != 0;
     writer.apply([(name.clone(), Some(Arc::new(port.clone())))]).unwrap();
     assert!(is_set(&writer));
@@ -430,7 +430,7 @@ fn the_nodes_addresses_say_whose_answers_are_looked_at() {
     assert!(!writer.tables.log.iter().rev().take(2).any(|write| matches!(write, Write::Bits(word, 0) if *word == at)));
     port.backends.truncate(1);
     for choice in [&mut port.inside, &mut port.inside_external, &mut port.outside] {
-        *choice = Choice::Among(vec![0]);
+        *choice = Choice::Among([0].into());
     }
     writer.apply([(name, Some(Arc::new(port)))]).unwrap();
     assert!(!is_set(&writer));

@@ -227,7 +227,7 @@ impl<T: Tables> Writer<T> {
             Choice::Among(all) => {
                 let members: Vec<u32> =
                     all.iter().filter_map(|at| kept.binary_search(at).ok().map(|at| at as u32)).collect();
-                if members.is_empty() { Choice::Reject } else { Choice::Among(members) }
+                if members.is_empty() { Choice::Reject } else { Choice::Among(members.into()) }
             }
             Choice::Reject => Choice::Reject,
             Choice::Drop => Choice::Drop,
@@ -338,7 +338,7 @@ impl<T: Tables> Writer<T> {
                 let backend = read_backend(&self.tables, written.family, *id);
                 let (was, is) = (self.own.contains(&backend.address), own.contains(&backend.address));
                 if was != is {
-                    changes.push((FrontendBit::of_port(backend.port, written.protocol), is));
+                    changes.push((FrontendBit::of_host_backend(backend.port, written.protocol), is));
                 }
             }
         }

@@ -85,8 +85,8 @@ fn choice(backends: u32) -> BoxedStrategy<Choice> {
         return nobody.boxed();
     }
     let all: Vec<u32> = (0..backends).collect();
-    let among = subsequence(all.clone(), 1..=all.len()).prop_map(Choice::Among);
-    prop_oneof![3 => Just(Choice::Among(all)), 3 => among, 1 => nobody].boxed()
+    let among = subsequence(all.clone(), 1..=all.len()).prop_map(|among| Choice::Among(among.into()));
+    prop_oneof![3 => Just(Choice::Among(all.into())), 3 => among, 1 => nobody].boxed()
 }
 
 fn port(family: Family) -> impl Strategy<Value = ServicePort> {
