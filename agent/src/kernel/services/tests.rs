@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use proptest::prelude::*;
 use sluice_abi::{FrontendBit, FrontendFlags, Side};
 use sluice_service::{Choice, Family, FrontendKind, PortName, ServicePort};
@@ -148,7 +149,7 @@ fn check_ranges(memory: &Memory, at: &Place, states: &[&State]) -> Result<(), St
         .iter()
         .filter(|range| owners.iter().all(|port| port.source_ranges.is_empty() || port.source_ranges.contains(range)));
     for range in always {
-        if !memory.ranges.contains(&(frontend.service, *range)) {
+        if !memory.ranges.contains(&(frontend.service, range.trunc())) {
             return Err(format!("{at:?}: {range} is kept out"));
         }
     }
@@ -191,7 +192,7 @@ fn check_after(writer: &Writer<Memory>, state: &State) -> Result<(), String> {
         }
         lookups += usize::from(is_spread(port));
         backends += port.backends.len();
-        ranges += port.source_ranges.len();
+        ranges += port.source_ranges.iter().map(IpNet::trunc).collect::<BTreeSet<_>>().len();
         let own = port.backends.iter().filter(|backend| own_addresses().contains(&backend.address));
         own.for_each(|backend| set(FrontendBit::of_host_backend(sluice_abi::Port::new(backend.port), protocol(name))));
     }
