@@ -353,13 +353,17 @@ proptest! {
         successor.apply(state.into_iter().map(|(name, port)| (name, Some(port)))).unwrap();
         prop_assert_eq!(written(&successor.tables.log), 0, "{:?}", successor.tables.log);
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn who_reads_slowly_finds_a_backend_that_was_there(
         batches in changes(3..12),
         paces in proptest::collection::vec((0_usize..1000, 0_u32..8), 200),
     ) {
-        let room = Room { backends: 24, sets: 24, members: 64, ..ROOM };
+        let room = Room { backends: 64, sets: 64, members: 48, ..ROOM };
         let mut writer = Writer::open(Memory::default(), room, own_addresses(), false).unwrap();
         let places = places();
         let (mut wishes, mut states) = (Wishes::new(), vec![State::new()]);
@@ -377,7 +381,7 @@ proptest! {
                 readers.push(SlowReader::new(places[which % places.len()], SIDES[which % 2], choice, states.len() - 2));
                 let mut still = Vec::new();
                 for mut reader in readers {
-                    let is_up = steps > 1 || paces.next().unwrap().1 < 3;
+                    let is_up = steps > 1 || paces.next().unwrap().1 < 2;
                     let found = if is_up { (0..steps).find_map(|_| reader.step(&memory)) } else { None };
                     match found {
                         None => still.push(reader),
