@@ -59,6 +59,8 @@ pub struct Config {
     pub service_backends: u32,
     /// Where packets for services' backends on other nodes are turned round: `auto`, `driver`, `generic` or `off`.
     pub xdp: Xdp,
+    /// Whether clients from outside are given the same backends on every node, by Maglev tables.
+    pub maglev: bool,
     /// Whether connections to services are translated where sockets are told whom to talk to, rather than packet by packet.
     pub socket_lb: bool,
     /// The control group below which that is so. Default: the root of version 2.
@@ -215,6 +217,7 @@ impl Default for Config {
             policy_rules: 0,
             service_backends: 0,
             xdp: Xdp::Auto,
+            maglev: true,
             socket_lb: true,
             cgroup: None,
             ipam: None,

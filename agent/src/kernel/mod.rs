@@ -18,7 +18,7 @@ mod sockets;
 mod versions;
 mod xdp;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -320,6 +320,17 @@ impl Kernel {
             None => self.written.remove(&net),
         };
         Ok(())
+    }
+
+    /// This node's own addresses, as the tables know them.
+    pub fn own_addresses(&self) -> BTreeSet<IpAddr> {
+        let own = self.written.iter().filter(|(_, entry)| matches!(entry.kind, AddressKind::Host));
+        own.map(|(net, _)| net.addr()).collect()
+    }
+
+    /// The records of the endpoints that are in force.
+    pub fn records(&self) -> impl Iterator<Item = &EndpointRecord> + Clone {
+        self.enforced.iter().map(|enforced| &enforced.record)
     }
 
     /// The other nodes, by slot, as the programs know them.

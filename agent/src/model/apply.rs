@@ -12,7 +12,7 @@ use super::{Model, Ready};
 use crate::config::Xdp;
 use crate::conflist;
 use crate::host::{self, Device, Given};
-use crate::kernel::{Express, UplinkDevice, jiffies};
+use crate::kernel::{Express, Sockets, UplinkDevice, jiffies};
 
 /// Seconds that flows may be idle, in the order of `TimeoutClass`.
 const TIMEOUTS: [u32; 5] = [60, 21_600, 30, 120, 30];
@@ -105,6 +105,7 @@ impl Model {
 
         let mut changed = self.kernel.set_nodes(&plan.nodes)?;
         changed |= self.kernel.set_addresses(&plan.addresses)?;
+        self.kernel.set_services_own(self.kernel.own_addresses());
         let tunnel = overlay.map(|index| host::Overlay { index, vni: self.config.vxlan.vni, mtu: inner });
         let routes = host::apply_routes(&plan.routes, &local.addresses, tunnel)?;
         changed |= routes.changed;
@@ -112,6 +113,7 @@ impl Model {
             self.kernel.bump_routes()?;
         }
         self.view.made = host::view()?.made;
+        self.translate_sockets()?;
 
         let sources = tunnel_problems(&local, &plan, |remote| host::source_to(remote).ok().flatten());
         self.problems.set([plan.problems, routes.problems, sources].concat());
@@ -123,6 +125,20 @@ impl Model {
         }
         self.ready = Ready { local: Some(local), uplinks: names, mtu, view: plan.view };
         Ok(if routes.is_incomplete { Done::InPart } else { Done::InFull })
+    }
+
+    /// Has sockets be translated as the settings say. The tables by which they are must be there.
+    fn translate_sockets(&mut self) -> Result<()> {
+        let wanted = match (self.config.socket_lb, &self.config.cgroup) {
+            (false, _) => Sockets::Off,
+            (true, None) => Sockets::All,
+            (true, Some(group)) => Sockets::Below(group.clone()),
+        };
+        if self.sockets.as_ref() != Some(&wanted) {
+            self.kernel.set_sockets(&wanted)?;
+            self.sockets = Some(wanted);
+        }
+        Ok(())
     }
 
     /// What is known of this node.

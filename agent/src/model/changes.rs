@@ -28,6 +28,7 @@ impl Model {
         } else if is_complete {
             self.is_listed = true;
             self.policies.start(&mut self.kernel, events);
+            self.services.start(&mut self.kernel);
         }
         if moves {
             self.apply();

@@ -10,6 +10,7 @@ mod measure;
 mod pace;
 mod policies;
 mod problems;
+mod services;
 mod waiting;
 
 use std::collections::BTreeMap;
@@ -28,7 +29,7 @@ use sluice_topology::{Local, NodeObject, NodeView, Slots};
 
 use crate::config::{Config, Metrics as MetricsConfig, Source as SourceConfig};
 use crate::host::View;
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Sockets};
 use crate::metrics::{Changes, Flows, Gathering, Measures};
 use crate::source::{Change as SourceChange, Directory, Kubernetes, Source};
 use crate::{host, metrics, prepare, server};
@@ -37,6 +38,7 @@ use inbox::Inbox;
 use pace::Pace;
 use policies::Policies;
 use problems::Problems;
+use services::Services;
 
 /// Rest between two rounds through the flow table.
 const REAP: Duration = Duration::from_secs(5);
@@ -77,6 +79,9 @@ struct Model {
     /// The nodes that it knows, by name.
     nodes: BTreeMap<String, NodeObject>,
     policies: Policies,
+    services: Services,
+    /// What sockets of services are translated by; `None`: nothing was attached yet.
+    sockets: Option<Sockets>,
     /// What the source cannot read.
     source_problems: Problems,
     /// What is wrong with the ways between nodes.
@@ -121,6 +126,8 @@ pub fn run(config: Config) -> Result<()> {
         records: Records::below(&config.run_dir),
         is_listed: false,
         nodes: BTreeMap::new(),
+        services: Services::new(&config.node_name, asker.is_none(), config.maglev),
+        sockets: None,
         policies: Policies::new(&config.node_name, index, asker),
         source_problems: Problems::default(),
         problems: Problems::default(),
@@ -279,12 +286,22 @@ impl Model {
                 }
             }
             self.policies.work(&mut self.kernel, now);
+            self.serve(now);
         }
+    }
+
+    /// Has the tables of services be what has become of objects, of pods and of their host ports.
+    fn serve(&mut self, now: Instant) {
+        for name in self.policies.take_touched() {
+            self.services.pod(&name, self.policies.index().pod(&name));
+        }
+        self.services.endpoints(self.kernel.records());
+        self.services.work(&mut self.kernel, now);
     }
 
     /// When something is to be done though nothing happens.
     fn due(&self) -> Option<Instant> {
-        self.pace.next().into_iter().chain(self.policies.due()).min()
+        self.pace.next().into_iter().chain(self.policies.due()).chain(self.services.due()).min()
     }
 
     fn host_changed(&mut self, changes: &[Change]) -> Result<()> {

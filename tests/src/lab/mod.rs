@@ -10,6 +10,7 @@ mod offline;
 mod place;
 mod pod;
 mod runtime;
+pub mod serving;
 pub mod traffic;
 mod wait;
 
