@@ -129,6 +129,9 @@ impl Endpoints {
             new.sort_unstable();
             let claims = self.0.entry(key.clone()).or_default();
             let old: Vec<Claim> = claims.extract_if(.., |claim| replaced.contains(&claim.slice)).collect();
+            if old.is_empty() && new.is_empty() {
+                continue;
+            }
             let is_same = old == new;
             claims.reserve_exact(new.len());
             claims.extend(new);
