@@ -8,6 +8,7 @@ mod metrics;
 mod policy;
 mod refused;
 mod roles;
+mod service_tables;
 mod services;
 mod sockets;
 mod verbs;
