@@ -120,10 +120,12 @@ pub struct Membership(pub u16);
 impl Membership {
     /// In neither. It may serve who is connected already.
     pub const NONE: Self = Self(0);
-    /// In that for clients of this node.
-    pub const INSIDE: Self = Self(1);
-    /// In that for everybody else.
-    pub const OUTSIDE: Self = Self(2);
+    /// In that of the cluster IP.
+    pub const CLUSTER_IP: Self = Self(1);
+    /// In that for clients of this node that ask any other frontend.
+    pub const INSIDE: Self = Self(2);
+    /// In that for everybody else there.
+    pub const OUTSIDE: Self = Self(4);
 
     /// Whether all of `other` is in this set.
     #[inline(always)]

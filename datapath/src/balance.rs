@@ -1,6 +1,6 @@
 //! The stage that finds out whether a packet is for a service, and gives it a backend.
 
-use sluice_abi::{Direction, FrontendFlags, Hook, Port, Protocol, Reason, Scope, Side, Stage};
+use sluice_abi::{Direction, FrontendFlags, Hook, Port, Reason, Scope, Side, Stage};
 
 use crate::desk::Desk;
 use crate::flows;
@@ -61,10 +61,6 @@ pub fn balance<A: Parse, T: Tables + FamilyTables<A>>(
     let side = if key.scope == Scope::NET || key.scope == Scope::OVERLAY { Side::Outside } else { Side::Inside };
     let hash = service::hash(key.source, key.source_port, key.destination, key.destination_port, key.protocol);
     match service::choose(&frontend, side, key.source.words(), hash, tables) {
-        // Its checksum covers the ports.
-        Choice::Backend(target) if key.protocol == Protocol::SCTP && target.port != key.destination_port => {
-            Err(Reason::Untranslatable)
-        }
         Choice::Backend(target) => {
             case.target = target;
             Ok(Outcome::Slow(Stage::Judge, family))

@@ -146,7 +146,8 @@ pub fn known<A: Parse, T: Tables + FamilyTables<A>>(
         let good = holds(&flow.stamps, tables)
             && !is_idle(flow, now, tables)
             && mac.is_none_or(|mac| mac.high == flow.source_mac.high && mac.low == flow.source_mac.low);
-        if !good {
+        // Its checksum is nothing to be hasty with.
+        if !good || (headers.protocol == Protocol::SCTP && flow.rewrites != Rewrites::NONE) {
             return Glance::Unsure;
         }
         touch(flow, headers, now);

@@ -11,6 +11,7 @@
 
 mod arp;
 mod balance;
+mod crc;
 mod desk;
 pub mod express;
 pub mod fast;

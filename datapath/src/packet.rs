@@ -78,9 +78,9 @@ pub trait Packet {
     /// As [`store`](Packet::store).
     fn fix_header_checksum(&mut self, offset: usize, from: u32, to: u32) -> Result<(), Reason>;
 
-    /// Corrects the sum over the whole packet that a device may have supplied, for an address that changes and that no
-    /// checksum in the network header makes up for, as [`words`](sluice_abi::IpAddress::words). To be called for every
-    /// such address, whether [`fix_checksum`](Packet::fix_checksum) is or not.
+    /// Corrects the sum over the whole packet that a device may have supplied, for words that change and that no checksum
+    /// of the same kind makes up for: such as an address of IPv6, as [`words`](sluice_abi::IpAddress::words), whether
+    /// [`fix_checksum`](Packet::fix_checksum) is called for it or not.
     fn fix_sum_of_all(&mut self, from: [u32; 4], to: [u32; 4]);
 
     /// Corrects the transport checksum at `offset` for a word that changes, both in network byte order.

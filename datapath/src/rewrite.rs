@@ -2,8 +2,9 @@
 
 use sluice_abi::{Mac, Port, Protocol, Reason, Rewrites};
 
+use crate::crc;
 use crate::flows::Action;
-use crate::packet::{Checksum, Packet};
+use crate::packet::{Checksum, Packet, View};
 use crate::parse::{Headers, Parse, Piece};
 
 /// Where a transport checksum stands, and how it is kept.
@@ -55,7 +56,7 @@ fn sum<A: Parse>(headers: &Headers<A>) -> Option<Sum> {
     } else if headers.protocol == A::ICMP {
         Some(Sum { offset: at + 2, pseudo: A::ICMP_PSEUDO, optional: false })
     } else {
-        // SCTP's checksum covers neither addresses nor can it be corrected: its ports are never translated.
+        // SCTP's checksum does not cover addresses; for ports, see `sctp`.
         None
     }
 }
@@ -75,6 +76,51 @@ pub fn translate<A: Parse, P: Packet>(packet: &mut P, headers: &Headers<A>, acti
         port(packet, headers, End::Destination, headers.destination_port, action.destination_port)?;
     }
     Ok(())
+}
+
+/// Replaces what the flow says is to be replaced, the ports of SCTP too.
+///
+/// # Errors
+/// As [`translate`]; [`Reason::Untranslatable`] for a fragment, which says nothing of the whole packet's length.
+#[inline(always)]
+pub fn translate_any<A: Parse, P: Packet>(
+    packet: &mut P,
+    headers: &Headers<A>,
+    action: &Action<A>,
+) -> Result<(), Reason> {
+    translate(packet, headers, action)?;
+    if headers.protocol == Protocol::SCTP { sctp(packet, headers, action) } else { Ok(()) }
+}
+
+#[inline(always)]
+fn sctp<A: Parse, P: Packet>(packet: &mut P, headers: &Headers<A>, action: &Action<A>) -> Result<(), Reason> {
+    let source = if action.rewrites.has(Rewrites::SOURCE) { action.source_port } else { headers.source_port };
+    let destination =
+        if action.rewrites.has(Rewrites::DESTINATION) { action.destination_port } else { headers.destination_port };
+    let (from, to) = (ports(headers.source_port, headers.destination_port), ports(source, destination));
+    if from == to || headers.piece == Piece::Later {
+        return Ok(());
+    }
+    if headers.piece != Piece::Whole {
+        return Err(Reason::Untranslatable);
+    }
+    let checksum = headers.transport + 8;
+    let old = packet.view::<4>(checksum).ok_or(Reason::Truncated)?.word::<0>();
+    // 0 stands where a device is to fill it in.
+    let length = headers.length - (headers.transport - headers.network) as u32;
+    let new = if old == 0 { 0 } else { old ^ crc::change(from, to, length as u16) };
+    packet.store(checksum, new.to_ne_bytes())?;
+    packet.store(headers.transport, to.to_ne_bytes())?;
+    // It makes up for nothing in a sum of another kind.
+    packet.fix_sum_of_all([from, old, 0, 0], [to, new, 0, 0]);
+    Ok(())
+}
+
+/// Two ports as they stand in a packet.
+#[inline(always)]
+fn ports(source: Port, destination: Port) -> u32 {
+    let ([a, b], [c, d]) = (source.0.to_ne_bytes(), destination.0.to_ne_bytes());
+    u32::from_ne_bytes([a, b, c, d])
 }
 
 /// Writes a link-layer address at an offset.

@@ -131,9 +131,9 @@ pub fn choose<A: IpAddress, T: ServiceTables<A>>(
     hash: u32,
     tables: &T,
 ) -> Choice<A> {
-    let (set, membership) = match side {
-        Side::Inside => (frontend.inside, Membership::INSIDE),
-        Side::Outside => (frontend.outside, Membership::OUTSIDE),
+    let set = match side {
+        Side::Inside => frontend.inside,
+        Side::Outside => frontend.outside,
     };
     let position = tables.position(set);
     if position == Position::REJECT {
@@ -142,6 +142,11 @@ pub fn choose<A: IpAddress, T: ServiceTables<A>>(
     if position == Position::DROP {
         return Choice::Drop;
     }
+    let membership = match side {
+        _ if frontend.flags.has(FrontendFlags::CLUSTER_IP) => Membership::CLUSTER_IP,
+        Side::Inside => Membership::INSIDE,
+        Side::Outside => Membership::OUTSIDE,
+    };
     let key = AffinityKey { client, service: frontend.service, side };
     if frontend.affinity != 0
         && let Some(Affinity { backend, last_seen }) = tables.affinity(&key)

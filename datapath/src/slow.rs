@@ -379,7 +379,7 @@ pub fn carry<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(hook: Hook, packe
             if is_error {
                 icmp::translate(packet, headers, quoted, action)?;
             } else {
-                rewrite::translate(packet, headers, action)?;
+                rewrite::translate_any(packet, headers, action)?;
             }
         }
         Ok(deliver(hook, desk, tables))

@@ -59,7 +59,7 @@ fn count(routing: &'static str) -> Result<(u64, u64)> {
 
 /// Has the programs of a node look like those of another version: the next agent loads its own and puts them in their place.
 fn disown_programs(node: &Node) -> Result<()> {
-    let programs = node.bpf_dir().join("v2/programs");
+    let programs = node.bpf_dir().join("v3/programs");
     for generation in fs::read_dir(&programs).with_context(|| format!("listing {}", programs.display()))? {
         let path = generation?.path();
         fs::rename(&path, path.with_file_name("another")).with_context(|| format!("renaming {}", path.display()))?;

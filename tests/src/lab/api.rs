@@ -14,10 +14,12 @@ use serde_json::{Value, json};
 use super::{Node, until};
 
 /// What the agent lists and watches.
-const LISTS: [&str; 5] = [
+const LISTS: [&str; 7] = [
     "/api/v1/nodes",
     "/api/v1/pods",
     "/api/v1/namespaces",
+    "/api/v1/services",
+    "/apis/discovery.k8s.io/v1/endpointslices",
     "/apis/networking.k8s.io/v1/networkpolicies",
     "/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies",
 ];

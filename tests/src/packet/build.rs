@@ -143,7 +143,7 @@ impl Recipe {
                 (17, [ports(*source, *destination), length.to_be_bytes().to_vec(), vec![0, 0], bytes.clone()].concat())
             }
             Transport::Sctp(source, destination, chunk) => {
-                (132, [ports(*source, *destination), vec![0, 0, 0, 1, 9, 9, 9, 9, *chunk, 0, 0, 4]].concat())
+                (132, [ports(*source, *destination), vec![0, 0, 0, 1, 0, 0, 0, 0, *chunk, 0, 0, 4]].concat())
             }
             Transport::Echo(request, id) => {
                 let kind = match (v6, request) {
@@ -230,8 +230,26 @@ fn pseudo(data: &[u8], transport: usize, protocol: u8) -> u64 {
     sum(&data[addresses]) + u64::from(protocol) + (data.len() - transport) as u64
 }
 
+/// The checksum of SCTP (RFC 9260 appendix A).
+fn crc32c(bytes: &[u8]) -> u32 {
+    let mut crc = u32::MAX;
+    for byte in bytes {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = (crc >> 1) ^ if crc & 1 != 0 { 0x82f6_3b78 } else { 0 };
+        }
+    }
+    !crc
+}
+
 /// Fills in the transport checksum.
 fn fill(data: &mut [u8], transport: usize, protocol: u8) {
+    if protocol == 132 && data.len() >= transport + 12 {
+        data[transport + 8..transport + 12].fill(0);
+        let sum = crc32c(&data[transport..]);
+        data[transport + 8..transport + 12].copy_from_slice(&sum.to_le_bytes());
+        return;
+    }
     let at = transport
         + match protocol {
             6 => 16,

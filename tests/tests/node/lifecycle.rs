@@ -74,7 +74,7 @@ fn endpoints(node: &Node) -> Result<Vec<EndpointStatus>> {
 
 /// Where a node's programs are, which are of one generation.
 fn generation(node: &Node) -> Result<PathBuf> {
-    let listing = fs::read_dir(node.bpf_dir().join("v2/programs"))?;
+    let listing = fs::read_dir(node.bpf_dir().join("v3/programs"))?;
     let generations = listing.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     match &generations[..] {
         [only] => Ok(only.clone()),
@@ -129,7 +129,7 @@ fn tables_can_be_resized_and_lost() -> Result<()> {
     let node = &mut lab.nodes[0];
     node.stop_agent();
     // As agents that were killed while they made other tables may leave it.
-    let maps = node.bpf_dir().join("v2/maps");
+    let maps = node.bpf_dir().join("v3/maps");
     fs::remove_file(maps.join("flows4"))?;
     node.start_agent()?;
     node.wait_until_ready()?;
@@ -154,7 +154,7 @@ fn an_agent_of_another_layout_is_succeeded() -> Result<()> {
     let (a, b) = (lab.pod(1, "a")?, lab.pod(2, "b")?);
     let node = &mut lab.nodes[0];
     node.stop_agent();
-    let (own, other) = (node.bpf_dir().join("v2"), node.bpf_dir().join("v0"));
+    let (own, other) = (node.bpf_dir().join("v3"), node.bpf_dir().join("v0"));
     let links = || Ok::<_, anyhow::Error>(fs::read_dir(own.join("links"))?.count());
     let before = links()?;
     fs::rename(&own, &other)?;

@@ -489,3 +489,30 @@ fn all_other_packets_are_left_to_the_stack() -> Result<()> {
     }
     both.compare_flows()
 }
+
+#[test]
+fn sctp_is_served_at_another_port_and_its_checksum_is_right() -> Result<()> {
+    let mut both = Both::set()?;
+    both.serve(&Served::new(VIP, PORT, Protocol::SCTP, &[(POD_B, TARGET)]))?;
+    let (a, b) = (both.scene.pod_a, both.scene.pod_b);
+    /// INIT, INIT ACK, DATA.
+    const CHUNKS: [(bool, u8); 4] = [(true, 1), (false, 2), (true, 0), (false, 0)];
+    for family in 0..2 {
+        for (is_clients, chunk) in CHUNKS {
+            let sent = if is_clients {
+                packets(POD_A, VIP, &Transport::Sctp(4000, PORT, chunk), 0xa)[family].clone()
+            } else {
+                packets(POD_B, POD_A, &Transport::Sctp(TARGET, 4000, chunk), 0xb)[family].clone()
+            };
+            let ran = both.run(Hook::FromPod, if is_clients { a } else { b }, &sent)?;
+            assert_eq!(ran.verdict, Verdict::Pod(if is_clients { b } else { a }));
+            let expected = if is_clients {
+                packets(POD_A, POD_B, &Transport::Sctp(4000, TARGET, chunk), 0xa)[family].clone()
+            } else {
+                packets(VIP, POD_A, &Transport::Sctp(PORT, 4000, chunk), 0xb)[family].clone()
+            };
+            assert_eq!(ran.data, expected);
+        }
+    }
+    both.compare_flows()
+}

@@ -101,11 +101,11 @@ fn indices(choice: &Choice) -> &[u32] {
 
 fn memberships(port: &ServicePort) -> Vec<Membership> {
     let mut memberships = vec![Membership::NONE; port.backends.len()];
-    let sides = [Membership::INSIDE, Membership::INSIDE, Membership::OUTSIDE];
-    for (choice, side) in choices(port).into_iter().zip(sides) {
+    let roles = [Membership::CLUSTER_IP, Membership::INSIDE, Membership::OUTSIDE];
+    for (choice, role) in choices(port).into_iter().zip(roles) {
         for at in indices(choice) {
             let membership = &mut memberships[*at as usize];
-            *membership = membership.with(side);
+            *membership = membership.with(role);
         }
     }
     memberships
