@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod conflist;
+mod disconnect;
 #[cfg(test)]
 mod fixture;
 pub mod host;

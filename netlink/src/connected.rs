@@ -18,20 +18,22 @@ use crate::{NetlinkError, within};
 /// How often is looked for those that are meant, at most: while some are ended others may be connected.
 const ROUNDS: usize = 4;
 
-/// Disconnects the UDP sockets of this thread's network namespace that are connected to such an address and port, IPv4
-/// addresses in IPv6 sockets taken for what they are; says how many. Whoever uses one learns of it (ECONNABORTED), and
+/// Disconnects the UDP sockets of this thread's network namespace that are meant, by the address and port that they are
+/// connected to, IPv4 addresses in IPv6 sockets taken for what they are, and by their cookies; says how many. Whoever uses one learns of it (ECONNABORTED), and
 /// can connect it again. There being none is no error.
 ///
 /// # Errors
 /// Where the kernel refuses; one that is built without `CONFIG_INET_DIAG_DESTROY` does, where there are any
 /// ([`NetlinkError::is_unsupported`]).
-pub fn disconnect_udp(is_meant: impl Fn(SocketAddr) -> bool) -> Result<usize, NetlinkError> {
+pub fn disconnect_udp(is_meant: impl Fn(SocketAddr, u64) -> bool) -> Result<usize, NetlinkError> {
     let mut channel = Channel::open(NETLINK_SOCK_DIAG)?;
     let mut ended = 0;
     for _ in 0..ROUNDS {
         let before = ended;
         for family in [AF_INET, AF_INET6] {
-            for socket in connected(&mut channel, family)?.into_iter().filter(|socket| is_meant(remote(socket))) {
+            for socket in
+                connected(&mut channel, family)?.into_iter().filter(|socket| is_meant(remote(socket), cookie(socket)))
+            {
                 ended += usize::from(destroy(&mut channel, family, socket)?);
             }
         }
@@ -48,7 +50,7 @@ pub fn disconnect_udp(is_meant: impl Fn(SocketAddr) -> bool) -> Result<usize, Ne
 /// As [`disconnect_udp`], and where the namespace cannot be entered; [`NetlinkError::is_absent`] where it is gone.
 pub fn disconnect_udp_at(
     namespace: &Path,
-    is_meant: impl Fn(SocketAddr) -> bool + Send,
+    is_meant: impl Fn(SocketAddr, u64) -> bool + Send,
 ) -> Result<usize, NetlinkError> {
     // Nobody writes to a pipe that is given in place of a namespace: not waited for.
     let entered = File::options().read(true).custom_flags(O_NONBLOCK).open(namespace);
@@ -94,6 +96,12 @@ fn request(family: u8, socket_id: SocketId) -> InetRequest {
 
 fn remote(socket: &SocketId) -> SocketAddr {
     (socket.destination_address.to_canonical(), socket.destination_port).into()
+}
+
+/// A socket's cookie, of which the kernel gives the lower half first.
+fn cookie(socket: &SocketId) -> u64 {
+    let [a, b, c, d, e, f, g, h] = socket.cookie;
+    u64::from(u32::from_ne_bytes([e, f, g, h])) << 32 | u64::from(u32::from_ne_bytes([a, b, c, d]))
 }
 
 fn is(error: &NetlinkError, errno: Errno) -> bool {

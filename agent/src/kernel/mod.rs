@@ -11,6 +11,7 @@ mod layout;
 pub mod loading;
 mod meter;
 mod object;
+mod peers;
 mod policy;
 mod programs;
 pub mod services;
@@ -42,6 +43,7 @@ pub use flows::{Listed, Reaper, jiffies};
 use layout::Pins;
 pub use layout::Sizes;
 pub use meter::{Count, Fill, Meter, Reading};
+pub use peers::Peers;
 pub use policy::Denied;
 use policy::Policy;
 use programs::Programs;
@@ -444,6 +446,14 @@ impl Kernel {
 
     fn clock(&self) -> Result<flows::Clock, KernelError> {
         flows::Clock::open(&self.programs)
+    }
+
+    /// Whom sockets were connected to, read beside this on a thread of its own.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn peers(&self) -> Result<Peers, KernelError> {
+        Peers::open(&self.pins)
     }
 
     /// What removes flows that have been idle for too long; it works on a thread of its own.

@@ -28,6 +28,7 @@ use sluice_policy::{Index, View as PolicyView};
 use sluice_topology::{Local, NodeObject, NodeView, Slots};
 
 use crate::config::{Config, Metrics as MetricsConfig, Source as SourceConfig};
+use crate::disconnect::{self, Ended};
 use crate::host::View;
 use crate::kernel::{Kernel, Sockets};
 use crate::metrics::{Changes, Flows, Gathering, Measures};
@@ -82,6 +83,8 @@ struct Model {
     services: Services,
     /// What sockets of services are translated by; `None`: nothing was attached yet.
     sockets: Option<Sockets>,
+    /// Who disconnects sockets from backends that are gone.
+    ended: Sender<Ended>,
     /// What the source cannot read.
     source_problems: Problems,
     /// What is wrong with the ways between nodes.
@@ -119,6 +122,9 @@ pub fn run(config: Config) -> Result<()> {
             (Box::new(source.with_services()), Some(asker))
         }
     };
+    let (ended, told) = mpsc::channel();
+    let peers = kernel.peers()?;
+    start("sockets", move || disconnect::run(&peers, &told))?;
     let index = Index::new(PolicyView::Node(config.node_name.clone()), kernel.limits());
     let index = index.numbered_after(kernel.numbers());
     let mut model = Model {
@@ -128,6 +134,7 @@ pub fn run(config: Config) -> Result<()> {
         nodes: BTreeMap::new(),
         services: Services::new(&config.node_name, asker.is_none(), config.maglev),
         sockets: None,
+        ended,
         policies: Policies::new(&config.node_name, index, asker),
         source_problems: Problems::default(),
         problems: Problems::default(),
@@ -294,6 +301,12 @@ impl Model {
     fn serve(&mut self, now: Instant) {
         self.tell_services();
         self.services.work(&mut self.kernel, now);
+        let backends = self.kernel.take_ended_backends();
+        if !backends.is_empty() {
+            let namespaces = self.kernel.records().map(|record| record.netns.clone()).collect();
+            // Who does it ends with the agent only.
+            let _ = self.ended.send(Ended { backends, namespaces });
+        }
     }
 
     /// Tells services what has become of pods and of their host ports.

@@ -156,10 +156,11 @@ fn programs_find_what_was_written() {
         (std::net::Ipv4Addr::from(address).to_string(), port.get(), membership)
     };
     let inside: Vec<_> = of_set(cluster_ip.inside).iter().map(of_backend).collect();
-    let both = Membership::INSIDE.with(Membership::OUTSIDE);
+    let both = Membership::CLUSTER_IP.with(Membership::INSIDE).with(Membership::OUTSIDE);
+    let near = Membership::CLUSTER_IP.with(Membership::INSIDE);
     let server = |address: &str, port, membership| (address.to_owned(), port, membership);
     let local = [server("10.0.0.2", 80, both), server("10.9.0.1", 9_090, both)];
-    assert_eq!((&inside[0], &inside[1..]), (&server("10.0.0.1", 80, Membership::INSIDE), &local[..]));
+    assert_eq!((&inside[0], &inside[1..]), (&server("10.0.0.1", 80, near), &local[..]));
     assert!(of_set(balancer.outside).iter().map(of_backend).eq(local.clone()));
     let maglev = tables.hash::<SetId, [BackendId; MAGLEV_SIZE]>(maps::MAGLEV).get(&balancer.outside, 0).unwrap();
     assert!(maglev.iter().map(of_backend).all(|server| local.contains(&server)));

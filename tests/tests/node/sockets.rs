@@ -51,7 +51,7 @@ fn udp_sockets_are_disconnected_from_whom_is_meant_and_from_nobody_else() -> Res
     // Not connected to anybody, but at the very address.
     let server = here.inside(|| Ok(UdpSocket::bind("10.96.0.10:53")?))?;
     server.set_nonblocking(true)?;
-    let disconnect = || disconnect_udp_at(&here.path(), |remote| gone.contains(&remote));
+    let disconnect = || disconnect_udp_at(&here.path(), |remote, _| gone.contains(&remote));
     assert_eq!(disconnect()?, meant.len());
     assert!(meant.iter().all(is_aborted));
     assert!(!others.iter().any(is_aborted) && !is_aborted(&server));
@@ -61,7 +61,7 @@ fn udp_sockets_are_disconnected_from_whom_is_meant_and_from_nobody_else() -> Res
     here.inside(|| Ok(meant[0].connect("10.96.0.10:53")?))?;
     meant[0].send(b"?")?;
     assert_eq!(server.recv(&mut [0; 8])?, 1);
-    assert_eq!(here.inside(|| Ok(disconnect_udp(|remote| remote == gone[0])?))?, 1);
+    assert_eq!(here.inside(|| Ok(disconnect_udp(|remote, _| remote == gone[0])?))?, 1);
     Ok(())
 }
 
@@ -72,7 +72,7 @@ fn many_sockets_are_disconnected_at_once() -> Result<()> {
     let place = place("many")?;
     let sockets: Vec<UdpSocket> =
         (0..MANY).map(|_| connected(&place, "0.0.0.0:0", "10.96.0.10:53")).collect::<Result<_>>()?;
-    assert_eq!(disconnect_udp_at(&place.path(), |remote| remote.port() == 53)?, MANY);
+    assert_eq!(disconnect_udp_at(&place.path(), |remote, _| remote.port() == 53)?, MANY);
     assert!(sockets.iter().all(is_aborted));
     Ok(())
 }
@@ -82,9 +82,9 @@ fn a_namespace_that_is_gone_is_told_from_one_that_cannot_be_entered() -> Result<
     let place = place("gone")?;
     let path = place.path();
     drop(place);
-    let gone = disconnect_udp_at(&path, |_| true).expect_err("it is gone");
+    let gone = disconnect_udp_at(&path, |_, _| true).expect_err("it is gone");
     assert!(gone.is_absent() && gone.to_string().contains(&path.display().to_string()), "{gone}");
-    let none = disconnect_udp_at("/proc/version".as_ref(), |_| true).expect_err("it is none");
+    let none = disconnect_udp_at("/proc/version".as_ref(), |_, _| true).expect_err("it is none");
     assert!(!none.is_absent(), "{none}");
     Ok(())
 }

@@ -17,7 +17,7 @@ mod tests;
 mod writer;
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use aya::maps::MapData;
@@ -87,6 +87,11 @@ impl Kernel {
     pub fn service_problems(&self) -> Vec<(PortName, String)> {
         let problems = self.services.iter().flat_map(Writer::problems);
         problems.map(|(name, text)| (name.clone(), text)).collect()
+    }
+
+    /// The backends of UDP that are gone since the last call.
+    pub fn take_ended_backends(&mut self) -> BTreeSet<SocketAddr> {
+        self.services.as_mut().map(Writer::take_ended).unwrap_or_default()
     }
 
     /// How full the tables of services are.

@@ -6,7 +6,7 @@
 //! another is never without one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use sluice_abi::{
@@ -97,6 +97,8 @@ pub struct Writer<T> {
     pub(super) gone: Gone,
     owed: BTreeSet<IpAddr>,
     owes_all: bool,
+    /// Backends of UDP that are gone.
+    pub(super) ended: BTreeSet<SocketAddr>,
 }
 
 impl<T: Tables> Writer<T> {
@@ -121,6 +123,7 @@ impl<T: Tables> Writer<T> {
             lookups: 0,
             gone: Gone::default(),
             owed: BTreeSet::new(),
+            ended: BTreeSet::new(),
             owes_all: tables.word(MARK.0, MARK.1) != 0,
             tables,
         };
@@ -384,6 +387,11 @@ impl<T: Tables> Writer<T> {
         if self.tables.word(MARK.0, MARK.1) != 0 {
             self.tables.store(MARK.0, MARK.1, 0);
         }
+    }
+
+    /// The backends of UDP that are gone since the last call.
+    pub fn take_ended(&mut self) -> BTreeSet<SocketAddr> {
+        std::mem::take(&mut self.ended)
     }
 
     /// What found no room.
