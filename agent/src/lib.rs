@@ -4,7 +4,9 @@ pub mod config;
 pub mod conflist;
 #[cfg(test)]
 mod fixture;
+pub mod health;
 pub mod host;
+pub mod http;
 pub mod kernel;
 pub mod metrics;
 pub mod model;

@@ -26,7 +26,8 @@ use sluice_netlink::{Change, Monitor};
 use sluice_policy::{Index, View as PolicyView};
 use sluice_topology::{Local, NodeObject, NodeView, Slots};
 
-use crate::config::{Config, Metrics as MetricsConfig, Source as SourceConfig};
+use crate::config::{Config, Served, Source as SourceConfig};
+use crate::health::{self, Health};
 use crate::host::View;
 use crate::kernel::Kernel;
 use crate::metrics::{Changes, Flows, Gathering, Measures};
@@ -88,6 +89,8 @@ struct Model {
     pace: Pace,
     /// How long changes of objects take.
     changes: Changes,
+    /// What load balancers are told of this node.
+    health: Health,
 }
 
 /// Runs the agent.
@@ -129,6 +132,7 @@ pub fn run(config: Config) -> Result<()> {
         ready: Ready::default(),
         pace: Pace::default(),
         changes: Changes::default(),
+        health: Health::default(),
         kernel,
         config,
     };
@@ -184,9 +188,16 @@ impl Model {
         let socket = self.config.run_dir.join(SOCKET);
         server::listen(&socket, Arc::new(answer)).with_context(|| format!("listening on {}", socket.display()))?;
 
-        let told = events.clone();
+        if let Served::At(address) = self.config.healthz_address {
+            health::serve(address, self.health.clone())?;
+        }
+
+        let (told, health) = (events.clone(), self.health.clone());
         start("source", move || {
-            let mut tell = |changes| told.send(Event::Changes(changes, Instant::now())).is_ok();
+            let mut tell = |changes| {
+                health.pending();
+                told.send(Event::Changes(changes, Instant::now())).is_ok()
+            };
             if let Err(error) = source.run(&mut tell) {
                 let _ = told.send(Event::Dead(error));
             }
@@ -228,7 +239,7 @@ impl Model {
 
     /// Starts the thread that serves metrics, if somebody wants them.
     fn serve_metrics(&self, flows: &Flows, events: &Sender<Event>) -> Result<()> {
-        let MetricsConfig::At(address) = self.config.metrics_address else { return Ok(()) };
+        let Served::At(address) = self.config.metrics_address else { return Ok(()) };
         let asked = events.clone();
         let ask = move |patience| {
             let (reply, answer) = mpsc::channel();
@@ -279,6 +290,9 @@ impl Model {
                 }
             }
             self.policies.work(&mut self.kernel, now);
+            if self.policies.are_in_force() {
+                self.health.applied();
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
 mod cluster;
+mod health;
 mod host;
 mod lifecycle;
 mod metrics;
