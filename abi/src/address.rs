@@ -19,7 +19,8 @@ pub struct Prefix<A> {
 pub struct AddressEntry {
     /// Where such an address lives.
     pub kind: AddressKind,
-    /// Of [`AddressKind::Endpoint`], the slot in `endpoints`; of `RemotePods` and `Node`, the slot in `nodes`; else 0.
+    /// Of [`AddressKind::Endpoint`], the slot in `endpoints`; of `RemotePods` and `Node`, the slot in `nodes`; of
+    /// `Host`, 1 where node ports are served at it; else 0.
     pub slot: Slot,
     /// As whom policies know it; of [`AddressKind::Endpoint`], see [`Endpoint`](crate::Endpoint).
     pub identity: Identity,
@@ -28,6 +29,12 @@ pub struct AddressEntry {
 impl AddressEntry {
     /// Of an address that no entry says anything of.
     pub const UNKNOWN: Self = Self { kind: AddressKind::Outside, slot: Slot::NONE, identity: Identity::ANYONE };
+
+    /// Whether node ports are served at it.
+    #[inline(always)]
+    pub fn serves_node_ports(self) -> bool {
+        matches!(self.kind, AddressKind::Host) && self.slot != Slot::NONE
+    }
 
     /// The endpoint's slot, where it is one's address.
     #[inline(always)]

@@ -79,6 +79,8 @@ pub struct Config {
     pub port_last: u16,
     /// Idle timeouts, jiffies.
     pub timeouts: Timeouts,
+    /// Cookie of the node's own network namespace; 0: it is the machine's first.
+    pub namespace: u64,
 }
 
 /// An interface to the outside.
@@ -93,4 +95,4 @@ pub struct Uplink {
     pub mtu: u32,
 }
 
-const _: () = assert!(size_of::<Config>() == 72 && size_of::<Uplink>() == 24);
+const _: () = assert!(size_of::<Config>() == 80 && size_of::<Uplink>() == 24);

@@ -91,6 +91,12 @@ reasons! {
     Opened = 25, "opened";
     /// Not a drop: a flow was judged again.
     Rejudged = 26, "rejudged";
+    /// A service without any backend: its client was told so.
+    NoBackend = 27, "no_backend";
+    /// A service without a backend here, whose clients may not be sent elsewhere.
+    NoLocalBackend = 28, "no_local_backend";
+    /// A client that a service's source ranges do not name.
+    SourceRange = 29, "source_range";
 }
 
 /// Room for reasons in each hook's part of the counters.

@@ -3,6 +3,7 @@
 use crate::config::TimeoutClass;
 use crate::endpoint::{Mac, Slot, Stamp};
 use crate::ip::{IpAddress, Port, Protocol};
+use crate::service::BackendId;
 
 /// Where a packet was seen: part of a flow's key, so that a forged source never meets another's flow.
 #[repr(transparent)]
@@ -88,6 +89,8 @@ impl Rewrites {
     pub const SOURCE: Self = Self(1);
     /// Destination address and port.
     pub const DESTINATION: Self = Self(2);
+    /// Both.
+    pub const BOTH: Self = Self(3);
 
     /// Whether all of `other` is in this set.
     #[inline(always)]
@@ -162,6 +165,8 @@ pub struct Flow<A: IpAddress> {
     pub peer_scope: Scope,
     /// Of [`Deliver::Overlay`]: the node to send to.
     pub node: Slot,
+    /// The backend that its service's opener was given; [`BackendId::NONE`]: it is no service's.
+    pub backend: BackendId,
     /// The policy that decided: of the forward direction, what the sender's policies say, of the other, what the
     /// receiver's do; as [`Rule::policy`](crate::Rule::policy). 0: none applies.
     pub policy: u32,
@@ -218,7 +223,7 @@ pub struct Fragment {
 const _: () = {
     use crate::ip::{Ipv4, Ipv6};
     assert!(size_of::<FlowKey<Ipv4>>() == 20 && size_of::<FlowKey<Ipv6>>() == 44);
-    assert!(size_of::<Flow<Ipv4>>() == 96 && size_of::<Flow<Ipv6>>() == 128);
+    assert!(size_of::<Flow<Ipv4>>() == 96 && size_of::<Flow<Ipv6>>() == 136);
     assert!(size_of::<FragmentKey<Ipv4>>() == 20 && size_of::<FragmentKey<Ipv6>>() == 44);
     assert!(size_of::<Fragment>() == 8);
 };

@@ -6,7 +6,7 @@ pub trait IpAddress: Copy + Eq + core::hash::Hash + core::fmt::Debug + Default +
     const BITS: u32;
     /// The EtherType of packets of this family, host order.
     const ETHERTYPE: u16;
-    /// What fills a [`Flow`](crate::Flow) of this family up to a multiple of 8 bytes.
+    /// What fills a [`Flow`](crate::Flow) or a [`SocketKey`](crate::SocketKey) of this family up to a multiple of 8 bytes.
     type Tail: Copy + Eq + core::fmt::Debug + Default;
     /// The address as 32-bit words in network byte order; an IPv4 address is word 0, the others are 0.
     fn words(self) -> [u32; 4];
@@ -79,7 +79,7 @@ impl Protocol {
 impl IpAddress for Ipv4 {
     const BITS: u32 = 32;
     const ETHERTYPE: u16 = 0x0800;
-    type Tail = [u32; 1];
+    type Tail = [u32; 0];
 
     #[inline(always)]
     fn words(self) -> [u32; 4] {
@@ -115,7 +115,7 @@ impl IpAddress for Ipv4 {
 impl IpAddress for Ipv6 {
     const BITS: u32 = 128;
     const ETHERTYPE: u16 = 0x86dd;
-    type Tail = [u32; 0];
+    type Tail = [u32; 1];
 
     #[inline(always)]
     fn words(self) -> [u32; 4] {

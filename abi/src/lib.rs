@@ -15,6 +15,7 @@ mod node;
 #[cfg(feature = "user")]
 mod pod;
 mod policy;
+mod service;
 mod stage;
 
 pub use address::{AddressEntry, AddressKind, Prefix};
@@ -27,10 +28,14 @@ pub use node::{Node, Routing};
 pub use policy::{
     Denial, DenialKey, Identity, PolicyDirection, PolicyMode, Rule, RuleKey, RulePath, RuleSetId, RuleVerdict,
 };
+pub use service::{
+    Affinity, AffinityKey, Backend, BackendId, FRONTEND_BITS, Frontend, FrontendBit, FrontendFlags, FrontendKey,
+    MAGLEV_SIZE, Membership, Position, RangePath, ServiceId, SetId, Side, SocketKey, SocketPeer,
+};
 pub use stage::Stage;
 
 /// The version of all layouts in this crate: the pin directory of the maps carries it.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;
 
 /// Names of the maps, as `bpftool map` shows them (15 characters at most) and as they are pinned.
 pub mod maps {
@@ -54,6 +59,32 @@ pub mod maps {
     pub const RULES: &str = "rules";
     /// LRU hash, [`DenialKey`](crate::DenialKey) -> [`Denial`](crate::Denial).
     pub const DENIALS: &str = "denials";
+    /// Hash, [`FrontendKey`](crate::FrontendKey) -> [`Frontend`](crate::Frontend).
+    pub const FRONTENDS4: &str = "frontends4";
+    /// As [`FRONTENDS4`], for IPv6.
+    pub const FRONTENDS6: &str = "frontends6";
+    /// Array of `u64`: bit [`FrontendBit`](crate::FrontendBit) is set where there may be a frontend.
+    pub const FRONTEND_BITS: &str = "frontend_bits";
+    /// Array, [`SetId`](crate::SetId) -> [`Position`](crate::Position).
+    pub const SETS: &str = "sets";
+    /// Array, [`Position`](crate::Position) -> number of members, then as many [`BackendId`](crate::BackendId)s.
+    pub const MEMBERS: &str = "members";
+    /// Array, [`BackendId`](crate::BackendId) -> [`Backend`](crate::Backend).
+    pub const BACKENDS4: &str = "backends4";
+    /// As [`BACKENDS4`], for IPv6.
+    pub const BACKENDS6: &str = "backends6";
+    /// Hash, [`SetId`](crate::SetId) -> [`MAGLEV_SIZE`](crate::MAGLEV_SIZE) [`BackendId`](crate::BackendId)s.
+    pub const MAGLEV: &str = "maglev";
+    /// LRU hash, [`AffinityKey`](crate::AffinityKey) -> [`Affinity`](crate::Affinity).
+    pub const AFFINITIES: &str = "affinities";
+    /// Longest-prefix trie, [`RangePath`](crate::RangePath) -> `u32`: who may use a frontend.
+    pub const SOURCE_RANGES4: &str = "source_ranges4";
+    /// As [`SOURCE_RANGES4`], for IPv6.
+    pub const SOURCE_RANGES6: &str = "source_ranges6";
+    /// LRU hash, [`SocketKey`](crate::SocketKey) -> [`SocketPeer`](crate::SocketPeer), in both directions.
+    pub const SOCKETS4: &str = "sockets4";
+    /// As [`SOCKETS4`], for IPv6.
+    pub const SOCKETS6: &str = "sockets6";
     /// Array, [`Slot`](crate::Slot) -> [`Endpoint`](crate::Endpoint).
     pub const ENDPOINTS: &str = "endpoints";
     /// Array, [`Slot`](crate::Slot) -> [`Node`](crate::Node).

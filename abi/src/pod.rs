@@ -2,8 +2,9 @@
 #![allow(unsafe_code, reason = "aya::Pod is an unsafe trait; this module is its only use here")]
 
 use crate::{
-    AddressEntry, Config, Denial, DenialKey, Endpoint, Flow, FlowKey, Fragment, FragmentKey, Ipv4, Ipv6, Node, Prefix,
-    Rule, RuleKey, RulePath, RuleSetId, Uplink,
+    AddressEntry, Affinity, AffinityKey, Backend, BackendId, Config, Denial, DenialKey, Endpoint, Flow, FlowKey,
+    Fragment, FragmentKey, Frontend, FrontendKey, Ipv4, Ipv6, Node, Position, Prefix, RangePath, Rule, RuleKey,
+    RulePath, RuleSetId, SetId, SocketKey, SocketPeer, Uplink,
 };
 
 macro_rules! pod {
@@ -18,16 +19,32 @@ macro_rules! pod {
 
 pod!(
     AddressEntry,
+    Affinity,
+    AffinityKey,
+    Backend<Ipv4>,
+    Backend<Ipv6>,
+    BackendId,
     Config,
     Denial,
     DenialKey,
     Endpoint,
     Fragment,
+    Frontend,
+    FrontendKey<Ipv4>,
+    FrontendKey<Ipv6>,
     Node,
+    Position,
+    RangePath<Ipv4>,
+    RangePath<Ipv6>,
     Rule,
     RuleKey,
     RulePath,
     RuleSetId,
+    SetId,
+    SocketKey<Ipv4>,
+    SocketKey<Ipv6>,
+    SocketPeer<Ipv4>,
+    SocketPeer<Ipv6>,
     Uplink,
     Ipv4,
     Ipv6,

@@ -11,16 +11,34 @@ pub enum Stage {
     Relate = 1,
     /// Whether its flow is known.
     Find = 2,
+    /// Which backend it goes to, where it is for a service; [`Judge`](Self::Judge) or [`Refuse`](Self::Refuse) follows.
+    Balance = 3,
     /// Where its flow goes, and what policies say of it.
-    Judge = 3,
+    Judge = 4,
     /// Writes what was judged, and does what the flow says.
-    Carry = 4,
+    Carry = 5,
+    /// Makes of it what tells its sender that nobody serves.
+    Refuse = 6,
 }
 
 impl Stage {
     /// Names of the programs, in the order of `slow_paths`: each stage for IPv4, then for IPv6.
-    pub const PROGRAMS: [&str; 10] =
-        ["admit_4", "admit_6", "relate_4", "relate_6", "find_4", "find_6", "judge_4", "judge_6", "carry_4", "carry_6"];
+    pub const PROGRAMS: [&str; 14] = [
+        "admit_4",
+        "admit_6",
+        "relate_4",
+        "relate_6",
+        "find_4",
+        "find_6",
+        "balance_4",
+        "balance_6",
+        "judge_4",
+        "judge_6",
+        "carry_4",
+        "carry_6",
+        "refuse_4",
+        "refuse_6",
+    ];
 
     /// Where a stage's program for a family stands in `slow_paths`.
     #[inline(always)]

@@ -15,6 +15,8 @@ use sluice_topology::Mode;
 const MAX_FLOWS: u32 = 1 << 24;
 /// Most rules of policies: some 150 MB.
 const MAX_RULES: u32 = 1 << 20;
+/// Most backends that may be asked for: a quarter of a gigabyte.
+const MAX_BACKENDS: u32 = 1 << 22;
 
 /// Read where no other file is named.
 const DEFAULT_FILE: &str = "/etc/sluice/agent.yaml";
@@ -53,6 +55,16 @@ pub struct Config {
     pub flow_entries: u32,
     /// Most rules of policies in the tables; 0: by the node's memory.
     pub policy_rules: u32,
+    /// Backends of services, of each family; 0: by the node's memory.
+    pub service_backends: u32,
+    /// Where packets for services' backends on other nodes are turned round: `auto`, `driver`, `generic` or `off`.
+    pub xdp: Xdp,
+    /// Whether clients from outside are given the same backends on every node, by Maglev tables.
+    pub maglev: bool,
+    /// Whether connections to services are translated where sockets are told whom to talk to, rather than packet by packet.
+    pub socket_lb: bool,
+    /// The control group below which that is so. Default: the root of version 2.
+    pub cgroup: Option<PathBuf>,
     /// The IPAM section of the CNI configuration, where another plugin is to give addresses.
     pub ipam: Option<serde_json::Value>,
     /// CNI plugins to be chained behind, as the CNI configuration has them.
@@ -99,6 +111,20 @@ pub enum Routing {
     Vxlan,
     /// Natively where the other node is on a connected subnet.
     Auto,
+}
+
+/// Where packets for services' backends on other nodes are turned round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Xdp {
+    /// On uplinks with hardware: in the driver, or where it takes no programs right behind it.
+    Auto,
+    /// In the driver of each uplink.
+    Driver,
+    /// Right behind the driver of each uplink.
+    Generic,
+    /// Nowhere: as all other packets are.
+    Off,
 }
 
 /// The overlay.
@@ -193,6 +219,11 @@ impl Default for Config {
             mtu: 0,
             flow_entries: 0,
             policy_rules: 0,
+            service_backends: 0,
+            xdp: Xdp::Auto,
+            maglev: true,
+            socket_lb: true,
+            cgroup: None,
             ipam: None,
             chained_plugins: Vec::new(),
             plugin_log_file: None,
@@ -307,6 +338,9 @@ pub struct Flags {
     /// How pods of other nodes are reached
     #[arg(long, env = "SLUICE_ROUTING", value_enum)]
     routing: Option<Routing>,
+    /// The control group below which sockets are translated for services
+    #[arg(long, env = "SLUICE_CGROUP")]
+    cgroup: Option<PathBuf>,
     /// MTU of pods, bytes
     #[arg(long, env = "SLUICE_MTU")]
     mtu: Option<u32>,
@@ -368,6 +402,9 @@ impl Config {
         // An empty variable names none.
         put(&mut self.uplinks, flags.uplinks.map(|names| names.into_iter().filter(|name| !name.is_empty()).collect()));
         put(&mut self.routing, flags.routing);
+        if flags.cgroup.is_some() {
+            self.cgroup = flags.cgroup;
+        }
         put(&mut self.mtu, flags.mtu);
         put(&mut self.metrics_address, flags.metrics_address);
         put(&mut self.healthz_address, flags.healthz_address);
@@ -426,6 +463,11 @@ impl Config {
         }
         ensure!(self.flow_entries <= MAX_FLOWS, "flow_entries {} is more than {MAX_FLOWS}", self.flow_entries);
         ensure!(self.policy_rules <= MAX_RULES, "policy_rules {} is more than {MAX_RULES}", self.policy_rules);
+        ensure!(
+            self.service_backends <= MAX_BACKENDS,
+            "service_backends {} is more than {MAX_BACKENDS}",
+            self.service_backends
+        );
         ensure!(self.vxlan.port != 0, "vxlan.port is 0, which is no port");
         ensure!(self.vxlan.vni < 1 << 24, "vxlan.vni {} has more than 24 bits", self.vxlan.vni);
         if self.mtu != 0 && self.mtu < 1280 {
@@ -525,6 +567,7 @@ mod tests {
             ("mtu: 70000", "mtu"),
             ("flow_entries: 4000000000", "flow_entries"),
             ("policy_rules: 1048577", "policy_rules"),
+            ("service_backends: 4194305", "service_backends"),
             ("run_dir: run/sluice", "run_dir"),
             ("plugin_log_file: ''", "plugin_log_file"),
             ("masquerade: {exempt: [10.0.0.0/8, 'fd00::1/8']}", "masquerade.exempt"),

@@ -41,7 +41,12 @@ pub fn sizes(config: &Config) -> Result<Sizes> {
         .find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok())
         .context("finding the node's memory in /proc/meminfo")?;
     let sizes = Sizes::choose(kilobytes * 1024, config.flow_entries, Kernel::pinned_flows(&config.bpf_dir));
-    Ok(if config.policy_rules == 0 { sizes } else { Sizes { rules: config.policy_rules, ..sizes } })
+    let set = |by_memory, wanted| if wanted == 0 { by_memory } else { wanted };
+    Ok(Sizes {
+        rules: set(sizes.rules, config.policy_rules),
+        backends: set(sizes.backends, config.service_backends),
+        ..sizes
+    })
 }
 
 /// Mounts the BPF file system where it should be and is not.

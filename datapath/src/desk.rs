@@ -1,12 +1,13 @@
 //! Memory to work in: what a packet's judgement needs at hand would fill most of the kernel's stack of 512 bytes.
 
 use sluice_abi::{
-    Deliver, Direction, Flow, FlowKey, IpAddress, Mac, Port, Protocol, Rewrites, Scope, Seen, Slot, Stamp,
+    BackendId, Deliver, Direction, Flow, FlowKey, IpAddress, Mac, Port, Protocol, Rewrites, Scope, Seen, Slot, Stamp,
     TimeoutClass, Verdict,
 };
 
 use crate::flows::{Action, Known};
 use crate::parse::{Headers, Message, Parse, Piece};
+use crate::service::Target;
 use crate::standing::Standing;
 use crate::tables::Table;
 use crate::way::Way;
@@ -21,6 +22,8 @@ pub struct Desk<A: IpAddress> {
     pub(crate) case: Case<A>,
     /// Where the packet was seen.
     pub(crate) scope: Scope,
+    /// Index of the interface that it was seen on.
+    pub(crate) interface: u32,
     /// Whether it may open a flow.
     pub(crate) may_open: bool,
 }
@@ -37,6 +40,8 @@ pub struct Case<A: IpAddress> {
     pub(crate) standing: Standing,
     /// Whether the flow was judged just now: that is to be written.
     pub(crate) is_judged: bool,
+    /// Where the opener's packets go.
+    pub(crate) target: Target<A>,
     /// What the judgement says.
     pub(crate) plan: Plan<A>,
     /// An entry to be written.
@@ -55,13 +60,25 @@ impl<A: IpAddress> Case<A> {
     }
 }
 
+/// How the source of a flow is translated.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Disguise {
+    /// Not at all.
+    None,
+    /// Its port, where another flow to the same backend has it already.
+    Port,
+    /// Its address, and its port to one that is set apart for that.
+    Node,
+}
+
 /// What a judgement says of a flow.
 pub struct Plan<A> {
     pub(crate) forward: Way<A>,
     pub(crate) back: Way<A>,
     /// The source address behind translation.
     pub(crate) source: A,
-    pub(crate) masquerade: bool,
+    /// How the source is translated.
+    pub(crate) disguise: Disguise,
     /// The revision of who is at the other end of the wire, where somebody is.
     pub(crate) outsider: Stamp,
     /// What the policies of sender and receiver say of it, as [`Flow::policy`].
@@ -76,10 +93,21 @@ impl<A: Parse> Plan<A> {
             forward: Way::stack(),
             back: Way::stack(),
             source: A::default(),
-            masquerade: false,
+            disguise: Disguise::None,
             outsider: Stamp::default(),
             policies: [0; 2],
             verdict: Verdict::Allow,
+        }
+    }
+
+    /// What is translated in a direction of a flow to a target.
+    #[inline(always)]
+    pub(crate) fn rewrites(&self, direction: Direction, target: &Target<A>) -> Rewrites {
+        match (target.is_backend(), self.disguise, direction) {
+            (true, ..) => Rewrites::BOTH,
+            (false, Disguise::None | Disguise::Port, _) => Rewrites::NONE,
+            (false, Disguise::Node, Direction::Forward) => Rewrites::SOURCE,
+            (false, Disguise::Node, Direction::Reply) => Rewrites::DESTINATION,
         }
     }
 
@@ -103,6 +131,7 @@ impl<A: Parse> Default for Desk<A> {
             interface: 0,
             peer_scope: Scope::default(),
             node: Slot::NONE,
+            backend: BackendId::NONE,
             policy: 0,
             last_seen: 0,
             source_mac: Mac::default(),
@@ -139,11 +168,13 @@ impl<A: Parse> Default for Desk<A> {
                 is_known: false,
                 standing: Standing { own: Known::of(Table::Openings, &flow), other: Known::of(Table::Openings, &flow) },
                 is_judged: false,
+                target: Target::default(),
                 plan: Plan::nowhere(),
                 action: Action::of(&flow),
                 flow,
             },
             scope: Scope::default(),
+            interface: 0,
             may_open: false,
         }
     }

@@ -1,8 +1,8 @@
 //! What the flow table knows of a packet, and what follows from it.
 
 use sluice_abi::{
-    Deliver, Direction, Flow, FlowKey, Hook, IpAddress, Mac, Protocol, Reason, Rewrites, Scope, Seen, Slot, Stamp,
-    TimeoutClass,
+    BackendId, Deliver, Direction, Flow, FlowKey, Hook, IpAddress, Mac, Protocol, Reason, Rewrites, Scope, Seen, Slot,
+    Stamp, TimeoutClass,
 };
 
 use crate::desk::Case;
@@ -208,13 +208,27 @@ pub fn deliver<A: Parse, T: Tables>(action: &Action<A>, tables: &T) -> Outcome {
         Deliver::Pod => Outcome::Pod { interface: action.interface },
         Deliver::Neighbour => Outcome::Neighbour {
             interface: action.interface,
-            family: if A::BITS == 32 { Family::V4 } else { Family::V6 },
+            family: Family::of::<A>(),
             next_hop: action.next_hop.words(),
         },
         Deliver::Overlay => {
             Outcome::Overlay { interface: tables.config().map_or(0, |config| config.overlay), node: action.node }
         }
         Deliver::Stack => Outcome::Pass,
+    }
+}
+
+/// Where packets of the node's own go that were on their way out, and have got another destination.
+#[inline(always)]
+pub fn divert<A: Parse, T: Tables>(action: &Action<A>, tables: &T) -> Outcome {
+    match action.deliver {
+        // From an egress hook nothing goes into a pod but by its device.
+        Deliver::Pod => Outcome::Neighbour {
+            interface: action.interface,
+            family: Family::of::<A>(),
+            next_hop: action.destination.words(),
+        },
+        Deliver::Neighbour | Deliver::Overlay | Deliver::Stack => deliver(action, tables),
     }
 }
 
@@ -226,12 +240,13 @@ pub struct Known {
     pub idle: bool,
     pub holds: bool,
     pub seen: Seen,
+    pub backend: BackendId,
 }
 
 impl Known {
     /// Of an entry that is neither idle nor valid.
     pub const fn of<A: IpAddress>(table: Table, flow: &Flow<A>) -> Self {
-        Self { table, direction: flow.direction, idle: false, holds: false, seen: flow.seen }
+        Self { table, direction: flow.direction, idle: false, holds: false, seen: flow.seen, backend: flow.backend }
     }
 }
 

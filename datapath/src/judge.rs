@@ -2,29 +2,35 @@
 
 use sluice_abi::{
     AddressEntry, AddressKind, Deliver, DenialKey, Direction, Endpoint, Features, FlowKey, Identity, IpAddress,
-    PolicyDirection, PolicyMode, Port, Reason, RevisionSlot, Scope, Slot, Verdict,
+    PolicyDirection, PolicyMode, Port, Protocol, Reason, RevisionSlot, Scope, Slot, Verdict,
 };
 
-use crate::desk::{Case, Plan};
+use crate::desk::{Case, Disguise, Plan};
 use crate::flows;
 use crate::parse::Parse;
 use crate::policy::{self, Peer, decide};
+use crate::service::Target;
 use crate::tables::{FamilyTables, Tables};
 use crate::way::{self, Way};
 
-/// Judges the flow of a case, as its opener's: which ways it goes, and whether it may.
+/// Judges the flow of a case, as its opener's: which ways it goes, and whether it may. `interface` is where its packet was
+/// seen.
 ///
 /// # Errors
 /// Why its packets must be dropped.
 #[inline(always)]
-pub fn judge<A: Parse, T: Tables + FamilyTables<A>>(case: &mut Case<A>, tables: &T) -> Result<(), Reason> {
+pub fn judge<A: Parse, T: Tables + FamilyTables<A>>(
+    case: &mut Case<A>,
+    interface: u32,
+    tables: &T,
+) -> Result<(), Reason> {
     let standing = case.standing();
-    let Case { key, peer, plan, .. } = case;
+    let Case { key, peer, plan, target, .. } = case;
     let opener = match standing {
         Some(standing) if standing.own.direction == Direction::Reply => &*peer,
         _ => &*key,
     };
-    match judge_flow(opener, plan, tables) {
+    match judge_flow(opener, target, interface, plan, tables) {
         Err(Reason::ForgedSource) if standing.is_some() => {
             // The pod that opened it is gone, and another may have its address: what comes next opens another.
             flows::forget(key, peer, tables);
@@ -34,23 +40,28 @@ pub fn judge<A: Parse, T: Tables + FamilyTables<A>>(case: &mut Case<A>, tables: 
     }
 }
 
-/// Judges the flow that a key opens, and finds its ways.
+/// Judges the flow that a key opens to a target, and finds its ways. Policies are about the target, not about the service
+/// that led to it.
 ///
 /// # Errors
 /// Why its packets must be dropped.
 #[inline(always)]
 fn judge_flow<A: Parse, T: Tables + FamilyTables<A>>(
     key: &FlowKey<A>,
+    target: &Target<A>,
+    interface: u32,
     plan: &mut Plan<A>,
     tables: &T,
 ) -> Result<(), Reason> {
     let is_pods = !(key.scope == Scope::HOST || key.scope == Scope::NET || key.scope == Scope::OVERLAY);
+    let is_service = target.is_backend();
     // Before what they guard is read, so that a change in between is noticed at the next packet.
     let routes = way::stamp(RevisionSlot::ROUTES, tables);
-    let other = if is_pods { key.destination } else { key.source };
-    plan.outsider = way::stamp(RevisionSlot::of_address(other), tables);
+    let of_source = RevisionSlot::of_address(key.source);
+    let of_target = way::stamp(RevisionSlot::of_address(target.address), tables);
+    plan.outsider = if is_pods { of_target } else { way::stamp(of_source, tables) };
     let from = tables.address(key.source);
-    let to = tables.address(key.destination);
+    let to = tables.address(target.address);
 
     if is_pods {
         let from = from.endpoint().ok_or(Reason::ForgedSource)?;
@@ -58,17 +69,29 @@ fn judge_flow<A: Parse, T: Tables + FamilyTables<A>>(
             return Err(Reason::Multicast);
         }
         // The stack would take it for the node's own where route_localnet is set (CVE-2020-8558).
-        if key.destination.is_loopback() {
+        if target.address.is_loopback() {
             return Err(Reason::NoRoute);
         }
         way::to_endpoint(from, key.source, &mut plan.back, tables)?;
         if plan.back.interface != key.scope.0 {
             return Err(Reason::ForgedSource);
         }
-        way::to(key.scope.0, key.source, key.destination, to, routes, &mut plan.forward, tables)?;
+        way::to(key.scope.0, key.source, target.address, to, routes, false, &mut plan.forward, tables)?;
     } else {
-        let slot = to.endpoint().ok_or(Reason::NoEndpoint)?;
-        way::to_endpoint(slot, key.destination, &mut plan.forward, tables)?;
+        match to.endpoint() {
+            Some(slot) => way::to_endpoint(slot, target.address, &mut plan.forward, tables)?,
+            None if is_service => {
+                // Its source is nobody that a policy here is about.
+                plan.outsider = of_target;
+                way::to(interface, key.source, target.address, to, routes, true, &mut plan.forward, tables)?;
+                // The stack would send it on with its own source, or has it come back to itself.
+                let is_own = to.kind == AddressKind::Host && key.scope != Scope::HOST;
+                if plan.forward.deliver == Deliver::Stack && !is_own {
+                    return Err(Reason::NoRoute);
+                }
+            }
+            None => return Err(Reason::NoEndpoint),
+        }
         if key.scope == Scope::HOST {
             plan.back = Way { stamp: routes, ..Way::stack() };
         } else {
@@ -76,26 +99,59 @@ fn judge_flow<A: Parse, T: Tables + FamilyTables<A>>(
             if ours || key.source.is_multicast() || key.source.is_unspecified() {
                 return Err(Reason::MartianSource);
             }
-            let pod = plan.forward.interface;
-            way::to(pod, key.destination, key.source, from, routes, &mut plan.back, tables)?;
+            let near = if plan.forward.deliver == Deliver::Pod { plan.forward.interface } else { interface };
+            // Answers have the address that the client knows, which is none of a pod.
+            let is_nodes = is_service && key.scope == Scope::NET;
+            way::to(near, key.destination, key.source, from, routes, is_nodes, &mut plan.back, tables)?;
             // Whoever is reached through the overlay comes from there, where the sender is checked.
             if key.scope == Scope::NET && plan.back.deliver == Deliver::Overlay {
                 return Err(Reason::MartianSource);
             }
         }
     }
-    police(key, is_pods, from, to, plan, tables)?;
+    police(key, target, is_pods, from, to, plan, tables)?;
+    disguise(key, is_service, is_pods, from, to, plan, tables)
+}
 
+/// Says which source the target is to see.
+///
+/// # Errors
+/// [`Reason::NoMasqueradeAddress`] where there is none.
+#[inline(always)]
+fn disguise<A: Parse, T: Tables + FamilyTables<A>>(
+    key: &FlowKey<A>,
+    is_service: bool,
+    is_pods: bool,
+    from: AddressEntry,
+    to: AddressEntry,
+    plan: &mut Plan<A>,
+    tables: &T,
+) -> Result<(), Reason> {
     plan.source = key.source;
-    plan.masquerade = plan.forward.leaves && masquerades::<A, T>(tables);
-    if plan.masquerade {
-        let uplink = tables.uplink(plan.forward.interface).ok_or(Reason::NoMasqueradeAddress)?;
-        plan.source = A::from_words(if A::BITS == 32 { uplink.ipv4.words() } else { uplink.ipv6.words() });
-        if plan.source.is_unspecified() {
-            return Err(Reason::NoMasqueradeAddress);
-        }
+    plan.disguise = if is_service { Disguise::Port } else { Disguise::None };
+    // The stack would hand what its own service sends to nobody but this flow: a port of its own tells answers apart.
+    if is_service && key.scope == Scope::HOST {
+        plan.disguise = Disguise::Node;
+        return Ok(());
     }
-    Ok(())
+    // A pod that reached itself would answer itself directly.
+    let is_itself = is_service && is_pods && from.endpoint() == to.endpoint();
+    let is_elsewhere = matches!(plan.forward.deliver, Deliver::Neighbour | Deliver::Overlay);
+    let is_disguised = is_itself
+        || if is_pods { plan.forward.leaves && masquerades::<A, T>(tables) } else { is_service && is_elsewhere };
+    if !is_disguised {
+        return Ok(());
+    }
+    plan.disguise = Disguise::Node;
+    let address = if plan.forward.deliver == Deliver::Neighbour {
+        let uplink = tables.uplink(plan.forward.interface).ok_or(Reason::NoMasqueradeAddress)?;
+        if A::BITS == 32 { uplink.ipv4.words() } else { uplink.ipv6.words() }
+    } else {
+        let config = tables.config().ok_or(Reason::NoMasqueradeAddress)?;
+        if A::BITS == 32 { config.ipv4.words() } else { config.ipv6.words() }
+    };
+    plan.source = A::from_words(address);
+    if plan.source.is_unspecified() { Err(Reason::NoMasqueradeAddress) } else { Ok(()) }
 }
 
 /// Asks the policies of the pods at both ends: of the sender where it is a pod's own packet, and of the receiver.
@@ -105,6 +161,7 @@ fn judge_flow<A: Parse, T: Tables + FamilyTables<A>>(
 #[inline(always)]
 fn police<A: Parse, T: Tables + FamilyTables<A>>(
     key: &FlowKey<A>,
+    target: &Target<A>,
     is_pods: bool,
     from: AddressEntry,
     to: AddressEntry,
@@ -121,13 +178,31 @@ fn police<A: Parse, T: Tables + FamilyTables<A>>(
     if let Some(slot) = sender.filter(|_| is_pods) {
         let is_own_node = to.kind == AddressKind::Host;
         let peer = Peer { identity: identity::<A, T>(to, tables), is_own_node };
-        plan.policies[0] = ask(slot, PolicyDirection::Egress, peer, key.destination, key, &mut plan.verdict, tables)?;
+        plan.policies[0] = ask(
+            slot,
+            PolicyDirection::Egress,
+            peer,
+            target.address,
+            target.port,
+            key.protocol,
+            &mut plan.verdict,
+            tables,
+        )?;
     }
     if let Some(slot) = receiver {
         // What the stack only forwards is not its own.
         let is_own_node = key.scope == Scope::HOST && (from.kind == AddressKind::Host || key.source.is_link_local());
         let peer = Peer { identity: identity::<A, T>(from, tables), is_own_node };
-        plan.policies[1] = ask(slot, PolicyDirection::Ingress, peer, key.source, key, &mut plan.verdict, tables)?;
+        plan.policies[1] = ask(
+            slot,
+            PolicyDirection::Ingress,
+            peer,
+            key.source,
+            target.port,
+            key.protocol,
+            &mut plan.verdict,
+            tables,
+        )?;
     }
     Ok(())
 }
@@ -151,12 +226,13 @@ fn ask<A: Parse, T: Tables>(
     direction: PolicyDirection,
     peer: Peer,
     address: A,
-    key: &FlowKey<A>,
+    port: Port,
+    protocol: Protocol,
     verdict: &mut Verdict,
     tables: &T,
 ) -> Result<u32, Reason> {
     let endpoint = tables.endpoint(slot).ok_or(Reason::NoEndpoint)?;
-    let decision = decide(endpoint.rule_set, direction, peer, key.protocol, key.destination_port, tables);
+    let decision = decide(endpoint.rule_set, direction, peer, protocol, port, tables);
     if decision.verdict == policy::Verdict::Deny {
         tables.denied(&DenialKey {
             endpoint: slot,
@@ -164,9 +240,9 @@ fn ask<A: Parse, T: Tables>(
             direction,
             mode: endpoint.mode,
             peer: DenialKey::peer(address),
-            protocol: key.protocol,
+            protocol,
             // An identifier says nothing of what was denied.
-            port: if key.protocol.is_icmp() { Port(0) } else { key.destination_port },
+            port: if protocol.is_icmp() { Port(0) } else { port },
             pad: 0,
         });
         match endpoint.mode {

@@ -10,7 +10,9 @@
 #![forbid(unsafe_code)]
 
 mod arp;
+mod balance;
 mod desk;
+pub mod express;
 pub mod fast;
 mod flows;
 mod fragment;
@@ -22,8 +24,11 @@ mod outcome;
 mod packet;
 pub mod parse;
 pub mod policy;
+mod refuse;
 mod rewrite;
+pub mod service;
 pub mod slow;
+pub mod socket;
 mod standing;
 mod tables;
 mod way;

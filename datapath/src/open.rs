@@ -1,13 +1,14 @@
 //! Writing what was judged of a flow.
 
-use sluice_abi::{Deliver, Direction, Flow, FlowKey, Hook, Mac, Port, Protocol, Reason, Rewrites, Seen, TimeoutClass};
+use sluice_abi::{Deliver, Direction, Flow, FlowKey, Hook, Mac, Port, Protocol, Reason, Seen, TimeoutClass};
 
-use crate::desk::{Case, Plan};
+use crate::desk::{Case, Disguise, Plan};
 use crate::flows;
 use crate::parse::Parse;
+use crate::service::Target;
 use crate::tables::{FamilyTables, Insert, Table, Tables};
 
-/// How many source ports are tried for a masqueraded flow before giving up.
+/// How many source ports are tried for a translated flow before giving up.
 const PORT_ATTEMPTS: u32 = 32;
 
 /// Writes the judgement of a case into the entries of its flow, or opens it.
@@ -21,11 +22,11 @@ pub fn write<A: Parse, T: Tables + FamilyTables<A>>(hook: Hook, case: &mut Case<
         tables.count(hook, Reason::Opened);
         return Ok(());
     };
-    let Case { key, peer, plan, .. } = case;
+    let Case { key, peer, plan, target, .. } = case;
     let (own, other) = (standing.own, standing.other);
     let same = match own.direction {
-        Direction::Forward => renew(key, own.table, peer, other.table, plan, tables),
-        Direction::Reply => renew(peer, other.table, key, own.table, plan, tables),
+        Direction::Forward => renew((key, own.table), (peer, other.table), target, plan, tables),
+        Direction::Reply => renew((peer, other.table), (key, own.table), target, plan, tables),
     };
     if !same {
         // What it was translated to, or where its answers come from, is no longer so: its next packet opens another.
@@ -38,7 +39,7 @@ pub fn write<A: Parse, T: Tables + FamilyTables<A>>(hook: Hook, case: &mut Case<
 
 /// Says of one direction of a flow what the plan says of it.
 #[inline(always)]
-fn direct<A: Parse>(flow: &mut Flow<A>, direction: Direction, plan: &Plan<A>) {
+fn direct<A: Parse>(flow: &mut Flow<A>, direction: Direction, target: &Target<A>, plan: &Plan<A>) {
     let (way, opposite) = match direction {
         Direction::Forward => (&plan.forward, &plan.back),
         Direction::Reply => (&plan.back, &plan.forward),
@@ -46,7 +47,9 @@ fn direct<A: Parse>(flow: &mut Flow<A>, direction: Direction, plan: &Plan<A>) {
     flow.next_hop = way.next_hop;
     flow.interface = way.interface;
     flow.node = way.node;
-    flow.mtu = way.mtu;
+    // The stack, which fragments or complains, would know neither of the addresses that are translated.
+    flow.mtu = if target.is_backend() { 0 } else { way.mtu };
+    flow.backend = target.backend;
     flow.deliver = way.deliver;
     flow.source_mac = if opposite.deliver == Deliver::Pod { opposite.mac } else { Mac::default() };
     flow.policy = match direction {
@@ -60,24 +63,23 @@ fn direct<A: Parse>(flow: &mut Flow<A>, direction: Direction, plan: &Plan<A>) {
 /// Writes a new judgement into both entries of a flow. `false`: it cannot go on as it is.
 #[inline(always)]
 fn renew<A: Parse, T: Tables + FamilyTables<A>>(
-    forward_key: &FlowKey<A>,
-    forward_table: Table,
-    reply_key: &FlowKey<A>,
-    reply_table: Table,
+    (forward_key, forward_table): (&FlowKey<A>, Table),
+    (reply_key, reply_table): (&FlowKey<A>, Table),
+    target: &Target<A>,
     plan: &Plan<A>,
     tables: &T,
 ) -> bool {
     let same = tables.flow(forward_table, forward_key, |flow| {
         let same = flow.source == plan.source
-            && flow.rewrites.has(Rewrites::SOURCE) == plan.masquerade
+            && flow.rewrites == plan.rewrites(Direction::Forward, target)
             && flow.peer_scope == plan.forward.scope();
         if same {
-            direct(flow, Direction::Forward, plan);
+            direct(flow, Direction::Forward, target, plan);
         }
         same
     });
     if same == Some(true) {
-        tables.flow(reply_table, reply_key, |flow| direct(flow, Direction::Reply, plan));
+        tables.flow(reply_table, reply_key, |flow| direct(flow, Direction::Reply, target, plan));
     }
     same == Some(true)
 }
@@ -88,7 +90,7 @@ fn renew<A: Parse, T: Tables + FamilyTables<A>>(
 /// Why its packets must be dropped.
 #[inline(always)]
 fn open<A: Parse, T: Tables + FamilyTables<A>>(case: &mut Case<A>, tables: &T) -> Result<(), Reason> {
-    let Case { key, peer, plan, flow, .. } = case;
+    let Case { key, peer, plan, target, flow, .. } = case;
     flow.packets = 0;
     flow.bytes = 0;
     flow.last_seen = tables.now();
@@ -101,26 +103,31 @@ fn open<A: Parse, T: Tables + FamilyTables<A>>(case: &mut Case<A>, tables: &T) -
     } else {
         TimeoutClass::DatagramOpening
     };
-    let wanted = peer.destination_port;
+    // The port that it had before, where it had one.
+    let wanted = match plan.disguise {
+        Disguise::Port if peer.destination_port == Port(0) => key.source_port,
+        Disguise::None | Disguise::Port | Disguise::Node => peer.destination_port,
+    };
     *peer = FlowKey {
         scope: plan.forward.scope(),
-        source: key.destination,
+        source: target.address,
         destination: plan.source,
-        source_port: key.destination_port,
+        source_port: target.port,
         destination_port: key.source_port,
         protocol: key.protocol,
     };
     // The answers first: their key is what a translated port must not share with another flow.
-    direct(flow, Direction::Reply, plan);
+    direct(flow, Direction::Reply, target, plan);
     flow.direction = Direction::Reply;
-    flow.rewrites = if plan.masquerade { Rewrites::DESTINATION } else { Rewrites::NONE };
+    flow.rewrites = plan.rewrites(Direction::Reply, target);
     flow.peer_scope = key.scope;
     flow.source = key.destination;
     flow.source_port = key.destination_port;
     flow.destination = key.source;
     flow.destination_port = key.source_port;
-    if plan.masquerade {
-        claim(peer, wanted, flow, tables)?;
+    let is_claimed = plan.disguise != Disguise::None;
+    if is_claimed {
+        claim(peer, wanted, plan.disguise, flow, tables)?;
     } else {
         let mut is_its = false;
         let left =
@@ -137,20 +144,20 @@ fn open<A: Parse, T: Tables + FamilyTables<A>>(case: &mut Case<A>, tables: &T) -
         }
     }
 
-    direct(flow, Direction::Forward, plan);
+    direct(flow, Direction::Forward, target, plan);
     flow.direction = Direction::Forward;
-    flow.rewrites = if plan.masquerade { Rewrites::SOURCE } else { Rewrites::NONE };
+    flow.rewrites = plan.rewrites(Direction::Forward, target);
     flow.peer_scope = peer.scope;
     flow.source = plan.source;
     flow.source_port = peer.destination_port;
-    flow.destination = key.destination;
-    flow.destination_port = key.destination_port;
+    flow.destination = target.address;
+    flow.destination_port = target.port;
     if tables.insert(Table::Openings, key, flow, Insert::New) {
         return Ok(());
     }
     // Another CPU has opened the same flow: its entries are as good, but only one port may be kept. Or both ends have
     // opened it at once, and each direction is an opener's.
-    if plan.masquerade {
+    if is_claimed {
         tables.remove(Table::Openings, peer);
     } else {
         tables.flow(Table::Openings, key, |flow| flow.direction = Direction::Forward);
@@ -158,12 +165,14 @@ fn open<A: Parse, T: Tables + FamilyTables<A>>(case: &mut Case<A>, tables: &T) -
     Ok(())
 }
 
-/// Finds a source port for a masqueraded flow that no other flow to the same destination has, the `wanted` one if
-/// possible, and takes it by writing the entry of the answers.
+/// Finds a source port for a translated flow that no other flow to the same destination has, the `wanted` one if
+/// possible, and takes it by writing the entry of the answers. Beside the node's own address it is one that the node itself
+/// does not use.
 #[inline(always)]
 fn claim<A: Parse, T: Tables + FamilyTables<A>>(
     reply_key: &mut FlowKey<A>,
     wanted: Port,
+    disguise: Disguise,
     flow: &Flow<A>,
     tables: &T,
 ) -> Result<(), Reason> {
@@ -177,6 +186,12 @@ fn claim<A: Parse, T: Tables + FamilyTables<A>>(
     }
     if !has_port {
         return if take(reply_key, flow, tables) { Ok(()) } else { Err(Reason::Untranslatable) };
+    }
+    if disguise != Disguise::Node {
+        reply_key.destination_port = wanted;
+        if take(reply_key, flow, tables) {
+            return Ok(());
+        }
     }
     let config = tables.config().ok_or(Reason::PortsExhausted)?;
     let count = u32::from(config.port_last.saturating_sub(config.port_first)) + 1;

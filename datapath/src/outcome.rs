@@ -1,14 +1,22 @@
 //! What is to be done with a packet.
 
-use sluice_abi::{Reason, Slot, Stage};
+use sluice_abi::{IpAddress, Reason, Slot, Stage};
 
 /// An address family.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Family {
     /// IPv4.
     V4,
     /// IPv6.
     V6,
+}
+
+impl Family {
+    /// That of an address.
+    #[inline(always)]
+    pub const fn of<A: IpAddress>() -> Self {
+        if A::BITS == 32 { Self::V4 } else { Self::V6 }
+    }
 }
 
 /// What is to be done with a packet. Its bytes are already as they should leave.
@@ -20,6 +28,8 @@ pub enum Outcome {
     Pass,
     /// Look closer: run this part of the slow path for this family.
     Slow(Stage, Family),
+    /// Back where it came from: it has become the answer to itself.
+    Back,
     /// Into the pod behind this host-side interface.
     Pod {
         /// Interface index of the host side.

@@ -66,6 +66,12 @@ pub trait Packet {
     /// [`Reason::RewriteFailed`] where the packet is shorter or cannot be changed.
     fn store<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Result<(), Reason>;
 
+    /// Cuts it off, or adds to its end, so that it has so many bytes. What is added is not defined.
+    ///
+    /// # Errors
+    /// As [`store`](Packet::store).
+    fn resize(&mut self, length: u32) -> Result<(), Reason>;
+
     /// Corrects the IPv4 header checksum at `offset` for a word that changes, both in network byte order.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Translation of addresses and ports, with the checksums that cover them.
 
-use sluice_abi::{Port, Protocol, Reason, Rewrites};
+use sluice_abi::{Mac, Port, Protocol, Reason, Rewrites};
 
 use crate::flows::Action;
 use crate::packet::{Checksum, Packet};
@@ -75,6 +75,16 @@ pub fn translate<A: Parse, P: Packet>(packet: &mut P, headers: &Headers<A>, acti
         port(packet, headers, End::Destination, headers.destination_port, action.destination_port)?;
     }
     Ok(())
+}
+
+/// Writes a link-layer address at an offset.
+///
+/// # Errors
+/// As [`translate`].
+#[inline(always)]
+pub fn mac<P: Packet>(packet: &mut P, at: usize, mac: Mac) -> Result<(), Reason> {
+    packet.store(at, mac.high.to_ne_bytes())?;
+    packet.store(at + 4, mac.low.to_ne_bytes())
 }
 
 /// Replaces an address of a packet.

@@ -2,15 +2,19 @@
 //!
 //! It has stages, each a program of its own (see [`Stage`]); what one leaves for the next lies on the [`Desk`].
 
-use sluice_abi::{AddressKind, Endpoint, Hook, Ipv4, Ipv6, Mac, Reason, Rewrites, Scope, Stage};
+use sluice_abi::{
+    AddressKind, Direction, Endpoint, FlowKey, FrontendBit, Hook, Ipv4, Ipv6, Mac, Protocol, Reason, Rewrites, Scope,
+    Stage,
+};
 
 use crate::desk::Desk;
 use crate::outcome::{Family, Outcome};
 use crate::packet::{Packet, View};
 use crate::parse::{self, ETHERNET, Headers, Message, Parse};
 use crate::rewrite::End;
+use crate::service::ServiceTables;
 use crate::tables::{FamilyTables, Tables, endpoint_behind};
-use crate::{flows, fragment, icmp, judge, neighbour, open, rewrite, standing};
+use crate::{balance, fast, flows, fragment, icmp, judge, neighbour, open, refuse, rewrite, service, standing};
 
 /// Lends a desk, and flattens the two ways to drop a packet.
 #[inline(always)]
@@ -35,8 +39,10 @@ pub fn run<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
     match stage {
         Stage::Admit => admit::<A, P, T>(hook, packet, tables),
         Stage::Find => find::<A, T>(hook, tables),
+        Stage::Balance => balance::<A, T>(hook, tables),
         Stage::Judge => judge::<A, T>(hook, tables),
         Stage::Carry => carry::<A, P, T>(hook, packet, tables),
+        Stage::Refuse => refuse::<A, P, T>(hook, packet, tables),
         Stage::Relate => relate::<A, P, T>(hook, packet, tables),
     }
 }
@@ -45,6 +51,7 @@ pub fn run<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
 #[inline(always)]
 pub fn admit<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(hook: Hook, packet: &mut P, tables: &T) -> Outcome {
     at_desk(tables, |desk: &mut Desk<A>| {
+        desk.interface = packet.interface();
         // Most of what the host itself sends is nobody's business, parsable or not.
         if hook == Hook::ToNet {
             match leaving(address::<A, P>(packet, End::Source), tables)? {
@@ -57,7 +64,7 @@ pub fn admit<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(hook: Hook, packe
             Hook::FromPod => parsed.and_then(|()| from_pod(packet, &desk.headers, tables))?,
             Hook::ToPod => parsed.and_then(|()| to_pod(packet.interface(), &desk.headers, tables))?,
             Hook::FromNet => from_net(parsed, packet, &desk.headers, tables)?,
-            Hook::ToNet => parsed.map(|()| Admission::May { open: true, scope: desk.scope })?,
+            Hook::ToNet => to_net(parsed, desk.scope, &desk.headers, tables)?,
             Hook::FromOverlay => parsed.and_then(|()| from_overlay(packet, &desk.headers, tables))?,
         };
         match admission {
@@ -68,7 +75,7 @@ pub fn admit<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(hook: Hook, packe
             }
         }
         let stage = if desk.headers.message == Message::IcmpError { Stage::Relate } else { Stage::Find };
-        Ok(Outcome::Slow(stage, family::<A>()))
+        Ok(Outcome::Slow(stage, Family::of::<A>()))
     })
 }
 
@@ -150,8 +157,13 @@ fn from_net<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
     let open = match tables.address(destination).kind {
         AddressKind::Endpoint => true,
         AddressKind::LocalPods => return Err(parsed.err().unwrap_or(Reason::NoEndpoint)),
-        // An answer to a masqueraded flow, or the node's own.
+        // An answer to a masqueraded flow, for a node port, or the node's own.
         AddressKind::Host => false,
+        AddressKind::Outside | AddressKind::Unmasqueraded
+            if tables.may_be_frontend(FrontendBit::of_address(destination)) =>
+        {
+            false
+        }
         AddressKind::Outside | AddressKind::Unmasqueraded | AddressKind::RemotePods | AddressKind::Node => {
             return Ok(Admission::Pass);
         }
@@ -171,8 +183,8 @@ fn from_net<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
     }
 }
 
-/// What leaves through an uplink and has not been judged: the node's own packets, `None`, and those of pods that came
-/// through the stack because they were too large for their way.
+/// What leaves through an uplink and has not been judged: the node's own packets, and those of pods that came through the
+/// stack because they were too large for their way. `None`: somebody else's.
 #[inline(always)]
 fn leaving<A: Parse, T: Tables + FamilyTables<A>>(source: Option<A>, tables: &T) -> Result<Option<Scope>, Reason> {
     let Some(source) = source else { return Ok(None) };
@@ -183,11 +195,26 @@ fn leaving<A: Parse, T: Tables + FamilyTables<A>>(source: Option<A>, tables: &T)
             Ok(Some(Scope::pod(endpoint.interface)))
         }
         AddressKind::LocalPods => Err(Reason::NoEndpoint),
-        AddressKind::Outside
-        | AddressKind::Unmasqueraded
-        | AddressKind::Host
-        | AddressKind::RemotePods
-        | AddressKind::Node => Ok(None),
+        AddressKind::Host => Ok(Some(Scope::HOST)),
+        AddressKind::Outside | AddressKind::Unmasqueraded | AddressKind::RemotePods | AddressKind::Node => Ok(None),
+    }
+}
+
+/// What leaves through an uplink, of a known scope: of the node's own, only what is for a service, or may be an answer of
+/// one's backend.
+#[inline(always)]
+fn to_net<A: Parse, T: Tables + FamilyTables<A>>(
+    parsed: Result<(), Reason>,
+    scope: Scope,
+    headers: &Headers<A>,
+    tables: &T,
+) -> Result<Admission, Reason> {
+    let is_hosts = scope == Scope::HOST;
+    match parsed {
+        Ok(()) if is_hosts && !fast::may_be_services(headers, tables) => Ok(Admission::Pass),
+        Ok(()) => Ok(Admission::May { open: !is_hosts, scope }),
+        Err(_) if is_hosts => Ok(Admission::Pass),
+        Err(reason) => Err(reason),
     }
 }
 
@@ -200,8 +227,8 @@ fn from_overlay<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
 ) -> Result<Admission, Reason> {
     // Who sends through the tunnel must be the node that the source address belongs to.
     let remote = match packet.tunnel_remote() {
-        Some((words, false)) => FamilyTables::<Ipv4>::address(tables, Ipv4(words[0])),
-        Some((words, true)) => FamilyTables::<Ipv6>::address(tables, Ipv6(words)),
+        Some((words, false)) => ServiceTables::<Ipv4>::address(tables, Ipv4(words[0])),
+        Some((words, true)) => ServiceTables::<Ipv6>::address(tables, Ipv6(words)),
         None => return Err(Reason::UnknownTunnel),
     };
     let source = tables.address(headers.source);
@@ -214,7 +241,7 @@ fn from_overlay<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
     match tables.address(headers.destination).kind {
         AddressKind::Endpoint if headers.message == Message::Neighbour => Err(Reason::ForgedNeighbour),
         AddressKind::Endpoint => Ok(Admission::May { open: true, scope: Scope::OVERLAY }),
-        AddressKind::Host => Ok(Admission::Pass),
+        AddressKind::Host => Ok(Admission::May { open: false, scope: Scope::OVERLAY }),
         AddressKind::LocalPods => Err(Reason::NoEndpoint),
         AddressKind::Outside | AddressKind::Unmasqueraded | AddressKind::RemotePods | AddressKind::Node => {
             Err(Reason::NoRoute)
@@ -240,9 +267,9 @@ pub fn relate<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(hook: Hook, pack
     at_desk(tables, |desk: &mut Desk<A>| {
         let complains_to = if hook == Hook::ToPod { Some(packet.interface()) } else { None };
         match icmp::relate(packet, desk, complains_to) {
-            Ok(()) => Ok(Outcome::Slow(Stage::Find, family::<A>())),
+            Ok(()) => Ok(Outcome::Slow(Stage::Find, Family::of::<A>())),
             // What the node's own packets may look like is the stack's to say, and so of those that are quoted to it.
-            Err(_) if hook == Hook::FromNet && !desk.may_open => Ok(Outcome::Pass),
+            Err(_) if is_nodes(hook, desk.may_open) => Ok(Outcome::Pass),
             Err(reason) => Err(reason),
         }
     })
@@ -264,10 +291,48 @@ pub fn find<A: Parse, T: Tables + FamilyTables<A>>(hook: Hook, tables: &T) -> Ou
         standing::find(case, !is_error && flows::opens(headers), tables);
         case.is_judged = false;
         match case.standing() {
-            Some(standing) if standing.holds() => Ok(Outcome::Slow(Stage::Carry, family::<A>())),
+            Some(standing) if standing.holds() => Ok(Outcome::Slow(Stage::Carry, Family::of::<A>())),
+            // Connections last as long as whom they were made with; datagrams go where they would go now.
+            Some(standing) if case.key.protocol == Protocol::UDP && !is_error => {
+                let opener = match standing.own.direction {
+                    Direction::Forward => &case.key,
+                    Direction::Reply => &case.peer,
+                };
+                let is_services = case.target.is_backend() || may_be_for_service(opener, tables);
+                Ok(Outcome::Slow(if is_services { Stage::Balance } else { Stage::Judge }, Family::of::<A>()))
+            }
+            Some(_) => Ok(Outcome::Slow(Stage::Judge, Family::of::<A>())),
             None if is_error => unknown(hook, *may_open, Reason::UnrelatedIcmp),
+            None if may_be_for_service(&case.key, tables) => Ok(Outcome::Slow(Stage::Balance, Family::of::<A>())),
             None if !*may_open => unknown(hook, *may_open, Reason::NoFlow),
-            _ => Ok(Outcome::Slow(Stage::Judge, family::<A>())),
+            None => Ok(Outcome::Slow(Stage::Judge, Family::of::<A>())),
+        }
+    })
+}
+
+#[inline(always)]
+fn may_be_for_service<A: Parse, T: Tables + FamilyTables<A>>(key: &FlowKey<A>, tables: &T) -> bool {
+    service::may_be_frontend(key.destination, key.destination_port, key.protocol, tables)
+}
+
+/// Gives the packet on the desk a backend, if it is for a service. [`Stage::Judge`] follows, or [`Stage::Refuse`].
+#[inline(always)]
+pub fn balance<A: Parse, T: Tables + FamilyTables<A>>(hook: Hook, tables: &T) -> Outcome {
+    at_desk(tables, |desk: &mut Desk<A>| balance::balance(hook, desk, tables))
+}
+
+/// Tells the sender of the packet on the desk that nobody serves.
+#[inline(always)]
+pub fn refuse<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(hook: Hook, packet: &mut P, tables: &T) -> Outcome {
+    at_desk(tables, |desk: &mut Desk<A>| {
+        refuse::refuse(packet, &desk.headers)?;
+        tables.count(hook, Reason::NoBackend);
+        match hook {
+            Hook::FromOverlay => {
+                let sender = tables.address(desk.headers.source).slot;
+                Ok(Outcome::Overlay { interface: desk.interface, node: sender })
+            }
+            Hook::FromPod | Hook::ToPod | Hook::FromNet | Hook::ToNet => Ok(Outcome::Back),
         }
     })
 }
@@ -275,10 +340,10 @@ pub fn find<A: Parse, T: Tables + FamilyTables<A>>(hook: Hook, tables: &T) -> Ou
 /// Judges the flow that was found, or is to be opened; [`Stage::Carry`] follows.
 #[inline(always)]
 pub fn judge<A: Parse, T: Tables + FamilyTables<A>>(hook: Hook, tables: &T) -> Outcome {
-    at_desk(tables, |desk: &mut Desk<A>| match judge::judge(&mut desk.case, tables) {
+    at_desk(tables, |desk: &mut Desk<A>| match judge::judge(&mut desk.case, desk.interface, tables) {
         Ok(()) => {
             desk.case.is_judged = true;
-            Ok(Outcome::Slow(Stage::Carry, family::<A>()))
+            Ok(Outcome::Slow(Stage::Carry, Family::of::<A>()))
         }
         Err(reason) => unknown(hook, desk.may_open, reason),
     })
@@ -308,7 +373,9 @@ pub fn carry<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(hook: Hook, packe
         if hook != Hook::ToNet && !is_error && flows::is_too_large(packet, headers, action) {
             return Ok(Outcome::Pass);
         }
-        if hook != Hook::ToPod && action.rewrites != Rewrites::NONE {
+        // What the stack complains of is known to it as the pod sent it.
+        let is_complaint = hook == Hook::ToPod && is_error;
+        if !is_complaint && action.rewrites != Rewrites::NONE {
             if is_error {
                 icmp::translate(packet, headers, quoted, action)?;
             } else {
@@ -319,27 +386,29 @@ pub fn carry<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(hook: Hook, packe
     })
 }
 
-#[inline(always)]
-fn family<A: Parse>() -> Family {
-    if A::BITS == 32 { Family::V4 } else { Family::V6 }
-}
-
 /// Where a packet goes that its flow lets pass.
 #[inline(always)]
 fn deliver<A: Parse, T: Tables>(hook: Hook, desk: &Desk<A>, tables: &T) -> Outcome {
     match hook {
         Hook::FromPod | Hook::FromNet | Hook::FromOverlay => flows::deliver(&desk.case.action, tables),
+        Hook::ToNet if desk.scope == Scope::HOST => flows::divert(&desk.case.action, tables),
         // It is on its way already.
         Hook::ToPod | Hook::ToNet => Outcome::Pass,
     }
 }
 
+/// Whether a packet may be the node's own affair.
+#[inline(always)]
+fn is_nodes(hook: Hook, may_open: bool) -> bool {
+    !may_open && matches!(hook, Hook::FromNet | Hook::FromOverlay | Hook::ToNet)
+}
+
 /// What becomes of a packet that no flow is found for.
 #[inline(always)]
-fn unknown(hook: Hook, may_open: bool, reason: Reason) -> Result<Outcome, Reason> {
+pub(crate) fn unknown(hook: Hook, may_open: bool, reason: Reason) -> Result<Outcome, Reason> {
     match reason {
         // The node's own errors quote no flow, and the stack collects its own fragments.
-        Reason::NoFlow | Reason::UnrelatedIcmp | Reason::OrphanFragment if hook == Hook::FromNet && !may_open => {
+        Reason::NoFlow | Reason::UnrelatedIcmp | Reason::OrphanFragment if is_nodes(hook, may_open) => {
             Ok(Outcome::Pass)
         }
         _ => Err(reason),

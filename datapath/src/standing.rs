@@ -5,6 +5,7 @@ use sluice_abi::{Direction, Port};
 use crate::desk::Case;
 use crate::flows::{self, Known};
 use crate::parse::Parse;
+use crate::service::Target;
 use crate::tables::{FamilyTables, Tables};
 
 /// An existing flow, seen from one of its packets.
@@ -30,8 +31,9 @@ impl Standing {
 #[inline(always)]
 pub fn find<A: Parse, T: Tables + FamilyTables<A>>(case: &mut Case<A>, opens: bool, tables: &T) {
     let now = tables.now();
-    let Case { key, peer, is_known, standing, .. } = case;
+    let Case { key, peer, target, is_known, standing, .. } = case;
     *is_known = false;
+    *target = Target::plain(key.destination, key.destination_port);
     peer.destination_port = Port(0);
     let Some(own) = flows::look(key, now, tables, |flow| *peer = flows::peer_key(flow, key.protocol)) else { return };
     let mut is_its = false;
@@ -47,6 +49,10 @@ pub fn find<A: Parse, T: Tables + FamilyTables<A>>(case: &mut Case<A>, opens: bo
         peer.destination_port = Port(0);
         return;
     }
+    *target = match own.direction {
+        Direction::Forward => Target { address: peer.source, port: peer.source_port, backend: own.backend },
+        Direction::Reply => Target { address: key.source, port: key.source_port, backend: other.backend },
+    };
     *standing = Standing { own, other };
     *is_known = true;
 }

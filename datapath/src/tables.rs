@@ -1,12 +1,13 @@
 //! Where the tables live.
 
 use sluice_abi::{
-    AddressEntry, Config, DenialKey, Endpoint, Flow, FlowKey, Fragment, FragmentKey, Hook, IpAddress, Ipv4, Ipv6, Node,
-    Reason, RevisionSlot, Slot, Uplink,
+    Config, DenialKey, Endpoint, Flow, FlowKey, Fragment, FragmentKey, Hook, IpAddress, Ipv4, Ipv6, Node, Reason,
+    RevisionSlot, Slot, Uplink,
 };
 
 use crate::desk::Desk;
 use crate::policy::PolicyTables;
+use crate::service::ServiceTables;
 
 /// Which flow table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,15 +42,13 @@ pub enum Route<A> {
 }
 
 /// The tables of one address family.
-pub trait FamilyTables<A: IpAddress> {
+pub trait FamilyTables<A: IpAddress>: ServiceTables<A> {
     /// Lends the flow under a key, if there is one. One lookup.
     fn flow<R>(&self, table: Table, key: &FlowKey<A>, use_it: impl FnOnce(&mut Flow<A>) -> R) -> Option<R>;
     /// Writes a flow; `false` where the table is full or the key is taken (with [`Insert::New`]).
     fn insert(&self, table: Table, key: &FlowKey<A>, flow: &Flow<A>, how: Insert) -> bool;
     /// Removes a flow, if there is one.
     fn remove(&self, table: Table, key: &FlowKey<A>);
-    /// What is known of an address; [`AddressEntry::UNKNOWN`] where that is nothing. One lookup.
-    fn address(&self, address: A) -> AddressEntry;
     /// What the first fragment of a datagram carried. One lookup.
     fn fragment(&self, key: &FragmentKey<A>) -> Option<Fragment>;
     /// Remembers a first fragment.
@@ -89,6 +88,4 @@ pub trait Tables: FamilyTables<Ipv4> + FamilyTables<Ipv6> + PolicyTables {
     fn denied(&self, key: &DenialKey);
     /// The time: jiffies, low 32 bits.
     fn now(&self) -> u32;
-    /// A random number.
-    fn random(&self) -> u32;
 }

@@ -71,18 +71,20 @@ pub fn to_endpoint<A: Parse, T: Tables>(slot: Slot, address: A, way: &mut Way<A>
     Ok(())
 }
 
-/// The way from a pod behind `interface` to any address. `routes` is the revision of routes and nodes from before the
-/// entry was looked up.
+/// The way to any address for what comes in through `interface`, from a pod or, with `is_nodes`, from one of this node's
+/// addresses. `routes` is the revision of routes and nodes from before the entry was looked up.
 ///
 /// # Errors
 /// Where nobody has the address.
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "each is a register; together they would be memory")]
 pub fn to<A: Parse, T: Tables + FamilyTables<A>>(
     interface: u32,
     source: A,
     destination: A,
     entry: AddressEntry,
     routes: Stamp,
+    is_nodes: bool,
     way: &mut Way<A>,
     tables: &T,
 ) -> Result<(), Reason> {
@@ -92,6 +94,8 @@ pub fn to<A: Parse, T: Tables + FamilyTables<A>>(
         AddressKind::Endpoint => return to_endpoint(slot, destination, way, tables),
         AddressKind::LocalPods => return Err(Reason::NoEndpoint),
         AddressKind::Host => return Ok(()),
+        // Nodes know one another without the overlay.
+        AddressKind::Node if is_nodes => {}
         AddressKind::RemotePods | AddressKind::Node => {
             let node = tables.node(slot).ok_or(Reason::NoRoute)?;
             match node.routing {

@@ -1,6 +1,6 @@
 //! Doing what the datapath says: `unsafe`, because it writes to the context and calls helpers of the kernel.
 
-use aya_ebpf::bindings::{BPF_F_TUNINFO_IPV6, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh, bpf_tunnel_key};
+use aya_ebpf::bindings::{BPF_F_INGRESS, BPF_F_TUNINFO_IPV6, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh, bpf_tunnel_key};
 use aya_ebpf::helpers::{
     bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_type, bpf_skb_set_tunnel_key,
 };
@@ -30,6 +30,7 @@ pub fn act(context: &TcContext, hook: Hook, outcome: Outcome) -> i32 {
             }
             drop(context, hook, Reason::NoSlowPath)
         }
+        Outcome::Back => back(context, hook),
         // SAFETY: helpers that take no memory of ours.
         Outcome::Pod { interface } => unsafe { bpf_redirect_peer(interface, 0) as i32 },
         Outcome::Neighbour { interface, family, next_hop } => {
@@ -58,6 +59,23 @@ pub fn hook(context: &TcContext) -> Option<Hook> {
 fn drop(context: &TcContext, hook: Hook, reason: Reason) -> i32 {
     Kernel::new(context).count(hook, reason);
     TC_ACT_SHOT
+}
+
+/// Sends a packet back where it came from.
+#[inline(always)]
+fn back(context: &TcContext, hook: Hook) -> i32 {
+    // SAFETY: the context is the program's own.
+    let interface = unsafe { (*context.skb.skb).ifindex };
+    // SAFETY: helpers that take no memory of ours.
+    match hook {
+        Hook::FromPod => unsafe { bpf_redirect_peer(interface, 0) as i32 },
+        Hook::FromNet | Hook::FromOverlay => {
+            judged(context);
+            unsafe { bpf_redirect(interface, 0) as i32 }
+        }
+        // To the node's own stack.
+        Hook::ToNet | Hook::ToPod => unsafe { bpf_redirect(interface, BPF_F_INGRESS.into()) as i32 },
+    }
 }
 
 /// Marks a packet, so that the program at the uplink lets it out unseen.

@@ -3,17 +3,20 @@
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST, bpf_fib_lookup};
-use aya_ebpf::helpers::{bpf_fib_lookup, bpf_get_prandom_u32, bpf_jiffies64};
+use aya_ebpf::helpers::{bpf_fib_lookup, bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_ns};
 use aya_ebpf::maps::lpm_trie::Key;
-use aya_ebpf::programs::TcContext;
 use sluice_abi::{
-    AddressEntry, Config, Denial, DenialKey, Endpoint, Flow, FlowKey, Fragment, FragmentKey, Hook, IpAddress, Ipv4,
-    Ipv6, Node, Reason, RevisionSlot, Rule, RuleKey, Slot, Uplink,
+    AddressEntry, Affinity, AffinityKey, Backend, BackendId, Config, Denial, DenialKey, Endpoint, Flow, FlowKey, Fragment,
+    FragmentKey, Frontend, FrontendBit, FrontendKey, Hook, IpAddress, Ipv4, Ipv6, Mac, Node, Position, RangePath, Reason, RevisionSlot,
+    Rule, RuleKey, ServiceId, SetId, Slot, SocketKey, SocketPeer, Uplink,
 };
+use sluice_datapath::express::{Link, Neighbours};
 use sluice_datapath::policy::PolicyTables;
+use sluice_datapath::service::{BalancerTables, ServiceTables};
 use sluice_datapath::{Desk, FamilyTables, Insert, Route, Table, Tables};
 
 use crate::maps;
+use crate::skb::opaque;
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -35,8 +38,14 @@ pub struct Kernel {
 
 impl Kernel {
     #[inline(always)]
-    pub fn new(context: &TcContext) -> Self {
+    pub fn new(context: &impl EbpfContext) -> Self {
         Self { context: context.as_ptr() }
+    }
+
+    /// For who has no packet, and asks of no routes.
+    #[inline(always)]
+    pub const fn without_packet() -> Self {
+        Self { context: core::ptr::null_mut() }
     }
 
     /// Asks the FIB. `parameters` holds family, interface and addresses.
@@ -57,7 +66,48 @@ fn flags(how: Insert) -> u64 {
 }
 
 macro_rules! family {
-    ($address:ty, $openings:ident, $flows:ident, $fragments:ident, $addresses:ident, $desk:ident, $route:item) => {
+    (
+        $address:ty,
+        flows: $openings:ident $flows:ident $fragments:ident $desk:ident,
+        services: $addresses:ident $frontends:ident $backends:ident $source_ranges:ident $sockets:ident,
+        $route:item
+    ) => {
+        impl ServiceTables<$address> for Kernel {
+            #[inline(always)]
+            fn address(&self, address: $address) -> AddressEntry {
+                maps::$addresses.get(&Key::new(<$address>::BITS, address)).copied().unwrap_or(AddressEntry::UNKNOWN)
+            }
+
+            #[inline(always)]
+            fn frontend(&self, key: &FrontendKey<$address>) -> Option<Frontend> {
+                // SAFETY: copied at once.
+                unsafe { maps::$frontends.get(key).copied() }
+            }
+
+            #[inline(always)]
+            fn backend(&self, BackendId(id): BackendId) -> Option<Backend<$address>> {
+                maps::$backends.get(id).copied()
+            }
+
+            #[inline(always)]
+            fn is_in_source_ranges(&self, service: ServiceId, address: $address) -> bool {
+                let path = RangePath { service, address };
+                maps::$source_ranges.get(&Key::new(u32::BITS + <$address>::BITS, path)).is_some()
+            }
+
+            #[inline(always)]
+            fn peer(&self, key: &SocketKey<$address>) -> Option<SocketPeer<$address>> {
+                // SAFETY: copied at once.
+                unsafe { maps::$sockets.get(key).copied() }
+            }
+
+            #[inline(always)]
+            fn remember_peer(&self, key: &SocketKey<$address>, peer: &SocketPeer<$address>) {
+                // A table that evicts has room; where memory is short, the process learns the backend's own address.
+                let _ = maps::$sockets.insert(key, peer, BPF_ANY.into());
+            }
+        }
+
         impl FamilyTables<$address> for Kernel {
             #[inline(always)]
             fn flow<R>(
@@ -93,11 +143,6 @@ macro_rules! family {
             }
 
             #[inline(always)]
-            fn address(&self, address: $address) -> AddressEntry {
-                maps::$addresses.get(&Key::new(<$address>::BITS, address)).copied().unwrap_or(AddressEntry::UNKNOWN)
-            }
-
-            #[inline(always)]
             fn fragment(&self, key: &FragmentKey<$address>) -> Option<Fragment> {
                 // SAFETY: copied at once.
                 unsafe { maps::$fragments.get(key).copied() }
@@ -124,11 +169,8 @@ macro_rules! family {
 
 family!(
     Ipv4,
-    OPENINGS4,
-    FLOWS4,
-    FRAGMENTS4,
-    ADDRESSES4,
-    DESK4,
+    flows: OPENINGS4 FLOWS4 FRAGMENTS4 DESK4,
+    services: ADDRESSES4 FRONTENDS4 BACKENDS4 SOURCE_RANGES4 SOCKETS4,
     fn route(&self, interface: u32, source: Ipv4, destination: Ipv4) -> Route<Ipv4> {
         // SAFETY: plain data, for which zero is a value.
         let mut parameters: bpf_fib_lookup = unsafe { core::mem::zeroed() };
@@ -147,11 +189,8 @@ family!(
 
 family!(
     Ipv6,
-    OPENINGS6,
-    FLOWS6,
-    FRAGMENTS6,
-    ADDRESSES6,
-    DESK6,
+    flows: OPENINGS6 FLOWS6 FRAGMENTS6 DESK6,
+    services: ADDRESSES6 FRONTENDS6 BACKENDS6 SOURCE_RANGES6 SOCKETS6,
     fn route(&self, interface: u32, source: Ipv6, destination: Ipv6) -> Route<Ipv6> {
         // SAFETY: plain data, for which zero is a value.
         let mut parameters: bpf_fib_lookup = unsafe { core::mem::zeroed() };
@@ -167,10 +206,90 @@ family!(
     }
 );
 
+macro_rules! neighbours {
+    ($address:ty, $family:expr, $put:expr) => {
+        impl Neighbours<$address> for Kernel {
+            #[inline(always)]
+            fn link(&self, interface: u32, next_hop: $address, length: u32) -> Option<Link> {
+                // SAFETY: plain data, for which zero is a value.
+                let mut parameters: bpf_fib_lookup = unsafe { core::mem::zeroed() };
+                parameters.family = $family;
+                parameters.ifindex = interface;
+                parameters.__bindgen_anon_1.tot_len = length as u16;
+                $put(&mut parameters, next_hop);
+                // SAFETY: the parameters are as large as is said.
+                let result =
+                    unsafe { bpf_fib_lookup(self.context, &mut parameters, size_of::<bpf_fib_lookup>() as i32, 0) };
+                if result != FIB_SUCCESS {
+                    return None;
+                }
+                let (to, from) = (Mac::new(parameters.dmac), Mac::new(parameters.smac));
+                Some(Link { interface: parameters.ifindex, to, from })
+            }
+        }
+    };
+}
+
+neighbours!(Ipv4, AF_INET, |parameters: &mut bpf_fib_lookup, next_hop: Ipv4| {
+    parameters.__bindgen_anon_4.ipv4_dst = next_hop.0;
+});
+neighbours!(Ipv6, AF_INET6, |parameters: &mut bpf_fib_lookup, next_hop: Ipv6| {
+    parameters.__bindgen_anon_4.ipv6_dst = next_hop.0;
+});
+
 impl PolicyTables for Kernel {
     #[inline(always)]
     fn rule(&self, key: &RuleKey) -> Option<Rule> {
         maps::RULES.get(&Key::new(key.length, key.path())).copied()
+    }
+}
+
+impl BalancerTables for Kernel {
+    #[inline(always)]
+    fn may_be_frontend(&self, bit: FrontendBit) -> bool {
+        let (word, mask) = bit.place();
+        maps::FRONTEND_BITS.get(word).is_some_and(|bits| bits & mask != 0)
+    }
+
+    #[inline(always)]
+    fn position(&self, SetId(set): SetId) -> Position {
+        maps::SETS.get(set).copied().unwrap_or(Position::REJECT)
+    }
+
+    #[inline(always)]
+    fn member(&self, Position(position): Position) -> u32 {
+        maps::MEMBERS.get(position).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn maglev(&self, set: SetId, index: u32) -> Option<BackendId> {
+        // The compiler knows that it is within the table, and leaves the check out that the verifier wants.
+        // SAFETY: copied at once.
+        unsafe { maps::MAGLEV.get(&set)?.get(opaque(index as usize)).copied() }
+    }
+
+    #[inline(always)]
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
+        // SAFETY: copied at once.
+        unsafe { maps::AFFINITIES.get(key).copied() }
+    }
+
+    #[inline(always)]
+    fn stay(&self, key: &AffinityKey, with: &Affinity) {
+        // A table that evicts has room; where memory is short, the client is given another backend the next time.
+        let _ = maps::AFFINITIES.insert(key, with, BPF_ANY.into());
+    }
+
+    #[inline(always)]
+    fn seconds(&self) -> u32 {
+        // SAFETY: takes nothing.
+        unsafe { (bpf_ktime_get_ns() / 1_000_000_000) as u32 }
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // SAFETY: takes nothing.
+        unsafe { bpf_get_prandom_u32() }
     }
 }
 
@@ -231,9 +350,4 @@ impl Tables for Kernel {
         jiffies()
     }
 
-    #[inline(always)]
-    fn random(&self) -> u32 {
-        // SAFETY: takes nothing.
-        unsafe { bpf_get_prandom_u32() }
-    }
 }

@@ -7,9 +7,11 @@
 #![feature(asm_experimental_arch)]
 
 mod act;
+mod frame;
 mod kernel;
 mod maps;
 mod skb;
+mod socket;
 
 use aya_ebpf::bindings::TC_ACT_SHOT;
 use aya_ebpf::macros::classifier;
@@ -68,10 +70,15 @@ stage!(relate, relate_4, Ipv4, SLOW_BYTES);
 stage!(relate, relate_6, Ipv6, SLOW_BYTES);
 stage!(find, find_4, Ipv4);
 stage!(find, find_6, Ipv6);
+stage!(balance, balance_4, Ipv4);
+stage!(balance, balance_6, Ipv6);
 stage!(judge, judge_4, Ipv4);
 stage!(judge, judge_6, Ipv6);
 stage!(carry, carry_4, Ipv4, 0);
 stage!(carry, carry_6, Ipv6, 0);
+
+stage!(refuse, refuse_4, Ipv4, SLOW_BYTES);
+stage!(refuse, refuse_6, Ipv6, SLOW_BYTES);
 
 /// Returns the time that flows are stamped with, so that the agent can read it (by a test run).
 #[classifier]

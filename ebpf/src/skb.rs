@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_TUNINFO_IPV6, bpf_tunnel_key};
 use aya_ebpf::helpers::{
-    bpf_csum_update, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_get_tunnel_key, bpf_skb_pull_data,
+    bpf_csum_update, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_get_tunnel_key, bpf_skb_pull_data,
     bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
@@ -13,7 +13,7 @@ use sluice_datapath::{Checksum, Packet, View};
 pub const TUNNEL_KEY: u32 = 28;
 
 /// Bounds every offset, so that the verifier knows where a pointer can lie.
-const OFFSET_MASK: usize = 0x3ff;
+pub const OFFSET_MASK: usize = 0x3ff;
 
 pub struct Skb {
     skb: *mut __sk_buff,
@@ -47,7 +47,7 @@ impl Skb {
 }
 
 /// Points at `N` bytes that were checked to be there.
-pub struct Bytes<const N: usize>(*const u8);
+pub struct Bytes<const N: usize>(pub *const u8);
 
 impl<const N: usize> View<N> for Bytes<N> {
     #[inline(always)]
@@ -75,7 +75,7 @@ impl<const N: usize> View<N> for Bytes<N> {
 /// The same value, of which the compiler knows nothing: it would otherwise compute it anew at each use, and the verifier
 /// would take every copy for a pointer of its own, not covered by the check of the first.
 #[inline(always)]
-fn opaque(mut value: usize) -> usize {
+pub fn opaque(mut value: usize) -> usize {
     // SAFETY: moves a register to itself. (Without an instruction two lines would share one, which the kernel refuses.)
     unsafe { core::arch::asm!("{0} = {0}", inout(reg) value, options(nomem, nostack, preserves_flags)) };
     value
@@ -154,6 +154,12 @@ impl Packet for Skb {
     fn store<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Result<(), Reason> {
         // SAFETY: the helper checks the offset.
         done(unsafe { bpf_skb_store_bytes(self.skb.cast(), offset as u32, bytes.as_ptr().cast(), N as u32, 0) })
+    }
+
+    #[inline(always)]
+    fn resize(&mut self, length: u32) -> Result<(), Reason> {
+        // SAFETY: the context is the program's own.
+        done(unsafe { bpf_skb_change_tail(self.skb, length, 0) })
     }
 
     #[inline(always)]

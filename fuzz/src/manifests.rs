@@ -19,7 +19,7 @@ impl Object for Read {
             assert_eq!(error.object.kind, kind, "{error}");
             assert!(!error.what.is_empty(), "{error:?} says nothing");
         }
-        Some(read.map(Self).map_err(|error| error.to_string()))
+        read.map(|event| event.map(Self)).map_err(|error| error.to_string()).transpose()
     }
 }
 

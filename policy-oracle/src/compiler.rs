@@ -81,7 +81,7 @@ impl Question {
 pub fn name(policy: &ObjectName) -> PolicyName {
     match policy.kind {
         Kind::ClusterNetworkPolicy => PolicyName::ClusterNetworkPolicy { name: policy.name.clone() },
-        Kind::Namespace | Kind::Pod | Kind::Node | Kind::NetworkPolicy => {
+        Kind::Namespace | Kind::Pod | Kind::Node | Kind::NetworkPolicy | Kind::Service | Kind::EndpointSlice => {
             PolicyName::NetworkPolicy { namespace: policy.namespace.clone(), name: policy.name.clone() }
         }
     }

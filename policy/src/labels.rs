@@ -89,8 +89,11 @@ fn is_lower(text: &str) -> bool {
     !text.bytes().any(|byte| byte.is_ascii_uppercase())
 }
 
-/// RFC 1123 label, in lower case.
-pub(crate) fn check_dns_label(name: &str) -> Result<(), String> {
+/// Whether a name is an RFC 1123 label, in lower case.
+///
+/// # Errors
+/// If it is not.
+pub fn check_dns_label(name: &str) -> Result<(), String> {
     if name.len() <= 63 && is_lower(name) && is_framed(name, b"-") {
         return Ok(());
     }

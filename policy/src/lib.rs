@@ -29,7 +29,7 @@ pub use block::Block;
 pub use evaluator::{Answer, Evaluator, Judgement, Party, ProbeError, Why};
 pub use explain::{Match, Part, Reasoning};
 pub use index::{Counts, Delta, Event, Index, Limits, Problem, Severity, View};
-pub use labels::Labels;
+pub use labels::{Labels, check_dns_label};
 pub use lint::ignored_sections;
 pub use name::{Kind, ObjectError, ObjectName, PodName};
 pub use prefixes::Prefixes;

@@ -16,12 +16,12 @@ use crate::path::{FieldError, Path};
 use crate::reading::Strictness;
 
 impl Event {
-    /// That an object of a manifest is there.
+    /// That an object of a manifest is there; `None`: it does not matter to policies.
     ///
     /// # Errors
     /// Where the API server would refuse the object, or somebody who mends manifests should know.
-    pub fn written(kind: Kind, object: Value) -> Result<Self, ObjectError> {
-        Ok(match kind {
+    pub fn written(kind: Kind, object: Value) -> Result<Option<Self>, ObjectError> {
+        Ok(Some(match kind {
             Kind::Namespace => Self::Namespace((&read::<Namespace>(kind, object)?).try_into()?),
             Kind::Pod => Self::Pod((&read::<Pod>(kind, object)?).try_into()?),
             Kind::Node => Self::Node((&read::<Node>(kind, object)?).try_into()?),
@@ -29,14 +29,16 @@ impl Event {
             Kind::ClusterNetworkPolicy => {
                 Self::Policy(read::<ClusterNetworkPolicy>(kind, object)?.read(Strictness::Strict)?)
             }
-        })
+            Kind::Service | Kind::EndpointSlice => return Ok(None),
+        }))
     }
 }
 
 /// Reads an object of a manifest.
 ///
 /// # Errors
-/// Where something in it is of another type than it should be, or a policy has fields that there are not.
+/// Where something in it is of another type than it should be, or it has fields that there are not: of kinds in which a
+/// misspelt one would be missed.
 pub fn read<K: DeserializeOwned + Serialize>(kind: Kind, mut object: Value) -> Result<K, ObjectError> {
     let name = name(kind, &object);
     let wrong = |FieldError { field, what }| name.wrong(field, what);
@@ -56,7 +58,11 @@ pub fn read<K: DeserializeOwned + Serialize>(kind: Kind, mut object: Value) -> R
         };
         name.wrong(field, error.inner().to_string())
     })?;
-    if matches!(kind, Kind::NetworkPolicy | Kind::ClusterNetworkPolicy) {
+    let is_strict = match kind {
+        Kind::NetworkPolicy | Kind::ClusterNetworkPolicy | Kind::Service | Kind::EndpointSlice => true,
+        Kind::Namespace | Kind::Pod | Kind::Node => false,
+    };
+    if is_strict {
         let known = serde_json::to_value(&typed).map_err(|error| name.wrong("", error.to_string()))?;
         // What others say of it, whatever the version.
         let written = object.as_object().into_iter().flatten().filter(|(field, _)| *field != "status");
@@ -123,7 +129,8 @@ mod tests {
     use serde_json::json;
 
     fn written(kind: Kind, object: Value) -> Result<Event, String> {
-        Event::written(kind, object).map_err(|error| error.to_string())
+        let read = Event::written(kind, object).map_err(|error| error.to_string())?;
+        Ok(read.expect("a kind that matters to policies"))
     }
 
     fn policy(spec: Value) -> Result<Event, String> {

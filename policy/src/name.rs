@@ -21,6 +21,10 @@ pub enum Kind {
     NetworkPolicy,
     /// A ClusterNetworkPolicy.
     ClusterNetworkPolicy,
+    /// A Service.
+    Service,
+    /// An EndpointSlice.
+    EndpointSlice,
 }
 
 impl Kind {
@@ -32,23 +36,33 @@ impl Kind {
             Self::Node => "Node",
             Self::NetworkPolicy => "NetworkPolicy",
             Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
         }
     }
 
     /// The API group and version that its objects are of.
     pub const fn api_version(self) -> &'static str {
         match self {
-            Self::Namespace | Self::Pod | Self::Node => "v1",
+            Self::Namespace | Self::Pod | Self::Node | Self::Service => "v1",
             Self::NetworkPolicy => "networking.k8s.io/v1",
             Self::ClusterNetworkPolicy => cluster_policy::API_VERSION,
+            Self::EndpointSlice => "discovery.k8s.io/v1",
         }
     }
 
     /// The kind with a name, of the API group that an object says it is of, whatever the version; without a group, of ours.
     /// `None`: it does not matter here.
     pub fn of(api_version: &str, name: &str) -> Option<Self> {
-        const ALL: [Kind; 5] =
-            [Kind::Namespace, Kind::Pod, Kind::Node, Kind::NetworkPolicy, Kind::ClusterNetworkPolicy];
+        const ALL: [Kind; 7] = [
+            Kind::Namespace,
+            Kind::Pod,
+            Kind::Node,
+            Kind::NetworkPolicy,
+            Kind::ClusterNetworkPolicy,
+            Kind::Service,
+            Kind::EndpointSlice,
+        ];
         let kind = ALL.into_iter().find(|kind| kind.name() == name)?;
         (api_version.is_empty() || group(api_version) == group(kind.api_version())).then_some(kind)
     }
@@ -56,7 +70,7 @@ impl Kind {
     /// Whether its objects are in namespaces.
     pub const fn is_namespaced(self) -> bool {
         match self {
-            Self::Pod | Self::NetworkPolicy => true,
+            Self::Pod | Self::NetworkPolicy | Self::Service | Self::EndpointSlice => true,
             Self::Namespace | Self::Node | Self::ClusterNetworkPolicy => false,
         }
     }
@@ -88,7 +102,7 @@ impl ObjectName {
     ///
     /// # Errors
     /// Where the API server would not take that name.
-    pub(crate) fn of(kind: Kind, metadata: &ObjectMeta) -> Result<Self, ObjectError> {
+    pub fn of(kind: Kind, metadata: &ObjectMeta) -> Result<Self, ObjectError> {
         let namespace = match &metadata.namespace {
             _ if !kind.is_namespaced() => "",
             Some(namespace) => namespace,
@@ -103,14 +117,17 @@ impl ObjectName {
             labels::check_dns_label(namespace).map_err(|what| wrong("metadata.namespace", what))?;
         }
         let check = match kind {
-            Kind::Namespace => labels::check_dns_label,
-            Kind::Pod | Kind::Node | Kind::NetworkPolicy | Kind::ClusterNetworkPolicy => labels::check_dns_subdomain,
+            Kind::Namespace | Kind::Service => labels::check_dns_label,
+            Kind::Pod | Kind::Node | Kind::NetworkPolicy | Kind::ClusterNetworkPolicy | Kind::EndpointSlice => {
+                labels::check_dns_subdomain
+            }
         };
         check(&object.name).map_err(|what| wrong("metadata.name", what))?;
         Ok(object)
     }
 
-    pub(crate) fn wrong(&self, field: impl fmt::Display, what: String) -> ObjectError {
+    /// Something is wrong in one of its fields.
+    pub fn wrong(&self, field: impl fmt::Display, what: String) -> ObjectError {
         ObjectError { object: self.clone(), field: field.to_string(), what }
     }
 }
@@ -170,9 +187,14 @@ mod tests {
         assert_eq!(Kind::of("networking.k8s.io/v1", "NetworkPolicy"), Some(Kind::NetworkPolicy));
         assert_eq!(Kind::of("", "NetworkPolicy"), Some(Kind::NetworkPolicy));
         assert_eq!(Kind::of("v1", "Node"), Some(Kind::Node));
-        for (api_version, name) in
-            [("crd.projectcalico.org/v1", "NetworkPolicy"), ("config.openshift.io/v1", "Node"), ("v1", "Service")]
-        {
+        assert_eq!(Kind::of("v1", "Service"), Some(Kind::Service));
+        assert_eq!(Kind::of("discovery.k8s.io/v1beta1", "EndpointSlice"), Some(Kind::EndpointSlice));
+        for (api_version, name) in [
+            ("crd.projectcalico.org/v1", "NetworkPolicy"),
+            ("config.openshift.io/v1", "Node"),
+            ("v1", "Secret"),
+            ("serving.knative.dev/v1", "Service"),
+        ] {
             assert_eq!(Kind::of(api_version, name), None, "{api_version} {name}");
         }
     }

@@ -30,6 +30,8 @@ pub struct Local {
     pub pod_cidrs: Vec<IpNet>,
     /// All addresses of its devices, the loopback included.
     pub host_addresses: Vec<IpAddr>,
+    /// Of those, the ones at which node ports are served. Empty: all.
+    pub node_ports: Vec<IpNet>,
     /// Destinations outside the cluster that see pods with their own addresses.
     pub exempt: Vec<IpNet>,
 }
@@ -176,7 +178,8 @@ pub fn plan<'a>(
     }
     // Last: an address of this very machine is its own, whatever the cluster says.
     for address in local.host_addresses.iter().chain(&local.addresses) {
-        plan.addresses.insert(IpNet::from(*address), entry(AddressKind::Host, 0));
+        let serves = local.node_ports.is_empty() || local.node_ports.iter().any(|net| net.contains(address));
+        plan.addresses.insert(IpNet::from(*address), entry(AddressKind::Host, serves.into()));
     }
     plan
 }
@@ -312,6 +315,7 @@ mod tests {
             addresses: vec!["192.0.2.1".parse().expect("an address")],
             pod_cidrs: vec!["10.1.0.0/24".parse().expect("a CIDR")],
             host_addresses: vec!["172.16.0.1".parse().expect("an address")],
+            node_ports: Vec::new(),
             exempt: vec!["203.0.113.0/24".parse().expect("a CIDR")],
         }
     }

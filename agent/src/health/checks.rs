@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::thread;
-use std::{fmt, io};
+use std::{io, thread};
 
 use anyhow::{Context, Result};
 use hyper::header::{HeaderName, HeaderValue};
 use ipnet::IpNet;
+use sluice_service::{Health as Check, ServiceName};
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -20,34 +20,10 @@ use crate::http::{self, EVERYWHERE, Page, TAKEN};
 /// How much of a load balancer's traffic this node is to have, compared with others.
 const WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-weight");
 
-/// The name of a Service.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ServiceName {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name there.
-    pub name: String,
-}
-
-impl fmt::Display for ServiceName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
-
-/// What load balancers are told of a Service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Check {
-    /// The port at which they ask.
-    pub port: u16,
-    /// How many of its endpoints are on this node.
-    pub local_endpoints: usize,
-}
-
 /// All that is to be told, and where.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// Of which Services.
+    /// What load balancers are told of which Services.
     pub checks: BTreeMap<ServiceName, Check>,
     /// At which addresses; see [`addresses`].
     pub addresses: Vec<IpAddr>,
@@ -220,8 +196,8 @@ mod tests {
 
     #[test]
     fn load_balancers_hear_what_kube_proxy_tells_them() {
-        let name = ServiceName { namespace: "shop".into(), name: "web".into() };
-        let check = |local_endpoints| Check { port: 30_000, local_endpoints };
+        let name = ServiceName::new("shop", "web");
+        let check = |local_endpoints| Check { service: name.clone(), port: 30_000, local_endpoints };
         let told = answer(&name, Some(&check(2)), true);
         let expected = "{\n\t\"service\": {\n\t\t\"namespace\": \"shop\",\n\t\t\"name\": \"web\"\n\t},\n\
                         \t\"localEndpoints\": 2,\n\t\"serviceProxyHealthy\": true\n}";
@@ -250,8 +226,8 @@ mod tests {
 
         fn set(&self, checks: &[(&str, u16, usize)]) {
             let named = |(name, port, local_endpoints): &(&str, u16, usize)| {
-                let name = ServiceName { namespace: "x".into(), name: (*name).into() };
-                (name, Check { port: *port, local_endpoints: *local_endpoints })
+                let service = ServiceName::new("x", name);
+                (service.clone(), Check { service, port: *port, local_endpoints: *local_endpoints })
             };
             self.checks.set(Wanted { checks: checks.iter().map(named).collect(), addresses: LOOPBACKS.into() });
         }

@@ -4,5 +4,5 @@
 mod checks;
 mod node;
 
-pub use checks::{Check, Checks, ServiceName, Wanted, addresses};
+pub use checks::{Checks, Wanted, addresses};
 pub use node::{Health, serve};

@@ -19,6 +19,8 @@ pub struct Device {
     pub has_default_route: bool,
     /// Whether it has link-layer addresses.
     pub is_ethernet: bool,
+    /// Whether there is hardware behind it.
+    pub is_hardware: bool,
 }
 
 /// Whether a device is there and up. One of which that cannot be told counts as up.
@@ -39,6 +41,7 @@ pub fn devices(links: &[Link], addresses: &[Address], routes: &[Route]) -> Vec<D
         addresses: addresses.iter().filter(|address| address.index == link.index).copied().collect(),
         has_default_route: routes.iter().any(|route| route.to.prefix_len() == 0 && route.kind.leads_out_of(link.index)),
         is_ethernet: link.mac.is_some(),
+        is_hardware: link.kind.is_none(),
         index: link.index,
         name: link.name.clone(),
         mtu: link.mtu,
@@ -113,6 +116,7 @@ mod tests {
             }],
             has_default_route,
             is_ethernet: true,
+            is_hardware: true,
         }
     }
 

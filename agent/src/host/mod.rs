@@ -1,6 +1,7 @@
 //! The host's own network: its devices, settings and routes.
 
 mod device;
+pub mod namespace;
 mod overlay;
 mod routes;
 pub mod sysctl;

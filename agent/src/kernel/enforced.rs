@@ -61,7 +61,7 @@ impl InForce {
     }
 
     /// All, sorted by the host side's name.
-    pub fn iter(&self) -> impl Iterator<Item = &Enforced> {
+    pub fn iter(&self) -> impl Iterator<Item = &Enforced> + Clone {
         self.endpoints.values()
     }
 

@@ -370,7 +370,7 @@ fn is_orphan<A: IpAddress>(key: &FlowKey<A>, flow: &Flow<A>, interface: &impl Fn
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sluice_abi::{Mac, Port, Protocol, RevisionSlot, Stamp, Timeouts, Verdict};
+    use sluice_abi::{BackendId, Mac, Port, Protocol, RevisionSlot, Stamp, Timeouts, Verdict};
 
     const SETTINGS: Timeouts = Timeouts::new([60, 20_000, 30, 120, 10]);
 
@@ -387,6 +387,7 @@ mod tests {
             interface: 0,
             peer_scope: Scope::NET,
             node: Slot::NONE,
+            backend: BackendId::NONE,
             policy: 0,
             last_seen,
             source_mac: Mac::default(),
@@ -397,7 +398,7 @@ mod tests {
             rewrites: Rewrites::NONE,
             seen,
             class,
-            tail: [0],
+            tail: [],
         }
     }
 

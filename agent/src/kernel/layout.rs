@@ -5,13 +5,16 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{MapData, MapType};
 use sluice_abi::{
-    AddressEntry, COUNTERS, Config, Denial, DenialKey, Endpoint, Flow, FlowKey, Fragment, FragmentKey, Ipv4, Ipv6,
-    LAYOUT, MAX_ENDPOINTS, MAX_NODES, MAX_REVISIONS, Node, Prefix, Rule, RuleKey, Uplink, maps,
+    AddressEntry, Affinity, AffinityKey, Backend, BackendId, COUNTERS, Config, Denial, DenialKey, Endpoint,
+    FRONTEND_BITS, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Ipv4, Ipv6, LAYOUT, MAGLEV_SIZE,
+    MAX_ENDPOINTS, MAX_NODES, MAX_REVISIONS, Node, Position, Prefix, RangePath, Rule, RuleKey, SetId, SocketKey,
+    SocketPeer, Uplink, maps,
 };
 
 use sluice_policy::Limits;
 
 use super::error::{Doing, KernelError};
+use super::services::Room;
 
 /// Sizes of the tables, for each family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,12 +27,22 @@ pub struct Sizes {
     pub fragments: u32,
     /// Most rules of policies.
     pub rules: u32,
+    /// Backends of services.
+    pub backends: u32,
 }
 
 /// Prefixes of addresses, and rules: tries take memory only for what is in them, so this is but a bound. It is far beyond
 /// what is ever put there at a time, so that a change finds room beside what it replaces.
 const PREFIXES: u32 = 1 << 20;
 const RULES: u32 = 1 << 22;
+/// Frontends and ranges of their clients: they take memory only for what is in them, too.
+const FRONTENDS: u32 = 1 << 20;
+/// Services that are reached from outside and spread by Maglev tables.
+pub const MAGLEV_TABLES: u32 = 16_384;
+/// Clients that stay with a backend.
+const AFFINITIES: u32 = 32_768;
+/// Sockets that were connected to a service.
+const SOCKETS: u32 = 32_768;
 /// Things that policies have denied.
 pub const DENIALS: u32 = 8_192;
 
@@ -46,12 +59,35 @@ impl Sizes {
             (set, _) => (set, set),
         };
         // A rule with the trie's inner nodes takes some 150 bytes: about one percent of the memory as well.
-        Self { flows, openings, fragments: 8_192, rules: power(memory / 100 / 150, 65_536) }
+        let rules = power(memory / 100 / 150, 65_536);
+        // A backend of both families with its places in sets takes some 60 bytes: half a percent.
+        Self { flows, openings, fragments: 8_192, rules, backends: power(memory / 200 / 60, 65_536) }
     }
 
     /// Those of tables, in a fixed order.
-    pub fn list(&self) -> [u32; 3] {
-        [self.flows, self.openings, self.fragments]
+    pub fn list(&self) -> [u32; 4] {
+        [self.flows, self.openings, self.fragments, self.backends]
+    }
+
+    /// Sets of backends: one or two for each port of a service.
+    pub const fn sets(&self) -> u32 {
+        self.backends / 2
+    }
+
+    /// Words for the members of sets, old ones and new ones beside each other.
+    pub const fn members(&self) -> u32 {
+        self.backends * 4
+    }
+
+    /// How much of services is to be put into the tables.
+    pub fn room(&self) -> Room {
+        Room {
+            backends: self.backends,
+            sets: self.sets(),
+            members: self.members(),
+            frontends: FRONTENDS as usize,
+            maglev: MAGLEV_TABLES as usize,
+        }
     }
 
     /// How much of policies is to be put into the tables.
@@ -145,7 +181,7 @@ pub fn expected(sizes: &Sizes) -> Vec<Expected> {
     fn of<K, V>(name: &'static str, kind: MapType, entries: u32, resizable: bool) -> Expected {
         Expected { name, kind, key: size_of::<K>(), value: size_of::<V>(), entries, resizable }
     }
-    let (hash, lru, array) = (MapType::Hash, MapType::LruHash, MapType::Array);
+    let (hash, lru, trie, array) = (MapType::Hash, MapType::LruHash, MapType::LpmTrie, MapType::Array);
     vec![
         of::<FlowKey<Ipv4>, Flow<Ipv4>>(maps::OPENINGS4, lru, sizes.openings, true),
         of::<FlowKey<Ipv6>, Flow<Ipv6>>(maps::OPENINGS6, lru, sizes.openings, true),
@@ -153,10 +189,23 @@ pub fn expected(sizes: &Sizes) -> Vec<Expected> {
         of::<FlowKey<Ipv6>, Flow<Ipv6>>(maps::FLOWS6, hash, sizes.flows, true),
         of::<FragmentKey<Ipv4>, Fragment>(maps::FRAGMENTS4, lru, sizes.fragments, true),
         of::<FragmentKey<Ipv6>, Fragment>(maps::FRAGMENTS6, lru, sizes.fragments, true),
-        of::<Prefix<Ipv4>, AddressEntry>(maps::ADDRESSES4, MapType::LpmTrie, PREFIXES, true),
-        of::<Prefix<Ipv6>, AddressEntry>(maps::ADDRESSES6, MapType::LpmTrie, PREFIXES, true),
-        of::<RuleKey, Rule>(maps::RULES, MapType::LpmTrie, RULES, true),
+        of::<Prefix<Ipv4>, AddressEntry>(maps::ADDRESSES4, trie, PREFIXES, true),
+        of::<Prefix<Ipv6>, AddressEntry>(maps::ADDRESSES6, trie, PREFIXES, true),
+        of::<RuleKey, Rule>(maps::RULES, trie, RULES, true),
         of::<DenialKey, Denial>(maps::DENIALS, lru, DENIALS, true),
+        of::<FrontendKey<Ipv4>, Frontend>(maps::FRONTENDS4, hash, FRONTENDS, true),
+        of::<FrontendKey<Ipv6>, Frontend>(maps::FRONTENDS6, hash, FRONTENDS, true),
+        of::<u32, u64>(maps::FRONTEND_BITS, array, FRONTEND_BITS / u64::BITS, false),
+        of::<SetId, Position>(maps::SETS, array, sizes.sets(), true),
+        of::<Position, u32>(maps::MEMBERS, array, sizes.members(), true),
+        of::<BackendId, Backend<Ipv4>>(maps::BACKENDS4, array, sizes.backends, true),
+        of::<BackendId, Backend<Ipv6>>(maps::BACKENDS6, array, sizes.backends, true),
+        of::<SetId, [BackendId; MAGLEV_SIZE]>(maps::MAGLEV, hash, MAGLEV_TABLES, true),
+        of::<AffinityKey, Affinity>(maps::AFFINITIES, lru, AFFINITIES, true),
+        of::<Prefix<RangePath<Ipv4>>, u32>(maps::SOURCE_RANGES4, trie, FRONTENDS, true),
+        of::<Prefix<RangePath<Ipv6>>, u32>(maps::SOURCE_RANGES6, trie, FRONTENDS, true),
+        of::<SocketKey<Ipv4>, SocketPeer<Ipv4>>(maps::SOCKETS4, lru, SOCKETS, true),
+        of::<SocketKey<Ipv6>, SocketPeer<Ipv6>>(maps::SOCKETS6, lru, SOCKETS, true),
         of::<u32, Endpoint>(maps::ENDPOINTS, array, MAX_ENDPOINTS, false),
         of::<u32, Node>(maps::NODES, array, MAX_NODES, false),
         of::<u32, u32>(maps::REVISIONS, array, MAX_REVISIONS, false),

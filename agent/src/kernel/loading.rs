@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 
 use aya::Ebpf;
 use aya::maps::{MapData, ProgramArray};
-use aya::programs::{ProgramError, SchedClassifier};
+use aya::programs::{Program, ProgramError};
 use sluice_abi::{Stage, maps};
 
 use super::error::{Doing, KernelError};
@@ -19,9 +19,13 @@ const ATTEMPTS: usize = 10;
 /// Where the kernel refuses one.
 pub fn load(ebpf: &mut Ebpf) -> Result<ProgramArray<MapData>, KernelError> {
     for (name, program) in ebpf.programs_mut() {
-        let program: &mut SchedClassifier =
-            program.try_into().doing(|| format!("taking {name} for a program of traffic control"))?;
-        verify(program).doing(|| format!("loading the kernel program {name} (the verifier's words follow)"))?;
+        verify(|| match program {
+            Program::SchedClassifier(program) => program.load(),
+            Program::CgroupSockAddr(program) => program.load(),
+            Program::Xdp(program) => program.load(),
+            _ => Err(ProgramError::UnexpectedProgramType),
+        })
+        .doing(|| format!("loading the kernel program {name} (the verifier's words follow)"))?;
     }
     let array = ebpf.take_map(maps::SLOW_PATHS).ok_or("the object has none");
     let array = array.doing(|| "filling the array of slow paths".into())?;
@@ -36,10 +40,10 @@ pub fn load(ebpf: &mut Ebpf) -> Result<ProgramArray<MapData>, KernelError> {
 
 /// Loads a program. The verifier gives up with EAGAIN where a signal or other work for this thread comes in meanwhile
 /// (`bpf_check`, kernel/bpf/verifier.c, all kernels up to 6.18): it is asked again, as libbpf does.
-fn verify(program: &mut SchedClassifier) -> Result<(), ProgramError> {
+fn verify(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
     let mut attempt = 1;
     loop {
-        match program.load() {
+        match load() {
             Err(ProgramError::LoadError { io_error, .. })
                 if io_error.kind() == ErrorKind::WouldBlock && attempt < ATTEMPTS =>
             {

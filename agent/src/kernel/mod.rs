@@ -13,9 +13,12 @@ mod meter;
 mod object;
 mod policy;
 mod programs;
+pub mod services;
+mod sockets;
 mod versions;
+mod xdp;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -42,6 +45,18 @@ pub use meter::{Count, Fill, Meter, Reading};
 pub use policy::Denied;
 use policy::Policy;
 use programs::Programs;
+pub use xdp::Express;
+
+/// Whose sockets are translated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sockets {
+    /// Nobody's.
+    Off,
+    /// Those of all processes.
+    All,
+    /// Those of the processes below a control group.
+    Below(PathBuf),
+}
 
 /// An interface to the outside.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,6 +65,8 @@ pub struct UplinkDevice {
     pub interface: u32,
     /// Its name.
     pub name: String,
+    /// Where packets for backends on other nodes may be turned round.
+    pub express: Express,
     /// What the programs need to know of it.
     pub uplink: Uplink,
 }
@@ -86,6 +103,10 @@ pub struct Kernel {
     enforced: InForce,
     /// Slots whose endpoint has not been claimed by a record yet: what an earlier agent has left.
     unclaimed: BTreeMap<u32, Endpoint>,
+    /// How much of services fits.
+    room: services::Room,
+    /// Who writes services; `None`: it is not known what their tables hold.
+    services: Option<services::Writer<services::Maps>>,
 }
 
 impl Kernel {
@@ -120,6 +141,8 @@ impl Kernel {
             known_nodes: BTreeMap::new(),
             enforced: InForce::default(),
             unclaimed: BTreeMap::new(),
+            room: sizes.room(),
+            services: None,
             pins,
             programs,
             expedite,
@@ -214,7 +237,9 @@ impl Kernel {
                 .doing(|| format!("writing the settings of the uplink {}", device.name))?;
             self.programs.attach(Hook::FromNet, &device.name)?;
             self.programs.attach(Hook::ToNet, &device.name)?;
+            xdp::attach(&self.programs, &device.name, device.express)?;
         }
+        xdp::retain(&self.programs, &uplinks.iter().map(|device| device.name.as_str()).collect::<Vec<_>>())?;
         for hook in [Hook::FromNet, Hook::ToNet] {
             for name in self.programs.attached(hook) {
                 if !uplinks.iter().any(|device| device.name == name) {
@@ -297,6 +322,17 @@ impl Kernel {
         Ok(())
     }
 
+    /// This node's own addresses, as the tables know them.
+    pub fn own_addresses(&self) -> BTreeSet<IpAddr> {
+        let own = self.written.iter().filter(|(_, entry)| matches!(entry.kind, AddressKind::Host));
+        own.map(|(net, _)| net.addr()).collect()
+    }
+
+    /// The records of the endpoints that are in force.
+    pub fn records(&self) -> impl Iterator<Item = &EndpointRecord> + Clone {
+        self.enforced.iter().map(|enforced| &enforced.record)
+    }
+
     /// The other nodes, by slot, as the programs know them.
     pub fn nodes(&self) -> &BTreeMap<u32, Node> {
         &self.known_nodes
@@ -357,6 +393,19 @@ impl Kernel {
         Ok(counts.into_iter().map(named).collect())
     }
 
+    /// Has sockets of all processes below a control group be translated where they are told whom to talk to; without one, of
+    /// those below all; or not at all.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn set_sockets(&mut self, sockets: &Sockets) -> Result<(), KernelError> {
+        match sockets {
+            Sockets::Off => sockets::detach(&self.pins),
+            Sockets::All => sockets::attach(&self.programs, &self.pins, &sockets::root()?),
+            Sockets::Below(group) => sockets::attach(&self.programs, &self.pins, group),
+        }
+    }
+
     /// What reads counters beside this, on a thread of its own.
     ///
     /// # Errors
@@ -368,11 +417,13 @@ impl Kernel {
     /// How full the tables are that this writes. Of the flow tables, the [`Reaper`] tells.
     pub fn fills(&self) -> Vec<Fill> {
         let fill = |table, entries, capacity| Fill { table, entries, capacity };
-        vec![
+        let mut fills = vec![
             // The first slot of either is nobody's.
             fill(maps::ENDPOINTS, self.enforced(), MAX_ENDPOINTS as usize - 1),
             fill(maps::NODES, self.known_nodes.len(), self.nodes.len() as usize - 1),
-        ]
+        ];
+        fills.extend(self.service_fills());
+        fills
     }
 
     /// Flows, as their openers see them, at most `limit`.

@@ -108,7 +108,12 @@ impl Programs {
     /// # Errors
     /// Where its pin is gone.
     pub fn open(&self, name: &str) -> Result<SchedClassifier, KernelError> {
-        open(&self.pins.generation(&self.generation).join(name))
+        open(&self.pin(name))
+    }
+
+    /// Where a program of this generation is pinned.
+    pub fn pin(&self, name: &str) -> PathBuf {
+        self.pins.generation(&self.generation).join(name)
     }
 
     /// Removes all other generations. Call it once no link runs them any more.
@@ -180,14 +185,28 @@ impl Programs {
         attached(&self.pins.links(), hook)
     }
 
+    /// The devices that a program of this name, of whatever kind, has been attached to.
+    pub fn devices_of(&self, program: &str) -> Vec<String> {
+        devices_of(&self.pins.links(), program)
+    }
+
+    /// Where the link between a program and a device is pinned.
+    pub fn pin_of_link(&self, program: &str, device: &str) -> PathBuf {
+        self.pins.links().join(format!("{program}-{}", encode(device)))
+    }
+
     fn link(&self, hook: Hook, device: &str) -> PathBuf {
-        self.pins.links().join(format!("{}-{}", hook.name(), encode(device)))
+        self.pin_of_link(hook.name(), device)
     }
 }
 
 /// The devices that pins say a hook's program has been attached to.
 fn attached(links: &Path, hook: Hook) -> Vec<String> {
-    let prefix = format!("{}-", hook.name());
+    devices_of(links, hook.name())
+}
+
+fn devices_of(links: &Path, program: &str) -> Vec<String> {
+    let prefix = format!("{program}-");
     let Ok(listing) = fs::read_dir(links) else { return Vec::new() };
     let names = listing.flatten().filter_map(|entry| entry.file_name().into_string().ok());
     names.filter_map(|name| name.strip_prefix(&prefix).map(decode)).collect()
@@ -250,7 +269,11 @@ fn filter(program: &mut SchedClassifier, hook: Hook, device: &str) -> Result<(),
     Ok(())
 }
 
-fn unpin(path: &Path) -> Result<(), KernelError> {
+/// Removes a pin, if it is there.
+///
+/// # Errors
+/// Where that fails.
+pub fn unpin(path: &Path) -> Result<(), KernelError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).doing(|| format!("unpinning {}", path.display()))
@@ -259,7 +282,11 @@ fn unpin(path: &Path) -> Result<(), KernelError> {
     }
 }
 
-fn rename(from: &Path, to: &Path) -> Result<(), KernelError> {
+/// Renames a pin or a directory of pins.
+///
+/// # Errors
+/// Where that fails.
+pub fn rename(from: &Path, to: &Path) -> Result<(), KernelError> {
     fs::rename(from, to).doing(|| format!("renaming {} to {}", from.display(), to.display()))
 }
 

@@ -1,6 +1,7 @@
 //! Answers to those who ask.
 
 use std::sync::mpsc::Sender;
+use std::time::Instant;
 
 use sluice_api::{Answer, Call, ErrorKind, Failure, NodeStatus, ObjectCounts, Outcome, PolicyStatus, Status};
 use sluice_topology::{NodeView, Underlay};
@@ -15,7 +16,12 @@ impl Model {
         let outcome = match call {
             Call::Enforce(record) => match &self.waiting_for {
                 Some(what) => failure(ErrorKind::Unavailable, format!("the agent is not ready; it waits for: {what}")),
-                None => return self.policies.admit(&mut self.kernel, record, reply),
+                None => {
+                    // Before the answer, which says that they lead there.
+                    self.services.endpoint(&record);
+                    self.services.work(&mut self.kernel, Instant::now());
+                    return self.policies.admit(&mut self.kernel, record, reply);
+                }
             },
             Call::Release { host_interface } => {
                 let still_passes = host::is_up(&host_interface);

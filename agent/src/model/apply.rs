@@ -9,9 +9,10 @@ use sluice_netlink::Address;
 use sluice_topology::{Local, Mode, Plan, Underlay, plan};
 
 use super::{Model, Ready};
+use crate::config::Xdp;
 use crate::conflist;
 use crate::host::{self, Device, Given};
-use crate::kernel::{UplinkDevice, jiffies};
+use crate::kernel::{Express, Sockets, UplinkDevice, jiffies};
 
 /// Seconds that flows may be idle, in the order of `TimeoutClass`.
 const TIMEOUTS: [u32; 5] = [60, 21_600, 30, 120, 30];
@@ -95,7 +96,8 @@ impl Model {
             (mtu, _) => mtu,
         };
         self.kernel.set_config(&self.kernel_config(&local, overlay, inner))?;
-        self.kernel.set_uplinks(&uplinks.iter().map(|device| uplink(device, &local)).collect::<Vec<_>>())?;
+        self.kernel
+            .set_uplinks(&uplinks.iter().map(|device| uplink(device, &local, self.config.xdp)).collect::<Vec<_>>())?;
         self.kernel.set_overlay(overlay.map(|_| host::OVERLAY))?;
         if overlay.is_some() {
             host::switch_on_overlay()?;
@@ -103,6 +105,7 @@ impl Model {
 
         let mut changed = self.kernel.set_nodes(&plan.nodes)?;
         changed |= self.kernel.set_addresses(&plan.addresses)?;
+        self.kernel.set_services_own(self.kernel.own_addresses());
         let tunnel = overlay.map(|index| host::Overlay { index, vni: self.config.vxlan.vni, mtu: inner });
         let routes = host::apply_routes(&plan.routes, &local.addresses, tunnel)?;
         changed |= routes.changed;
@@ -110,6 +113,7 @@ impl Model {
             self.kernel.bump_routes()?;
         }
         self.view.made = host::view()?.made;
+        self.translate_sockets()?;
 
         let sources = tunnel_problems(&local, &plan, |remote| host::source_to(remote).ok().flatten());
         self.problems.set([plan.problems, routes.problems, sources].concat());
@@ -121,6 +125,20 @@ impl Model {
         }
         self.ready = Ready { local: Some(local), uplinks: names, mtu, view: plan.view };
         Ok(if routes.is_incomplete { Done::InPart } else { Done::InFull })
+    }
+
+    /// Has sockets be translated as the settings say. The tables by which they are must be there.
+    fn translate_sockets(&mut self) -> Result<()> {
+        let wanted = match (self.config.socket_lb, &self.config.cgroup) {
+            (false, _) => Sockets::Off,
+            (true, None) => Sockets::All,
+            (true, Some(group)) => Sockets::Below(group.clone()),
+        };
+        if self.sockets.as_ref() != Some(&wanted) {
+            self.kernel.set_sockets(&wanted)?;
+            self.sockets = Some(wanted);
+        }
+        Ok(())
     }
 
     /// What is known of this node.
@@ -152,6 +170,7 @@ impl Model {
             addresses,
             pod_cidrs,
             host_addresses: host.addresses.clone(),
+            node_ports: Vec::new(),
             exempt: self.config.masquerade.exempt.clone(),
         })
     }
@@ -169,6 +188,7 @@ impl Model {
             port_first: masquerade.port_first,
             port_last: masquerade.port_last,
             timeouts: Timeouts::new(TIMEOUTS.map(jiffies)),
+            namespace: host::namespace::cookie().unwrap_or_default(),
             ..KernelConfig::default()
         };
         for address in &local.addresses {
@@ -208,7 +228,7 @@ fn overhead(local: &Local, plan: &Plan) -> u32 {
 }
 
 /// What the programs need to know of an uplink.
-fn uplink(device: &Device, local: &Local) -> UplinkDevice {
+fn uplink(device: &Device, local: &Local, xdp: Xdp) -> UplinkDevice {
     let mut uplink = Uplink { mtu: device.mtu, ..Uplink::default() };
     if let Some(IpAddr::V4(address)) = masquerade_address(device, local, IpAddr::is_ipv4) {
         uplink.ipv4 = address.into();
@@ -216,7 +236,15 @@ fn uplink(device: &Device, local: &Local) -> UplinkDevice {
     if let Some(IpAddr::V6(address)) = masquerade_address(device, local, IpAddr::is_ipv6) {
         uplink.ipv6 = address.into();
     }
-    UplinkDevice { interface: device.index, name: device.name.clone(), uplink }
+    let express = match xdp {
+        // A device without hardware has nothing to gain, and much to lose (veth: its segmentation).
+        Xdp::Auto if !device.is_hardware => Express::Off,
+        Xdp::Auto => Express::Best,
+        Xdp::Driver => Express::Driver,
+        Xdp::Generic => Express::Generic,
+        Xdp::Off => Express::Off,
+    };
+    UplinkDevice { interface: device.index, name: device.name.clone(), express, uplink }
 }
 
 /// The address that pods leave with by an uplink: the node's own where the uplink has it, else the one of the uplink that
@@ -262,6 +290,7 @@ mod tests {
             addresses: addresses.to_vec(),
             has_default_route: true,
             is_ethernet: true,
+            is_hardware: true,
         };
         let node: IpAddr = node.parse().expect("an address");
         let local = Local {
@@ -269,6 +298,7 @@ mod tests {
             addresses: vec![node],
             pod_cidrs: Vec::new(),
             host_addresses: vec![node],
+            node_ports: Vec::new(),
             exempt: Vec::new(),
         };
         let v4 = node.is_ipv4();

@@ -28,6 +28,7 @@ impl Model {
         } else if is_complete {
             self.is_listed = true;
             self.policies.start(&mut self.kernel, events);
+            self.services.start(&mut self.kernel);
         }
         if moves {
             self.apply();
@@ -49,6 +50,7 @@ impl Model {
             Change::Is(Object::Pod(pod)) => (self.policies.pod_is(pod), false),
             Change::Is(Object::Namespace(namespace)) => (Some(Event::Namespace(namespace)), false),
             Change::Is(Object::Policy(policy)) => (Some(Event::Policy(policy)), false),
+            Change::Is(Object::Service(_) | Object::Slice(_)) => (None, false),
             Change::Gone(object, uid) => match object.kind {
                 Kind::Pod => {
                     let name = PodName::new(&object.namespace, &object.name);
@@ -61,8 +63,14 @@ impl Model {
                 Kind::Namespace | Kind::NetworkPolicy | Kind::ClusterNetworkPolicy => {
                     (Some(Event::Removed(object)), false)
                 }
+                Kind::Service | Kind::EndpointSlice => (None, false),
             },
-            Change::Wrong(error) => (Some(Event::Invalid(error)), false),
+            Change::Wrong(error) => match error.object.kind {
+                Kind::Service | Kind::EndpointSlice => (None, false),
+                Kind::Namespace | Kind::Pod | Kind::Node | Kind::NetworkPolicy | Kind::ClusterNetworkPolicy => {
+                    (Some(Event::Invalid(error)), false)
+                }
+            },
             Change::Problems(problems) => {
                 self.source_problems.set(problems);
                 (None, false)

@@ -13,7 +13,7 @@ impl Model {
             Fill { table: "prefixes", entries: counts.prefixes, capacity: limits.prefixes },
         ];
         fills.extend(self.kernel.fills());
-        let warnings = self.policies.warnings();
+        let warnings = self.policies.warnings() + self.services.warnings();
         Measures {
             node: self.config.node_name.clone(),
             waiting_for: self.waiting_for.clone(),
@@ -33,6 +33,7 @@ impl Model {
 
     /// What is wrong, wherever it comes from.
     pub(super) fn all_problems(&self) -> impl Iterator<Item = &String> {
-        [self.source_problems.all(), self.problems.all()].into_iter().flatten().chain(self.policies.problems())
+        let own = [self.source_problems.all(), self.problems.all()].into_iter().flatten();
+        own.chain(self.policies.problems()).chain(self.services.problems())
     }
 }

@@ -10,6 +10,7 @@ mod measure;
 mod pace;
 mod policies;
 mod problems;
+mod services;
 mod waiting;
 
 use std::collections::BTreeMap;
@@ -29,7 +30,7 @@ use sluice_topology::{Local, NodeObject, NodeView, Slots};
 use crate::config::{Config, Served, Source as SourceConfig};
 use crate::health::{self, Health};
 use crate::host::View;
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Sockets};
 use crate::metrics::{Changes, Flows, Gathering, Measures};
 use crate::source::{Change as SourceChange, Directory, Kubernetes, Source};
 use crate::{host, metrics, prepare, server};
@@ -38,6 +39,7 @@ use inbox::Inbox;
 use pace::Pace;
 use policies::Policies;
 use problems::Problems;
+use services::Services;
 
 /// Rest between two rounds through the flow table.
 const REAP: Duration = Duration::from_secs(5);
@@ -78,6 +80,9 @@ struct Model {
     /// The nodes that it knows, by name.
     nodes: BTreeMap<String, NodeObject>,
     policies: Policies,
+    services: Services,
+    /// What sockets of services are translated by; `None`: nothing was attached yet.
+    sockets: Option<Sockets>,
     /// What the source cannot read.
     source_problems: Problems,
     /// What is wrong with the ways between nodes.
@@ -124,6 +129,8 @@ pub fn run(config: Config) -> Result<()> {
         records: Records::below(&config.run_dir),
         is_listed: false,
         nodes: BTreeMap::new(),
+        services: Services::new(&config.node_name, asker.is_none(), config.maglev),
+        sockets: None,
         policies: Policies::new(&config.node_name, index, asker),
         source_problems: Problems::default(),
         problems: Problems::default(),
@@ -290,15 +297,25 @@ impl Model {
                 }
             }
             self.policies.work(&mut self.kernel, now);
-            if self.policies.are_in_force() {
+            self.serve(now);
+            if self.policies.are_in_force() && self.services.are_in_force() {
                 self.health.applied();
             }
         }
     }
 
+    /// Has the tables of services be what has become of objects, of pods and of their host ports.
+    fn serve(&mut self, now: Instant) {
+        for name in self.policies.take_touched() {
+            self.services.pod(&name, self.policies.index().pod(&name));
+        }
+        self.services.endpoints(self.kernel.records());
+        self.services.work(&mut self.kernel, now);
+    }
+
     /// When something is to be done though nothing happens.
     fn due(&self) -> Option<Instant> {
-        self.pace.next().into_iter().chain(self.policies.due()).min()
+        self.pace.next().into_iter().chain(self.policies.due()).chain(self.services.due()).min()
     }
 
     fn host_changed(&mut self, changes: &[Change]) -> Result<()> {

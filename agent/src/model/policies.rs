@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use sluice_api::{EndpointRecord, EndpointStatus, ErrorKind, Outcome};
 use sluice_policy::object::{PodObject, PolicyMode};
-use sluice_policy::{Delta, Event, Index, PodName, Severity};
+use sluice_policy::{Delta, Event, Index, Kind, ObjectName, PodName, Severity};
 use sluice_topology::PodPlace;
 
 use super::answer::{done, failure, refused};
@@ -67,6 +67,8 @@ pub struct Policies {
     /// Whether it has been told of all that there is. Until then, tables stay as an earlier agent has left them.
     is_started: bool,
     local: LocalPods,
+    /// Pods that are others than they were.
+    touched: BTreeSet<PodName>,
     /// How the policies of local pods are meant, as the kernel knows it.
     modes: BTreeMap<PodName, PolicyMode>,
     /// Endpoints whose pods the source has not told of yet.
@@ -101,12 +103,13 @@ impl Policies {
     /// Nothing is known yet. Without somebody to ask, pods that the source has not told of are assumed to have no labels.
     pub fn new(node: &str, index: Index, asker: Option<Asker>) -> Self {
         let local = LocalPods::new(node, asker.is_none());
-        let (modes, waiting, failure, pace) = Default::default();
+        let (modes, waiting, failure, pace, touched) = Default::default();
         let (problems, warnings, problems_version, table_problems) = Default::default();
         Self {
             index,
             is_started: false,
             local,
+            touched,
             modes,
             waiting,
             asker,
@@ -137,6 +140,20 @@ impl Policies {
     /// The source says that a pod is gone, by its name and UID (empty: whichever it is). The event that this is to policies.
     pub fn pod_is_gone(&mut self, name: &PodName, uid: &str) -> Option<Event> {
         self.local.gone(name, uid, self.index.pod(name))
+    }
+
+    /// Notes whose pods events are about.
+    fn touch(&mut self, events: &[Event]) {
+        self.touched.extend(events.iter().filter_map(|event| match event {
+            Event::Pod(pod) => Some(pod.name.clone()),
+            Event::Removed(ObjectName { kind: Kind::Pod, namespace, name }) => Some(PodName::new(namespace, name)),
+            Event::Removed(_) | Event::Namespace(_) | Event::Node(_) | Event::Policy(_) | Event::Invalid(_) => None,
+        }));
+    }
+
+    /// Pods that are others than at the last call.
+    pub fn take_touched(&mut self) -> BTreeSet<PodName> {
+        std::mem::take(&mut self.touched)
     }
 
     /// The pods that have addresses of their own.
@@ -191,7 +208,9 @@ impl Policies {
 
     /// Takes all that there is, at first, and makes the tables that, whatever they hold.
     pub fn start(&mut self, kernel: &mut impl Enforcer, events: Vec<Event>) {
-        self.index.apply_all(events.into_iter().chain(self.local.events()));
+        let events: Vec<Event> = events.into_iter().chain(self.local.events()).collect();
+        self.touch(&events);
+        self.index.apply_all(events);
         self.is_started = true;
         self.failure = Some("nothing was written yet".into());
         let _ = self.write(kernel, &Delta::default());
@@ -200,6 +219,7 @@ impl Policies {
     /// Makes what follows from events so, as far as the tables are what they should be; else all is made at the next attempt.
     /// When that was done, if the tables were changed by it.
     pub fn change(&mut self, kernel: &mut impl Enforcer, events: Vec<Event>) -> Option<Instant> {
+        self.touch(&events);
         let delta = self.index.apply_all(events);
         let mut written = None;
         if self.failure.is_none() {
@@ -338,6 +358,7 @@ impl Policies {
     fn write_pod(&mut self, kernel: &mut impl Enforcer, record: &EndpointRecord) -> Result<(), KernelError> {
         let Some(pod) = &record.pod else { return Ok(()) };
         let event = self.local.add(record, self.index.pod(&PodName::new(&pod.namespace, &pod.name)));
+        self.touch(event.as_slice());
         let delta = self.index.apply_all(event);
         self.write(kernel, &delta)
     }

@@ -116,7 +116,7 @@ impl Files {
 fn without_uid(object: Object) -> Object {
     match object {
         Object::Pod(pod) => Object::Pod(PodObject { uid: String::new(), ..pod }),
-        Object::Namespace(_) | Object::Node(..) | Object::Policy(_) => object,
+        Object::Namespace(_) | Object::Node(..) | Object::Policy(_) | Object::Service(_) | Object::Slice(_) => object,
     }
 }
 
@@ -175,7 +175,7 @@ status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}
 
     #[test]
     fn lists_and_json_are_manifests_too() {
-        let json = r#"{"kind":"List","items":[{"apiVersion":"v1","kind":"Node","metadata":{"name":"a"}},{"kind":"Pod","metadata":{"name":"p"},"spec":{"nodeName":"a","containers":[]},"status":{"podIP":"10.1.0.5"}},{"kind":"Service"}]}"#;
+        let json = r#"{"kind":"List","items":[{"apiVersion":"v1","kind":"Node","metadata":{"name":"a"}},{"kind":"Pod","metadata":{"name":"p"},"spec":{"nodeName":"a","containers":[]},"status":{"podIP":"10.1.0.5"}},{"kind":"Secret"}]}"#;
         let contents = files(&[("all.json", json)]).contents();
         let names: Vec<String> = contents.objects.keys().map(ToString::to_string).collect();
         assert_eq!(names, ["Pod default/p", "Node a"]);
@@ -231,6 +231,30 @@ spec: {tier: Admin, priority: 1, subject: {namespaces: {}}}
         assert_eq!(bad.problems.len(), starts.len());
         for (problem, start) in bad.problems.iter().zip(starts) {
             assert!(problem.starts_with(start), "{problem}");
+        }
+    }
+
+    #[test]
+    fn services_are_read_and_a_field_that_there_is_not_is_found() {
+        let service = "kind: Service\nmetadata: {name: web}\nspec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}\n";
+        let slice = "\
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-1, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+endpoints: [{addresses: [10.1.0.1]}]
+ports: [{name: '', port: 8080}]
+";
+        let good = files(&[("web.yaml", &format!("{service}---\n{slice}"))]).contents();
+        let objects: Vec<String> = good.objects.keys().map(ToString::to_string).collect();
+        assert_eq!(
+            (objects, good.problems),
+            (vec!["Service default/web".into(), "EndpointSlice default/web-1".into()], vec![])
+        );
+        let slips = [service.replace("port:", "prot:"), slice.replace("addresses", "address")];
+        for (slip, field) in slips.iter().zip(["spec.ports[0]", "endpoints[0]"]) {
+            let problems = files(&[("web.yaml", slip)]).contents().problems;
+            assert!(problems.len() == 1 && problems[0].contains(field), "{problems:?}");
         }
     }
 

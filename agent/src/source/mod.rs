@@ -5,12 +5,14 @@ mod files;
 mod kubernetes;
 mod watch;
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde_json::Value;
 use sluice_policy::cluster_policy::ClusterNetworkPolicy;
 use sluice_policy::object::{NamespaceObject, NodeObject as PolicyNode, PodObject, Policy, PolicyObject};
 use sluice_policy::{Kind, ObjectError, ObjectName, Strictness, manifest};
+use sluice_service::object::{ServiceObject, SliceObject};
 use sluice_topology::NodeObject;
 
 pub use directory::Directory;
@@ -27,6 +29,10 @@ pub enum Object {
     Node(PolicyNode, NodeObject),
     /// A policy of either kind.
     Policy(PolicyObject),
+    /// A Service.
+    Service(Box<ServiceObject>),
+    /// An EndpointSlice.
+    Slice(SliceObject),
 }
 
 impl Object {
@@ -37,6 +43,8 @@ impl Object {
             Self::Pod(pod) => ObjectName::new(Kind::Pod, &pod.name.namespace, &pod.name.name),
             Self::Node(node, _) => ObjectName::new(Kind::Node, "", &node.name),
             Self::Policy(policy) => policy.name.clone(),
+            Self::Service(service) => service.name.object(),
+            Self::Slice(slice) => slice.name.object(),
         }
     }
 }
@@ -83,6 +91,15 @@ macro_rules! objects {
 objects! {
     Namespace => Namespace,
     Pod => Pod,
+    EndpointSlice => Slice,
+}
+
+impl TryFrom<&Service> for Object {
+    type Error = ObjectError;
+
+    fn try_from(service: &Service) -> Result<Self, ObjectError> {
+        service.try_into().map(|service| Self::Service(Box::new(service)))
+    }
 }
 
 impl sluice_manifest_reader::Object for Object {
@@ -104,6 +121,8 @@ fn written(kind: Kind, object: Value) -> Result<Object, ObjectError> {
         Kind::ClusterNetworkPolicy => {
             manifest::read::<ClusterNetworkPolicy>(kind, object)?.read(Strictness::Strict).map(Object::Policy)
         }
+        Kind::Service => (&manifest::read::<Service>(kind, object)?).try_into(),
+        Kind::EndpointSlice => (&manifest::read::<EndpointSlice>(kind, object)?).try_into(),
     }
 }
 

@@ -24,10 +24,16 @@ impl Object for Read {
         let ignored = match kind {
             // What it cannot be read for, is told below.
             Kind::NetworkPolicy => NetworkPolicy::deserialize(&object).map(|policy| ignored_sections(&policy)),
-            Kind::Namespace | Kind::Node | Kind::Pod | Kind::ClusterNetworkPolicy => Ok(Vec::new()),
+            Kind::Namespace
+            | Kind::Node
+            | Kind::Pod
+            | Kind::ClusterNetworkPolicy
+            | Kind::Service
+            | Kind::EndpointSlice => Ok(Vec::new()),
         };
         let ignored = ignored.unwrap_or_default();
-        let read = Event::written(kind, object).map(|object| Self { name: object.object(), object, ignored });
+        let read = Event::written(kind, object).transpose()?;
+        let read = read.map(|object| Self { name: object.object(), object, ignored });
         Some(read.map_err(|error| error.to_string()))
     }
 }

@@ -92,6 +92,7 @@ impl Index {
                         }
                     }
                     Kind::NetworkPolicy | Kind::ClusterNetworkPolicy => self.take_out_policy(&object, work),
+                    Kind::Service | Kind::EndpointSlice => {}
                 }
             }
         }

@@ -32,6 +32,7 @@ fn change(kind: Kind, namespace: &str, name: &str, object: Option<Value>) -> Cha
             Kind::Node => Event::from(&serde_json::from_value::<Node>(object).unwrap()),
             Kind::NetworkPolicy => Event::from(&serde_json::from_value::<NetworkPolicy>(object).unwrap()),
             Kind::ClusterNetworkPolicy => Event::from(&serde_json::from_value::<ClusterNetworkPolicy>(object).unwrap()),
+            Kind::Service | Kind::EndpointSlice => panic!("policies are not about a {}", kind.name()),
         }
     });
     if let Some(Event::Invalid(error)) = &event {

@@ -3,12 +3,14 @@
 mod api;
 mod disk;
 pub mod exchange;
+mod group;
 pub mod manifest;
 mod node;
 mod offline;
 mod place;
 mod pod;
 mod runtime;
+pub mod serving;
 pub mod traffic;
 mod wait;
 
@@ -156,7 +158,8 @@ impl Lab {
             plan: plan.clone(),
         };
         for number in 1..=plan.nodes {
-            let place = Place::make(&format!("{name}-n{number}"))?;
+            let mut place = Place::make(&format!("{name}-n{number}"))?;
+            place.join(&group::make(&format!("{}n{number}", groups(name)))?);
             let is_far = plan.routed && number == plan.nodes && number > 1;
             let (switch, net) = (&lab._places[usize::from(is_far)], u8::from(is_far));
             connect(switch, &place, "eth0", 1500)?;
@@ -327,10 +330,16 @@ pub fn clean(name: &str) {
             let _ = Command::new("ip").args(["netns", "delete", &place]).status();
         }
     }
+    group::clean(&groups(name));
     let _ = fs::remove_dir_all(node::bpf_dir(name));
     let _ = fs::remove_dir_all(&directory);
     // The last one takes the directory of all.
     let _ = fs::remove_dir(ROOT);
+}
+
+/// What the names of a lab's control groups begin with.
+fn groups(lab: &str) -> String {
+    format!("sluice-lab-{lab}-")
 }
 
 /// Whether a process is the agent of this directory, and not another that has its number by now.

@@ -106,6 +106,7 @@ impl Node {
             ("--state-dir", path("state")),
             ("--cni-conf-dir", path("cni")),
             ("--config", path(SETTINGS)),
+            ("--cgroup", self.place.group().unwrap_or(Path::new("/")).display().to_string()),
         ];
         let mut command = self.place.command(binary("sluice-agent"));
         for (name, value) in own.iter().filter(|(name, _)| !more.contains(name)) {

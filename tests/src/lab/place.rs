@@ -7,12 +7,16 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use sluice_netlink::within;
 
+use super::group;
+
 /// A network namespace with a name; gone when dropped.
 #[derive(Debug)]
 pub struct Place {
     /// Its name.
     pub name: String,
     file: File,
+    /// The control group of those who do something there.
+    group: Option<PathBuf>,
     keep: bool,
 }
 
@@ -47,9 +51,19 @@ impl Place {
     pub fn make(name: &str) -> Result<Self> {
         ip(&format!("netns add {name}"))?;
         let file = File::open(format!("/run/netns/{name}")).with_context(|| format!("opening the namespace {name}"))?;
-        let place = Self { name: name.into(), file, keep: false };
+        let place = Self { name: name.into(), file, group: None, keep: false };
         place.ip("link set lo up")?;
         Ok(place)
+    }
+
+    /// Has those who do something there be in a control group.
+    pub fn join(&mut self, group: &Path) {
+        self.group = Some(group.to_owned());
+    }
+
+    /// The control group of those who do something there.
+    pub fn group(&self) -> Option<&Path> {
+        self.group.as_deref()
     }
 
     /// Where it is.
@@ -68,7 +82,14 @@ impl Place {
 
     /// A command that runs there; it sees the same mounts as everybody.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new("nsenter");
+        let mut command = match &self.group {
+            Some(group) => {
+                let mut command = group::command(group);
+                command.arg("nsenter");
+                command
+            }
+            None => Command::new("nsenter"),
+        };
         command.arg(format!("--net={}", self.path().display())).arg(program).stdin(Stdio::null());
         command
     }
@@ -78,6 +99,10 @@ impl Place {
     /// # Errors
     /// Where the namespace cannot be entered, or the work fails.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let work = || {
+            self.group.as_deref().map_or(Ok(()), group::enter)?;
+            work()
+        };
         within(&self.file, work).with_context(|| format!("entering {}", self.name))?
     }
 

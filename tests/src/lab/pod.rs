@@ -163,7 +163,10 @@ impl Pod {
         (namespace, name): (&str, &str),
         addresses: &[IpAddr],
     ) -> Result<Self> {
-        let place = Place::make(container)?;
+        let mut place = Place::make(container)?;
+        if let Some(group) = node.place.group() {
+            place.join(group);
+        }
         let arguments = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name}");
         let call = |verb| {
             Ok::<_, anyhow::Error>(Call::new(node, verb, container, &place.path())?.with("CNI_ARGS", &arguments))

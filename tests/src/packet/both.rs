@@ -9,6 +9,7 @@ use sluice_abi::{
     AddressEntry, AddressKind, Config, Denial, DenialKey, Direction, Endpoint, Flow, FlowKey, Fragment, FragmentKey,
     Hook, IpAddress, Ipv4, Ipv6, Mac, Node, PolicyMode, Reason, RevisionSlot, Rule, RuleKey, Slot, maps,
 };
+use sluice_datapath::express::Express;
 use sluice_datapath::{MARK, MARK_MASK, Outcome};
 use sluice_policy::{PodName, Step};
 
@@ -24,6 +25,8 @@ pub enum Verdict {
     Drop(Reason),
     /// On its way up the stack, or out of the device.
     Pass,
+    /// Back where it came from.
+    Back,
     /// Into the pod behind this interface.
     Pod(u32),
     /// Out of the uplink, to this next hop.
@@ -41,6 +44,7 @@ impl Verdict {
         Ok(match outcome {
             Outcome::Drop(reason) => Self::Drop(reason),
             Outcome::Pass => Self::Pass,
+            Outcome::Back => Self::Back,
             Outcome::Pod { interface } => Self::Pod(interface),
             Outcome::Neighbour { next_hop, .. } => Self::Neighbour(next_hop),
             Outcome::Overlay { node, .. } => Self::Overlay(node.0),
@@ -200,6 +204,27 @@ impl Both {
         self.run_as(hook, Bytes::new(data.to_vec(), interface))
     }
 
+    /// Runs a frame past the stack, as the uplink's driver does; whether it leaves again, and its bytes.
+    ///
+    /// # Errors
+    /// Where the builds do not agree.
+    pub fn express(&mut self, data: &[u8]) -> Result<(bool, Vec<u8>)> {
+        let packet = Bytes::new(data.to_vec(), self.scene.uplink);
+        let (mut ours, mut theirs) = (packet.clone(), packet);
+        self.native.now.set(self.kernel.now()?);
+        let leaves = match self.native.express(&mut ours) {
+            Express::Pass => false,
+            Express::Out { interface } => {
+                ensure!(interface == self.scene.uplink, "the native build sends it out by {interface}");
+                true
+            }
+        };
+        let returned = self.kernel.run_express(&mut theirs)?;
+        ensure!(leaves == (returned == Returned::Redirect), "native says {leaves}, the kernel {returned:?}");
+        ensure!(ours.data == theirs.data, "on bytes:\n{:02x?}\n{:02x?}", ours.data, theirs.data);
+        Ok((leaves, ours.data))
+    }
+
     /// Compares all flows.
     ///
     /// # Errors
@@ -319,6 +344,7 @@ impl Build for Both {
             Verdict::Drop(_) => (Returned::Drop, false),
             Verdict::Pass => (Returned::Pass, false),
             Verdict::Pod(_) => (Returned::Redirect, false),
+            Verdict::Back => (Returned::Redirect, hook == Hook::FromNet),
             Verdict::Neighbour(_) | Verdict::Overlay(_) => (Returned::Redirect, true),
         };
         ensure!(returned == expected, "native says {outcome:?}, the kernel {returned:?}");

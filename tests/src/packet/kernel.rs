@@ -6,7 +6,7 @@ use std::{env, fs};
 use anyhow::{Context, Result};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, ProgramArray};
-use aya::programs::{SchedClassifier, TcAttachType, TestRun, TestRunOptions, tc};
+use aya::programs::{SchedClassifier, TcAttachType, TestRun, TestRunOptions, Xdp, tc};
 use aya::util::KernelVersion;
 use aya::{Btf, Ebpf, EbpfLoader, Pod};
 use sluice_abi::{
@@ -85,6 +85,14 @@ impl Kernel {
             .attach(device, TcAttachType::Ingress)
             .with_context(|| format!("attaching {name} to {device}"))?;
         Ok(())
+    }
+
+    /// A map, to be written.
+    ///
+    /// # Errors
+    /// Where there is none of that name.
+    pub fn map_mut(&mut self, name: &str) -> Result<&mut aya::maps::Map> {
+        self.ebpf.map_mut(name).with_context(|| format!("no map {name}"))
     }
 
     /// Writes an element of an array.
@@ -284,6 +292,38 @@ impl Kernel {
         packet.data = data;
         packet.mark = u32::from_ne_bytes([answer[MARK], answer[MARK + 1], answer[MARK + 2], answer[MARK + 3]]);
         Ok((result.return_value, result.duration.as_nanos() as u64))
+    }
+
+    /// Runs a frame past the stack, as the uplink's driver does.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn run_express(&mut self, packet: &mut Bytes) -> Result<Returned> {
+        /// Size of `struct xdp_md`, and where its fields are.
+        const CONTEXT: usize = 24;
+        const END: usize = 4;
+        const INTERFACE: usize = 12;
+        /// `enum xdp_action`.
+        const PASS: u32 = 2;
+        const TX: u32 = 3;
+        let mut context = [0; CONTEXT];
+        let mut set = |at: usize, value: u32| context[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+        set(END, packet.data.len() as u32);
+        set(INTERFACE, packet.interface);
+        let mut data = vec![0; packet.data.len() + 256];
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(&packet.data);
+        options.data_out = Some(&mut data);
+        options.ctx_in = Some(&context);
+        let program: &mut Xdp = self.ebpf.program_mut("xdp_lb").context("no program xdp_lb")?.try_into()?;
+        let result = program.test_run(options).context("running xdp_lb")?;
+        data.truncate(result.data_size_out as usize);
+        packet.data = data;
+        match result.return_value {
+            PASS => Ok(Returned::Pass),
+            TX => Ok(Returned::Redirect),
+            other => anyhow::bail!("xdp_lb returned {other}"),
+        }
     }
 
     /// The programs' clock, jiffies.

@@ -6,6 +6,7 @@ mod kernel;
 mod native;
 mod node;
 mod scene;
+mod served;
 mod wire;
 mod writer;
 
@@ -14,5 +15,6 @@ pub use build::{Ip, Recipe, Transport, checksums_hold, reversed};
 pub use kernel::{Kernel, Returned, object};
 pub use native::{Bytes, Native};
 pub use scene::{Scene, addresses};
+pub use served::{Served, Serving};
 pub use wire::Wire;
 pub use writer::{Build, Writer};

@@ -1,14 +1,17 @@
 //! The packet and the tables of the native build: plain memory.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use sluice_abi::{
-    AddressEntry, COUNTERS, Config, DenialKey, Endpoint, Flow, FlowKey, Fragment, FragmentKey, Hook, IpAddress, Ipv4,
-    Ipv6, Node, Reason, RevisionSlot, Rule, RuleKey, Slot, Uplink,
+    AddressEntry, Affinity, AffinityKey, Backend, BackendId, COUNTERS, Config, DenialKey, Endpoint, Flow, FlowKey,
+    Fragment, FragmentKey, Frontend, FrontendBit, FrontendKey, Hook, IpAddress, Ipv4, Ipv6, Mac, Node, Position,
+    Reason, RevisionSlot, Rule, RuleKey, ServiceId, SetId, Slot, SocketKey, SocketPeer, Uplink,
 };
+use sluice_datapath::express::{self, Express, Link, Neighbours};
 use sluice_datapath::parse::Parse;
 use sluice_datapath::policy::PolicyTables;
+use sluice_datapath::service::{BalancerTables, ServiceTables};
 use sluice_datapath::{Checksum, Desk, Family, FamilyTables, Insert, Outcome, Packet, Route, Table, Tables, View};
 use sluice_datapath::{fast, slow};
 
@@ -129,6 +132,13 @@ impl Packet for Bytes {
         Ok(())
     }
 
+    fn resize(&mut self, length: u32) -> Result<(), Reason> {
+        self.data.resize(length as usize, 0);
+        // Such an answer is nobody's that a device has summed up.
+        self.unchecked = true;
+        Ok(())
+    }
+
     fn fix_header_checksum(&mut self, offset: usize, from: u32, to: u32) -> Result<(), Reason> {
         let place = self.half(offset)?;
         let sum = replace(u16::from_ne_bytes([place[0], place[1]]), from, to);
@@ -183,6 +193,14 @@ pub struct FamilyMaps<A: IpAddress> {
     pub addresses: BTreeMap<(u32, [u32; 4]), AddressEntry>,
     /// What the routing table says.
     pub route: fn(A) -> Option<A>,
+    /// Frontends of services.
+    pub frontends: HashMap<FrontendKey<A>, Frontend>,
+    /// Backends, by [`BackendId`].
+    pub backends: HashMap<u32, Backend<A>>,
+    /// Who may use services, by service, length and prefix.
+    pub source_ranges: HashSet<(ServiceId, u32, [u32; 4])>,
+    /// Whom sockets talk to.
+    pub sockets: RefCell<HashMap<SocketKey<A>, SocketPeer<A>>>,
 }
 
 impl<A: Parse> FamilyMaps<A> {
@@ -194,6 +212,10 @@ impl<A: Parse> FamilyMaps<A> {
             desk: RefCell::default(),
             addresses: BTreeMap::new(),
             route,
+            frontends: HashMap::new(),
+            backends: HashMap::new(),
+            source_ranges: HashSet::new(),
+            sockets: RefCell::default(),
         }
     }
 
@@ -249,6 +271,22 @@ pub struct Native {
     pub rules: HashMap<RuleKey, Rule>,
     /// How often they have denied what.
     pub denials: RefCell<HashMap<DenialKey, u64>>,
+    /// Where there may be frontends, by [`FrontendBit`].
+    pub frontend_bits: HashSet<u32>,
+    /// By [`SetId`].
+    pub sets: HashMap<u32, Position>,
+    /// By [`Position`].
+    pub members: HashMap<u32, u32>,
+    /// Maglev tables.
+    pub maglev: HashMap<SetId, Vec<BackendId>>,
+    /// Clients that stay.
+    pub affinities: RefCell<HashMap<AffinityKey, Affinity>>,
+    /// Link-layer addresses of next hops by the uplink.
+    pub neighbours: HashMap<[u32; 4], Mac>,
+    /// That of the uplink.
+    pub uplink_mac: Mac,
+    /// Seconds since the node started.
+    pub seconds: Cell<u32>,
     /// The time, jiffies.
     pub now: Cell<u32>,
     /// Lookups and writes so far in hashes and tries; reads of arrays are not counted.
@@ -276,6 +314,14 @@ impl Native {
             counters: RefCell::new(vec![0; COUNTERS as usize]),
             rules: HashMap::new(),
             denials: RefCell::default(),
+            frontend_bits: HashSet::new(),
+            sets: HashMap::new(),
+            members: HashMap::new(),
+            maglev: HashMap::new(),
+            affinities: RefCell::default(),
+            neighbours: HashMap::new(),
+            uplink_mac: Mac::default(),
+            seconds: Cell::new(0),
             now: Cell::new(0),
             lookups: Cell::new(0),
             room: Cell::new(usize::MAX),
@@ -285,6 +331,11 @@ impl Native {
 
     fn looked_up(&self) {
         self.lookups.set(self.lookups.get() + 1);
+    }
+
+    /// Runs a frame that comes in through the uplink past the stack.
+    pub fn express(&self, packet: &mut Bytes) -> Express {
+        express::xdp_lb(packet, self)
     }
 
     /// Runs a packet through a hook, fast path and slow.
@@ -311,6 +362,38 @@ impl Native {
 
 macro_rules! family {
     ($address:ty, $maps:ident) => {
+        impl ServiceTables<$address> for Native {
+            fn address(&self, address: $address) -> AddressEntry {
+                self.looked_up();
+                self.$maps.longest(address).unwrap_or(AddressEntry::UNKNOWN)
+            }
+
+            fn frontend(&self, key: &FrontendKey<$address>) -> Option<Frontend> {
+                self.looked_up();
+                self.$maps.frontends.get(key).copied()
+            }
+
+            fn backend(&self, BackendId(id): BackendId) -> Option<Backend<$address>> {
+                Some(self.$maps.backends.get(&id).copied().unwrap_or_default())
+            }
+
+            fn is_in_source_ranges(&self, service: ServiceId, address: $address) -> bool {
+                self.looked_up();
+                (0..=<$address>::BITS).any(|length| {
+                    self.$maps.source_ranges.contains(&(service, length, masked(address.words(), length)))
+                })
+            }
+
+            fn peer(&self, key: &SocketKey<$address>) -> Option<SocketPeer<$address>> {
+                self.looked_up();
+                self.$maps.sockets.borrow().get(key).copied()
+            }
+
+            fn remember_peer(&self, key: &SocketKey<$address>, peer: &SocketPeer<$address>) {
+                self.$maps.sockets.borrow_mut().insert(*key, *peer);
+            }
+        }
+
         impl FamilyTables<$address> for Native {
             fn flow<R>(
                 &self,
@@ -348,11 +431,6 @@ macro_rules! family {
                 self.$maps.table(table).borrow_mut().remove(key);
             }
 
-            fn address(&self, address: $address) -> AddressEntry {
-                self.looked_up();
-                self.$maps.longest(address).unwrap_or(AddressEntry::UNKNOWN)
-            }
-
             fn fragment(&self, key: &FragmentKey<$address>) -> Option<Fragment> {
                 self.looked_up();
                 self.$maps.fragments.borrow().get(key).copied()
@@ -382,6 +460,13 @@ macro_rules! family {
 
 family!(Ipv4, v4);
 family!(Ipv6, v6);
+
+impl<A: IpAddress> Neighbours<A> for Native {
+    fn link(&self, _: u32, next_hop: A, length: u32) -> Option<Link> {
+        let to = *self.neighbours.get(&next_hop.words())?;
+        (length <= self.uplink.1.mtu).then_some(Link { interface: self.uplink.0, to, from: self.uplink_mac })
+    }
+}
 
 impl PolicyTables for Native {
     fn rule(&self, key: &RuleKey) -> Option<Rule> {
@@ -423,6 +508,38 @@ impl Tables for Native {
 
     fn now(&self) -> u32 {
         self.now.get()
+    }
+}
+
+impl BalancerTables for Native {
+    fn may_be_frontend(&self, bit: FrontendBit) -> bool {
+        self.frontend_bits.contains(&bit.0)
+    }
+
+    fn position(&self, SetId(set): SetId) -> Position {
+        self.sets.get(&set).copied().unwrap_or(Position::REJECT)
+    }
+
+    fn member(&self, Position(position): Position) -> u32 {
+        self.members.get(&position).copied().unwrap_or(0)
+    }
+
+    fn maglev(&self, set: SetId, index: u32) -> Option<BackendId> {
+        self.looked_up();
+        self.maglev.get(&set)?.get(index as usize).copied()
+    }
+
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
+        self.looked_up();
+        self.affinities.borrow().get(key).copied()
+    }
+
+    fn stay(&self, key: &AffinityKey, with: &Affinity) {
+        self.affinities.borrow_mut().insert(*key, *with);
+    }
+
+    fn seconds(&self) -> u32 {
+        self.seconds.get()
     }
 
     fn random(&self) -> u32 {

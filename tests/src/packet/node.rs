@@ -5,13 +5,13 @@ use std::net::IpAddr;
 use anyhow::Result;
 use ipnet::IpNet;
 use sluice_abi::{
-    AddressEntry, Config, Endpoint, Features, Hook, IpAddress, Ipv4, Ipv6, Node, RevisionSlot, Routing, Rule, RuleKey,
-    Slot, Timeouts, Uplink,
+    AddressEntry, Config, Endpoint, Features, Hook, IpAddress, Ipv4, Ipv6, Mac, Node, RevisionSlot, Routing, Rule,
+    RuleKey, Slot, Timeouts, Uplink,
 };
 
 use super::both::{Ran, Verdict};
 use super::native::{Bytes, Native};
-use super::scene::{Scene, addresses};
+use super::scene::{Scene, UPLINK, addresses};
 use super::writer::Build;
 
 impl Native {
@@ -24,6 +24,11 @@ impl Native {
         native.nodes[2] = node(addresses::OVERLAY_NODE, Routing::Overlay4);
         native.uplink =
             (scene.uplink, Uplink { ipv4: addresses::NODE.0.into(), ipv6: addresses::NODE.1.into(), mtu: 1500 });
+        native.uplink_mac = Mac::new(UPLINK);
+        for ((v4, v6), last) in [(addresses::ROUTER, 0xfe), (addresses::NATIVE_NODE, 2), (addresses::OVERLAY_NODE, 3)] {
+            let mac = Mac::new([0x02, 0, 0, 0, 0x02, last]);
+            native.neighbours.extend([(Ipv4::from(v4).words(), mac), (Ipv6::from(v6).words(), mac)]);
+        }
         native
     }
 }
@@ -89,6 +94,7 @@ fn config(scene: Scene) -> Config {
         port_first: 20_000,
         port_last: 20_000,
         timeouts: Timeouts::new([u32::MAX / 2; 5]),
+        namespace: 0,
     }
 }
 

@@ -46,6 +46,9 @@ pub mod addresses {
     pub const GROUP: Pair = pair([224, 0, 0, 251], [0xff02, 0, 0, 0, 0, 0, 0, 0xfb]);
 }
 
+/// The uplink's link-layer address.
+pub const UPLINK: [u8; 6] = [0x02, 0, 0, 0, 0x02, 0x01];
+
 /// Interface indexes.
 #[derive(Clone, Copy, Debug)]
 pub struct Scene {
@@ -76,7 +79,7 @@ impl Scene {
             link set lo up
             link add sla type veth peer name pa
             link add slb type veth peer name pb
-            link add eth0 type veth peer name far
+            link add eth0 address 02:00:00:00:02:01 type veth peer name far
             link add sluice_vxlan type vxlan external dstport 8472
             link set sla up
             link set pa up

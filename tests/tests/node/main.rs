@@ -9,5 +9,6 @@ mod metrics;
 mod policy;
 mod refused;
 mod roles;
+mod service_tables;
 mod sockets;
 mod verbs;

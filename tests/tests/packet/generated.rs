@@ -51,6 +51,7 @@ fn both_builds_agree_on_every_packet() -> Result<()> {
                 Verdict::Pass => format!("{hook:?} pass"),
                 Verdict::Pod(_) => format!("{hook:?} pod"),
                 Verdict::Neighbour(_) => format!("{hook:?} neighbour"),
+                Verdict::Back => format!("{hook:?} back"),
                 Verdict::Overlay(_) => format!("{hook:?} overlay"),
             };
             *outcomes.entry(name).or_default() += 1;

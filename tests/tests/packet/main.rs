@@ -10,4 +10,5 @@ mod live;
 mod local;
 mod outside;
 mod policy;
+mod services;
 mod sources;

@@ -16,7 +16,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use futures::channel::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use futures::stream::{self, BoxStream, Stream, StreamExt};
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -52,6 +53,7 @@ const MANAGER: &str = "sluice-agent";
 pub struct Kubernetes {
     kubeconfig: Option<PathBuf>,
     asked: UnboundedReceiver<Ask>,
+    services: bool,
 }
 
 /// Has the API server asked for pods that its watch has not told of yet.
@@ -78,7 +80,13 @@ impl Kubernetes {
     /// The server that a kubeconfig names; without, the one that `KUBECONFIG` names, or that runs this pod. With who asks it.
     pub fn new(kubeconfig: Option<&Path>) -> (Self, Asker) {
         let (asks, asked) = mpsc::unbounded();
-        (Self { kubeconfig: kubeconfig.map(Path::to_owned), asked }, Asker(asks))
+        (Self { kubeconfig: kubeconfig.map(Path::to_owned), asked, services: false }, Asker(asks))
+    }
+
+    /// Watches Services and EndpointSlices too, for which it must be let.
+    #[must_use]
+    pub fn with_services(self) -> Self {
+        Self { services: true, ..self }
     }
 }
 
@@ -105,7 +113,7 @@ impl Source for Kubernetes {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.context("starting the watch of the Kubernetes API")?.block_on(async {
             let client = client(self.kubeconfig.as_deref()).await?;
-            follow(&client, self.asked, ABSENT, tell).await;
+            follow(&client, self.asked, self.services, ABSENT, tell).await;
             Ok(())
         })
     }
@@ -116,17 +124,21 @@ impl Source for Kubernetes {
 async fn follow(
     client: &Client,
     asked: UnboundedReceiver<Ask>,
+    services: bool,
     absent: Duration,
     tell: &mut dyn FnMut(Vec<Change>) -> bool,
 ) {
     let pods = stream::select(watch::<Pod>(client), fetch(client, asked));
-    let watches = [
+    let mut watches = vec![
         tidings(watch::<Node>(client)),
         tidings(pods),
         tidings(watch::<Namespace>(client)),
         tidings(watch::<NetworkPolicy>(client)),
         tidings(report(client, watch_if_there::<ClusterNetworkPolicy>(client, absent))),
     ];
+    if services {
+        watches.extend([tidings(watch::<Service>(client)), tidings(watch::<EndpointSlice>(client))]);
+    }
     let mut unlisted = watches.len();
     let mut batches = stream::select_all(watches).ready_chunks(BATCH);
     let mut waiting = Vec::new();
@@ -174,14 +186,18 @@ trait Watched: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + S
     /// What policies call it.
     const KIND: Kind;
 
+    /// Which of its objects do not matter, in a selector of labels that the server applies; empty: all do.
+    const WITHOUT: &str = "";
+
     /// What matters of an object, as the API server has it.
     fn object(&self) -> Result<Object, ObjectError>;
 }
 
 macro_rules! watched {
-    ($($kind:ident => $read:expr);* $(;)?) => {$(
+    ($($kind:ident $(without $without:literal)? => $read:expr);* $(;)?) => {$(
         impl Watched for $kind {
             const KIND: Kind = Kind::$kind;
+            $(const WITHOUT: &str = $without;)?
 
             fn object(&self) -> Result<Object, ObjectError> {
                 let read: fn(&Self) -> _ = $read;
@@ -195,6 +211,8 @@ watched! {
     Node => |node| node.try_into();
     Pod => |pod| pod.try_into();
     Namespace => |namespace| namespace.try_into();
+    Service without "!service.kubernetes.io/service-proxy-name" => |service| service.try_into();
+    EndpointSlice without "!service.kubernetes.io/headless" => |slice| slice.try_into();
     NetworkPolicy => |policy| policy.read(Strictness::AsServed).map(Object::Policy);
     ClusterNetworkPolicy => |policy| policy.read(Strictness::AsServed).map(Object::Policy);
 }
@@ -209,7 +227,11 @@ fn tidings<K: Watched>(heard: impl Stream<Item = Heard<K>> + Send + 'static) -> 
 fn events<K: Watched>(client: &Client) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + use<K> {
     let patience = Patience::default();
     let is_answered = Arc::clone(&patience.is_answered);
-    let events = watcher(Api::<K>::all(client.clone()), watcher::Config::default());
+    let which = watcher::Config {
+        label_selector: Some(K::WITHOUT.to_owned()).filter(|it| !it.is_empty()),
+        ..Default::default()
+    };
+    let events = watcher(Api::<K>::all(client.clone()), which);
     let heard = events.inspect(move |event| {
         // A watch begins with Init before it has asked for anything.
         is_answered.store(!matches!(event, Ok(Event::Init)), Ordering::Relaxed);

@@ -29,6 +29,8 @@ struct State {
     given: Mutex<BTreeMap<String, Value>>,
     /// Watches that are open, by path: where more is to be said.
     watches: Mutex<BTreeMap<String, TcpStream>>,
+    /// By path, how it was last asked for.
+    asked_for: Mutex<BTreeMap<String, String>>,
     /// Told of each watch, each patch, and each object that is asked for.
     happened: Mutex<Sender<(String, Value)>>,
 }
@@ -39,8 +41,13 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
         let address = listener.local_addr().expect("has an address");
         let (happens, happened) = channel::channel();
-        let state =
-            State { address, given: Mutex::default(), watches: Mutex::default(), happened: Mutex::new(happens) };
+        let state = State {
+            address,
+            given: Mutex::default(),
+            watches: Mutex::default(),
+            asked_for: Mutex::default(),
+            happened: Mutex::new(happens),
+        };
         let server = Self(Arc::new(state));
         for path in [NODES, PODS, "/api/v1/namespaces", "/apis/networking.k8s.io/v1/networkpolicies"] {
             server.give(path, json!([]));
@@ -88,6 +95,7 @@ impl Server {
             let mut body = vec![0; length.unwrap_or(0)];
             reader.read_exact(&mut body).expect("reads");
             let happened = |what| self.0.happened.lock().expect("locks").send((path.to_owned(), what));
+            self.0.asked_for.lock().expect("locks").insert(path.into(), query.into());
             if query.contains("watch=") {
                 let _ = write!(writer, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n");
                 self.0.watches.lock().expect("locks").insert(path.into(), writer);
@@ -121,6 +129,11 @@ impl Server {
 
     /// Follows this server. What is told of, and who asks.
     fn follow(&self) -> (Receiver<Vec<Change>>, Asker) {
+        self.follow_all(false)
+    }
+
+    /// The same, with Services or without.
+    fn follow_all(&self, services: bool) -> (Receiver<Vec<Change>>, Asker) {
         let (said, heard) = channel::channel();
         let (asks, asked) = mpsc::unbounded();
         let address = self.0.address;
@@ -129,7 +142,8 @@ impl Server {
             runtime.block_on(async {
                 let uri = format!("http://{address}").parse().expect("a URI");
                 let client = Client::try_from(kube::Config::new(uri)).expect("a client");
-                follow(&client, asked, Duration::from_millis(1), &mut |changes| said.send(changes).is_ok()).await;
+                let tell = &mut |changes| said.send(changes).is_ok();
+                follow(&client, asked, services, Duration::from_millis(1), tell).await;
             });
         });
         (heard, Asker(asks))
@@ -221,6 +235,39 @@ fn all_is_told_of_once_it_is_listed_and_then_what_changes() {
         anew.extend(next(&heard));
     }
     assert_eq!(anew, ["Node c is", "Node a gone"], "it is told of no more");
+}
+
+const SERVICES: &str = "/api/v1/services";
+const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
+
+/// An object of namespace x, without which not much is known of Services.
+fn named(name: &str, version: u32, mut object: Value) -> Value {
+    object["metadata"] = json!({ "name": name, "namespace": "x", "resourceVersion": version.to_string() });
+    object
+}
+
+#[test]
+fn services_are_told_of_where_they_are_asked_for() {
+    let (server, happened) = Server::start();
+    let slice = |version| named("web-1", version, json!({ "addressType": "IPv4", "endpoints": [] }));
+    server.give(SERVICES, json!([named("web", 1, json!({})), named("Web", 1, json!({}))]));
+    server.give(SLICES, json!([slice(1)]));
+    server.give(NODES, json!([node("a", 1)]));
+    let (heard, _asker) = server.follow();
+    assert_eq!(first(&heard), ["Node a is"]);
+    let (heard, _asker) = server.follow_all(true);
+    let mut all = first(&heard);
+    all.sort();
+    assert_eq!(all, ["EndpointSlice x/web-1 is", "Node a is", "Service x/Web wrong", "Service x/web is"]);
+    wait_for(&happened, SLICES);
+    server.say(SLICES, "DELETED", &slice(2));
+    assert_eq!(next(&heard), ["EndpointSlice x/web-1 gone"]);
+    let asked_for = server.0.asked_for.lock().expect("locks");
+    for (path, label) in [(SERVICES, "service-proxy-name"), (SLICES, "headless")] {
+        let query = &asked_for[path];
+        assert!(query.contains(&format!("labelSelector=%21service.kubernetes.io%2F{label}")), "{query}");
+    }
+    assert!(!asked_for[NODES].contains("labelSelector"), "{:?}", asked_for[NODES]);
 }
 
 #[test]

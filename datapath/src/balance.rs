@@ -1,0 +1,75 @@
+//! The stage that finds out whether a packet is for a service, and gives it a backend.
+
+use sluice_abi::{Direction, FrontendFlags, Hook, Port, Protocol, Reason, Scope, Side, Stage};
+
+use crate::desk::Desk;
+use crate::flows;
+use crate::outcome::{Family, Outcome};
+use crate::parse::Parse;
+use crate::service::{self, Choice, Target};
+use crate::slow::unknown;
+use crate::tables::{FamilyTables, Tables};
+
+/// Gives the packet on the desk a backend, where it is for a service. Of a datagram's flow that is known, it says whether its
+/// backend still serves: if not, the flow ends, and another begins with this packet.
+///
+/// # Errors
+/// Why it must be dropped.
+#[inline(always)]
+pub fn balance<A: Parse, T: Tables + FamilyTables<A>>(
+    hook: Hook,
+    desk: &mut Desk<A>,
+    tables: &T,
+) -> Result<Outcome, Reason> {
+    let family = Family::of::<A>();
+    let standing = desk.case.standing();
+    let direction = standing.map_or(Direction::Forward, |standing| standing.own.direction);
+    let case = &mut desk.case;
+    let opener = match direction {
+        Direction::Forward => &case.key,
+        Direction::Reply => &case.peer,
+    };
+    let is_node = || tables.address(opener.destination).serves_node_ports();
+    let frontend = service::find(opener.destination, opener.destination_port, opener.protocol, is_node, tables);
+    if standing.is_some() {
+        let is_current = match &frontend {
+            Some(frontend) => service::serves(&case.target, frontend.service, tables),
+            None => !case.target.is_backend(),
+        };
+        if is_current {
+            return Ok(Outcome::Slow(Stage::Judge, family));
+        }
+        flows::forget(&case.key, &case.peer, tables);
+        case.is_known = false;
+        case.target = Target::plain(case.key.destination, case.key.destination_port);
+        case.peer.destination_port = Port(0);
+        if direction == Direction::Reply {
+            return Err(Reason::NoFlow);
+        }
+    }
+    let Some(frontend) = frontend else {
+        return if desk.may_open {
+            Ok(Outcome::Slow(Stage::Judge, family))
+        } else {
+            unknown(hook, false, Reason::NoFlow)
+        };
+    };
+    let key = &case.key;
+    if frontend.flags.has(FrontendFlags::SOURCE_RANGES) && !tables.is_in_source_ranges(frontend.service, key.source) {
+        return Err(Reason::SourceRange);
+    }
+    let side = if key.scope == Scope::NET || key.scope == Scope::OVERLAY { Side::Outside } else { Side::Inside };
+    let hash = service::hash(key.source, key.source_port, key.destination, key.destination_port, key.protocol);
+    match service::choose(&frontend, side, key.source.words(), hash, tables) {
+        // Its checksum covers the ports.
+        Choice::Backend(target) if key.protocol == Protocol::SCTP && target.port != key.destination_port => {
+            Err(Reason::Untranslatable)
+        }
+        Choice::Backend(target) => {
+            case.target = target;
+            Ok(Outcome::Slow(Stage::Judge, family))
+        }
+        Choice::Reject => Ok(Outcome::Slow(Stage::Refuse, family)),
+        Choice::Drop => Err(Reason::NoLocalBackend),
+    }
+}

@@ -1,0 +1,210 @@
+//! Those who serve, and say who they are and whom they see; and those who ask them by any address.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+use super::Place;
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long nothing is waited for: longer than an answer ever takes, however busy the machine is.
+const SILENCE: Duration = Duration::from_secs(1);
+/// How often a server looks whether it is to end.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Somebody who serves, over TCP and UDP and both families, until dropped.
+pub struct Server {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What a server says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Said {
+    /// Who it is.
+    pub name: String,
+    /// Whom it sees.
+    pub client: SocketAddr,
+}
+
+/// What becomes of who asks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Heard {
+    /// An answer.
+    Said(Said),
+    /// That nobody serves.
+    Refused,
+    /// Nothing.
+    Nothing,
+}
+
+impl Heard {
+    /// Who has answered.
+    ///
+    /// # Errors
+    /// Where nobody has.
+    pub fn said(self) -> Result<Said> {
+        match self {
+            Self::Said(said) => Ok(said),
+            other => Err(anyhow!("heard {other:?}")),
+        }
+    }
+}
+
+impl Server {
+    /// Has somebody of this name serve at a port of a place.
+    ///
+    /// # Errors
+    /// Where the port cannot be had.
+    pub fn start(place: &Place, port: u16, name: &str) -> Result<Self> {
+        let mut this = Self { stop: Arc::default(), threads: Vec::new() };
+        let any: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+        let at = |address: IpAddr| SocketAddr::new(address, port);
+        // One of IPv6 takes both families, where there is IPv6 at all.
+        let address = place.inside(|| Ok(UdpSocket::bind(at(any[1])).map_or(any[0], |_| any[1])))?;
+        let what = || format!("serving at port {port} of {}", place.name);
+        let listener = place.inside(|| Ok(TcpListener::bind(at(address))?)).with_context(what)?;
+        let socket = place.inside(|| Ok(UdpSocket::bind(at(address))?)).with_context(what)?;
+        listener.set_nonblocking(true)?;
+        socket.set_read_timeout(Some(LOOK))?;
+        let (stop, own) = (this.stop.clone(), name.to_owned());
+        this.threads.push(thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                match listener.accept() {
+                    Ok((mut stream, client)) => {
+                        // Who has asked may be gone.
+                        let _ = stream.write_all(said(&own, client).as_bytes());
+                    }
+                    Err(_) => thread::sleep(Duration::from_millis(1)),
+                }
+            }
+        }));
+        let (stop, own) = (this.stop.clone(), name.to_owned());
+        this.threads.push(thread::spawn(move || {
+            let mut buffer = [0; 64];
+            while !stop.load(Ordering::Relaxed) {
+                if let Ok((_, client)) = socket.recv_from(&mut buffer) {
+                    let _ = socket.send_to(said(&own, client).as_bytes(), client);
+                }
+            }
+        }));
+        Ok(this)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn said(name: &str, client: SocketAddr) -> String {
+    format!("{name} {}", SocketAddr::new(client.ip().to_canonical(), client.port()))
+}
+
+fn understand(text: &str) -> Result<Said> {
+    let (name, client) = text.split_once(' ').with_context(|| format!("a server says {text:?}"))?;
+    Ok(Said { name: name.into(), client: client.parse()? })
+}
+
+/// Whether an error says that nobody serves.
+fn is_refusal(error: &std::io::Error) -> bool {
+    error.kind() == ErrorKind::ConnectionRefused
+}
+
+/// Whether an error says that nothing was heard.
+fn is_silence(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock)
+}
+
+/// Asks over TCP. The client's own end of the connection must know its server by the name that it was asked by.
+///
+/// # Errors
+/// Where something else comes of it than an answer, a refusal or silence.
+pub fn ask(from: &Place, address: IpAddr, port: u16) -> Result<Heard> {
+    ask_with_patience(from, address, port, PATIENCE)
+}
+
+/// As [`ask`], where nothing is expected.
+///
+/// # Errors
+/// As [`ask`].
+pub fn ask_in_vain(from: &Place, address: IpAddr, port: u16) -> Result<Heard> {
+    ask_with_patience(from, address, port, SILENCE)
+}
+
+fn ask_with_patience(from: &Place, address: IpAddr, port: u16, patience: Duration) -> Result<Heard> {
+    let at = SocketAddr::new(address, port);
+    let connected = from.inside(|| Ok(TcpStream::connect_timeout(&at, patience)))?;
+    let mut stream = match connected {
+        Ok(stream) => stream,
+        Err(error) if is_refusal(&error) => return Ok(Heard::Refused),
+        Err(error) if is_silence(&error) => return Ok(Heard::Nothing),
+        Err(error) => return Err(error).with_context(|| format!("connecting from {} to {at}", from.name)),
+    };
+    ensure!(stream.peer_addr()? == at, "{} has asked {at} and is connected to {}", from.name, stream.peer_addr()?);
+    stream.set_read_timeout(Some(patience))?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).with_context(|| format!("hearing what {at} says to {}", from.name))?;
+    understand(&text).map(Heard::Said)
+}
+
+/// Asks by a datagram; with `connected`, of a socket that is connected first. The answer must come from whom was asked.
+///
+/// # Errors
+/// As [`ask`].
+pub fn ask_datagram(from: &Place, address: IpAddr, port: u16, connected: bool) -> Result<Heard> {
+    let asker = Asker::new(from, address, port, connected)?;
+    asker.ask(PATIENCE)
+}
+
+/// Somebody who asks by datagrams, from one and the same port.
+pub struct Asker {
+    socket: UdpSocket,
+    at: SocketAddr,
+    connected: bool,
+}
+
+impl Asker {
+    /// Makes a socket to ask an address and port.
+    ///
+    /// # Errors
+    /// Where it cannot be made.
+    pub fn new(from: &Place, address: IpAddr, port: u16, connected: bool) -> Result<Self> {
+        let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let (at, socket) = (SocketAddr::new(address, port), from.inside(|| Ok(UdpSocket::bind((any, 0))?))?);
+        if connected {
+            socket.connect(at)?;
+            ensure!(socket.peer_addr()? == at, "is connected to {} instead of {at}", socket.peer_addr()?);
+        }
+        Ok(Self { socket, at, connected })
+    }
+
+    /// Asks once.
+    ///
+    /// # Errors
+    /// As [`ask`].
+    pub fn ask(&self, patience: Duration) -> Result<Heard> {
+        self.socket.set_read_timeout(Some(patience))?;
+        let sent = if self.connected { self.socket.send(b"?") } else { self.socket.send_to(b"?", self.at) };
+        let mut buffer = [0; 256];
+        match sent.and_then(|_| self.socket.recv_from(&mut buffer)) {
+            Ok((length, sender)) => {
+                ensure!(sender == self.at, "{} was asked, and {sender} answers", self.at);
+                understand(std::str::from_utf8(&buffer[..length])?).map(Heard::Said)
+            }
+            Err(error) if is_refusal(&error) => Ok(Heard::Refused),
+            Err(error) if is_silence(&error) => Ok(Heard::Nothing),
+            Err(error) => Err(error).with_context(|| format!("asking {}", self.at)),
+        }
+    }
+}
