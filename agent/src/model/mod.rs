@@ -28,7 +28,7 @@ use sluice_policy::{Index, View as PolicyView};
 use sluice_topology::{Local, NodeObject, NodeView, Slots};
 
 use crate::config::{Config, Served, Source as SourceConfig};
-use crate::health::{self, Health};
+use crate::health::{self, Checks, Health, Wanted};
 use crate::host::View;
 use crate::kernel::{Kernel, Sockets};
 use crate::metrics::{Changes, Flows, Gathering, Measures};
@@ -54,6 +54,8 @@ enum Event {
     Measure(Sender<Measures>),
     /// The host's network has changed.
     Host(Vec<Change>),
+    /// These health checks of Services are not served.
+    Unserved(Vec<String>),
     /// Somebody wants the agent to end.
     End(Signal),
     /// A thread cannot go on, and with it the agent.
@@ -94,8 +96,12 @@ struct Model {
     pace: Pace,
     /// How long changes of objects take.
     changes: Changes,
-    /// What load balancers are told of this node.
+    /// What load balancers are told of this node,
     health: Health,
+    /// and of its Services,
+    checks: Checks,
+    /// as far as that can be served.
+    check_problems: Problems,
 }
 
 /// Runs the agent.
@@ -122,6 +128,9 @@ pub fn run(config: Config) -> Result<()> {
             (Box::new(source), Some(asker))
         }
     };
+    let health = Health::default();
+    let told = events.clone();
+    let checks = Checks::start(health.clone(), move |problems| drop(told.send(Event::Unserved(problems))))?;
     let index = Index::new(PolicyView::Node(config.node_name.clone()), kernel.limits());
     let index = index.numbered_after(kernel.numbers());
     let mut model = Model {
@@ -139,7 +148,9 @@ pub fn run(config: Config) -> Result<()> {
         ready: Ready::default(),
         pace: Pace::default(),
         changes: Changes::default(),
-        health: Health::default(),
+        health,
+        checks,
+        check_problems: Problems::default(),
         kernel,
         config,
     };
@@ -272,6 +283,7 @@ impl Model {
                     // Who has asked may have gone.
                     let _ = reply.send(self.measure());
                 }
+                Ok(Event::Unserved(problems)) => self.check_problems.set(problems),
                 Ok(Event::End(signal)) => {
                     tracing::info!(%signal, "ending; what is in force stays");
                     return Ok(());
@@ -310,7 +322,16 @@ impl Model {
             self.services.pod(&name, self.policies.index().pod(&name));
         }
         self.services.endpoints(self.kernel.records());
-        self.services.work(&mut self.kernel, now);
+        if self.services.work(&mut self.kernel, now) {
+            self.tell_load_balancers();
+        }
+    }
+
+    /// Has load balancers told of the Services that there are, at the addresses that there are.
+    fn tell_load_balancers(&self) {
+        let checks = self.services.index().health().map(|check| (check.service.clone(), check.clone())).collect();
+        let addresses = health::addresses(&self.config.node_port_addresses, &self.view.given.addresses);
+        self.checks.set(Wanted { checks, addresses });
     }
 
     /// When something is to be done though nothing happens.
