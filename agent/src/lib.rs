@@ -8,6 +8,7 @@ pub mod health;
 pub mod host;
 pub mod http;
 pub mod kernel;
+pub mod kube_proxy;
 pub mod metrics;
 pub mod model;
 pub mod prepare;
