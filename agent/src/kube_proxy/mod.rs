@@ -7,8 +7,13 @@ mod legacy;
 mod tables;
 
 use std::fmt::Display;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
+
+/// Until it is looked for again: a kube-proxy that starts tells nobody.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// What was found of it, and what could not be looked at.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -43,6 +48,22 @@ pub fn find() -> Found {
         }
     }
     found
+}
+
+/// Looks again and again, and tells what is wrong whenever that has changed, until nobody listens any more.
+pub fn watch(tell: impl Fn(Vec<String>) -> bool) {
+    let mut last = Found::default();
+    loop {
+        let found = find();
+        for what in found.unknown.iter().filter(|what| !last.unknown.contains(what)) {
+            tracing::info!("whether kube-proxy has left anything here is not known in full: {what}");
+        }
+        if found.things != last.things && !tell(found.problem().into_iter().collect()) {
+            return;
+        }
+        last = found;
+        thread::sleep(AGAIN);
+    }
 }
 
 /// What was removed, which is said at once, and what was not.

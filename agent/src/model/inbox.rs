@@ -36,6 +36,7 @@ impl Inbox {
                 | Event::Measure(_)
                 | Event::Host(_)
                 | Event::Unserved(_)
+                | Event::Leftovers(_)
                 | Event::End(_)
                 | Event::Dead(_) => {
                     self.next = Some(event);

@@ -33,7 +33,7 @@ use crate::host::View;
 use crate::kernel::{Kernel, Sockets};
 use crate::metrics::{Changes, Flows, Gathering, Measures};
 use crate::source::{Change as SourceChange, Directory, Kubernetes, Source};
-use crate::{host, metrics, prepare, server};
+use crate::{host, kube_proxy, metrics, prepare, server};
 use answer::failure;
 use inbox::Inbox;
 use pace::Pace;
@@ -56,6 +56,8 @@ enum Event {
     Host(Vec<Change>),
     /// These health checks of Services are not served.
     Unserved(Vec<String>),
+    /// What kube-proxy has left here is this.
+    Leftovers(Vec<String>),
     /// Somebody wants the agent to end.
     End(Signal),
     /// A thread cannot go on, and with it the agent.
@@ -102,6 +104,8 @@ struct Model {
     checks: Checks,
     /// as far as that can be served.
     check_problems: Problems,
+    /// What others have left here.
+    leftovers: Problems,
 }
 
 /// Runs the agent.
@@ -151,6 +155,7 @@ pub fn run(config: Config) -> Result<()> {
         health,
         checks,
         check_problems: Problems::default(),
+        leftovers: Problems::default(),
         kernel,
         config,
     };
@@ -235,6 +240,9 @@ impl Model {
             }
         })?;
 
+        let told = events.clone();
+        start("kube-proxy", move || kube_proxy::watch(|problems| told.send(Event::Leftovers(problems)).is_ok()))?;
+
         let flows = Flows::default();
         self.serve_metrics(&flows, events)?;
 
@@ -284,6 +292,7 @@ impl Model {
                     let _ = reply.send(self.measure());
                 }
                 Ok(Event::Unserved(problems)) => self.check_problems.set(problems),
+                Ok(Event::Leftovers(problems)) => self.leftovers.set(problems),
                 Ok(Event::End(signal)) => {
                     tracing::info!(%signal, "ending; what is in force stays");
                     return Ok(());

@@ -4,6 +4,7 @@
 mod cluster;
 mod health;
 mod host;
+mod kube_proxy;
 mod lifecycle;
 mod metrics;
 mod policy;
