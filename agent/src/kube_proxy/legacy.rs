@@ -85,8 +85,8 @@ impl Programs {
     fn unknown(&self, tables: &[String]) -> String {
         let (tables, save) = (tables.join(", "), self.save);
         format!(
-            "{save} is not here to tell what is in the tables {tables}; if it names chains KUBE-SERVICES on the host, run \
-             `kube-proxy --cleanup` there, or start the node anew without kube-proxy"
+            "{save} is not here to tell what is in the tables {tables}; run `sluice-agent cleanup-kube-proxy` where it is \
+             (package iptables), or `kube-proxy --cleanup`"
         )
     }
 

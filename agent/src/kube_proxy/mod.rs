@@ -37,10 +37,13 @@ impl Found {
     }
 }
 
+/// Where something may be, and what is done there.
+type Part<T> = (&'static str, fn(&mut T) -> Result<()>);
+
 /// Looks for all that kube-proxy may have left in this network namespace.
 pub fn find() -> Found {
     let mut found = Found::default();
-    let looks: [(&str, fn(&mut Found) -> Result<()>); 3] =
+    let looks: [Part<Found>; 3] =
         [("nf_tables", tables::find), ("iptables-legacy", legacy::find), ("IPVS", ipvs::find)];
     for (where_, look) in looks {
         if let Err(error) = look(&mut found) {
@@ -91,7 +94,7 @@ impl Report {
 /// Where something is left, with what that is and why.
 pub fn clean_up() -> Result<()> {
     let mut report = Report::default();
-    let steps: [(&str, fn(&mut Report) -> Result<()>); 3] =
+    let steps: [Part<Report>; 3] =
         [("nf_tables", tables::remove), ("iptables-legacy", legacy::remove), ("IPVS", ipvs::remove)];
     for (where_, step) in steps {
         if let Err(error) = step(&mut report) {
