@@ -8,6 +8,7 @@ mod compiler;
 mod draw;
 mod manifests;
 mod selectors;
+mod services;
 
 /// What is tried.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,11 +21,13 @@ pub enum Target {
     Blocks,
     /// After any changes the compiler's tables say what those of a new one say.
     Compiler,
+    /// Whatever Services, EndpointSlices and pods say, each place is one's, and clients are sent to backends that there are.
+    Services,
 }
 
 impl Target {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Manifests, Self::Selectors, Self::Blocks, Self::Compiler];
+    pub const ALL: [Self; 5] = [Self::Manifests, Self::Selectors, Self::Blocks, Self::Compiler, Self::Services];
 
     /// Its name.
     pub const fn name(self) -> &'static str {
@@ -33,6 +36,7 @@ impl Target {
             Self::Selectors => "selectors",
             Self::Blocks => "blocks",
             Self::Compiler => "compiler",
+            Self::Services => "services",
         }
     }
 
@@ -51,6 +55,7 @@ impl Target {
             Self::Selectors => selectors::check(data),
             Self::Blocks => blocks::check(data),
             Self::Compiler => compiler::check(data),
+            Self::Services => services::check(data),
         }
     }
 
@@ -60,6 +65,7 @@ impl Target {
             Self::Manifests => manifests::seeds(),
             Self::Selectors | Self::Blocks => draw::seeds(64),
             Self::Compiler => draw::seeds(256),
+            Self::Services => services::seeds(),
         }
     }
 }

@@ -80,8 +80,8 @@ fn slice(service: u32, number: u32, endpoints: std::ops::Range<u32>) -> Event {
         address: address(0x0b00_0000, endpoint),
         node: Some(format!("node-{}", endpoint % NODES).into()),
         condition: Condition::Ready,
-        for_nodes: Vec::new(),
-        for_zones: vec![format!("zone-{}", endpoint % 3).into()],
+        for_nodes: Arc::default(),
+        for_zones: [format!("zone-{}", endpoint % 3).into()].into(),
     };
     let slice: Arc<str> = format!("{}-{number:05}", service.name).into();
     Event::Slice(SliceObject {

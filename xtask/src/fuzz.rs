@@ -10,7 +10,7 @@ use crate::run::{cargo, host, run, say, target};
 use crate::score::Score;
 use crate::setup;
 
-const TARGETS: [&str; 4] = ["manifests", "selectors", "blocks", "compiler"];
+const TARGETS: [&str; 5] = ["manifests", "selectors", "blocks", "compiler", "services"];
 /// How long all targets take together, where `SLUICE_FUZZ_SECONDS` does not say.
 const SECONDS: u64 = 60;
 

@@ -18,7 +18,7 @@ pub struct Arguments {
 }
 
 /// Debian packages that the tests need.
-const TOOLS: [&str; 5] = ["iproute2", "bpftool", "iputils-ping", "iptables", "nftables"];
+const TOOLS: [&str; 6] = ["iproute2", "bpftool", "iputils-ping", "ethtool", "iptables", "nftables"];
 /// Debian packages that bring a compiler for the kernel programs.
 const COMPILER: [&str; 3] = ["rustc-web", "rust-web-src", "cargo-web"];
 /// Debian packages that bpf-linker is built with, beside those of LLVM.

@@ -2,7 +2,11 @@
 
 use std::time::Instant;
 
+use sluice_policy::object::NodeObject as PolicyNode;
 use sluice_policy::{Event, Kind, ObjectName, PodName};
+use sluice_service::Event as ServiceEvent;
+use sluice_service::object::{NodeObject as ServiceNode, ZONE};
+use sluice_topology::NodeObject;
 use sluice_topology::PodPlace;
 
 use super::Model;
@@ -28,6 +32,7 @@ impl Model {
         } else if is_complete {
             self.is_listed = true;
             self.policies.start(&mut self.kernel, events);
+            self.tell_services();
             self.services.start(&mut self.kernel);
         }
         if moves {
@@ -44,29 +49,35 @@ impl Model {
         match change {
             Change::Is(Object::Node(node, ways)) => {
                 let moved = self.nodes.get(&ways.name) != Some(&ways);
+                self.services.take_in(ServiceEvent::Node(node_of_services(&node, &ways)));
                 self.nodes.insert(ways.name.clone(), ways);
                 (Some(Event::Node(node)), moved)
             }
-            Change::Is(Object::Pod(pod)) => (self.policies.pod_is(pod), false),
+            Change::Is(Object::Pod(pod)) => {
+                self.services.pod_is(&pod);
+                (self.policies.pod_is(pod.pod), false)
+            }
             Change::Is(Object::Namespace(namespace)) => (Some(Event::Namespace(namespace)), false),
             Change::Is(Object::Policy(policy)) => (Some(Event::Policy(policy)), false),
-            Change::Is(Object::Service(_) | Object::Slice(_)) => (None, false),
+            Change::Is(Object::Service(service)) => self.serve_event(ServiceEvent::Service(service)),
+            Change::Is(Object::Slice(slice)) => self.serve_event(ServiceEvent::Slice(slice)),
             Change::Gone(object, uid) => match object.kind {
                 Kind::Pod => {
                     let name = PodName::new(&object.namespace, &object.name);
                     (self.policies.pod_is_gone(&name, &uid), false)
                 }
                 Kind::Node => {
+                    self.services.take_in(ServiceEvent::Removed(object.clone()));
                     let moved = self.nodes.remove(&object.name).is_some();
                     (Some(Event::Removed(object)), moved)
                 }
                 Kind::Namespace | Kind::NetworkPolicy | Kind::ClusterNetworkPolicy => {
                     (Some(Event::Removed(object)), false)
                 }
-                Kind::Service | Kind::EndpointSlice => (None, false),
+                Kind::Service | Kind::EndpointSlice => self.serve_event(ServiceEvent::Removed(object)),
             },
             Change::Wrong(error) => match error.object.kind {
-                Kind::Service | Kind::EndpointSlice => (None, false),
+                Kind::Service | Kind::EndpointSlice => self.serve_event(ServiceEvent::Invalid(error)),
                 Kind::Namespace | Kind::Pod | Kind::Node | Kind::NetworkPolicy | Kind::ClusterNetworkPolicy => {
                     (Some(Event::Invalid(error)), false)
                 }
@@ -77,6 +88,12 @@ impl Model {
             }
             Change::Listed => (None, false),
         }
+    }
+
+    /// Has services told of an event, which is none to policies.
+    fn serve_event(&mut self, event: ServiceEvent) -> (Option<Event>, bool) {
+        self.services.take_in(event);
+        (None, false)
     }
 
     /// Whether an event changes where addresses are that are outside their nodes' pod CIDRs. Those of this node have their
@@ -96,4 +113,10 @@ impl Model {
         };
         before != after && [before, after].into_iter().flatten().any(strays)
     }
+}
+
+/// What of a node matters to services.
+fn node_of_services(node: &PolicyNode, ways: &NodeObject) -> ServiceNode {
+    let zone = node.labels.get(ZONE).filter(|zone| !zone.is_empty());
+    ServiceNode { name: ways.name.clone(), zone: zone.map(str::to_owned), addresses: ways.addresses.clone() }
 }

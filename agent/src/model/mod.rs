@@ -129,7 +129,7 @@ pub fn run(config: Config) -> Result<()> {
         SourceConfig::Directory(path) => (Box::new(Directory::new(path)), None),
         SourceConfig::Kubernetes(kubeconfig) => {
             let (source, asker) = Kubernetes::new(kubeconfig.as_deref());
-            (Box::new(source), Some(asker))
+            (Box::new(source.with_services()), Some(asker))
         }
     };
     let health = Health::default();
@@ -327,13 +327,18 @@ impl Model {
 
     /// Has the tables of services be what has become of objects, of pods and of their host ports.
     fn serve(&mut self, now: Instant) {
+        self.tell_services();
+        if self.services.work(&mut self.kernel, now) {
+            self.tell_load_balancers();
+        }
+    }
+
+    /// Tells services what has become of pods and of their host ports.
+    fn tell_services(&mut self) {
         for name in self.policies.take_touched() {
             self.services.pod(&name, self.policies.index().pod(&name));
         }
         self.services.endpoints(self.kernel.records());
-        if self.services.work(&mut self.kernel, now) {
-            self.tell_load_balancers();
-        }
     }
 
     /// Has load balancers told of the Services that there are, at the addresses that there are.

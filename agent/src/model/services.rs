@@ -134,7 +134,10 @@ impl Services {
                     condition.map_or((true, false), |condition| (condition.is_ready, condition.is_terminating));
                 Event::Pod(Box::new(PodObject { pod: pod.clone(), is_ready, is_terminating }))
             }
-            None => Event::Removed(ObjectName::new(Kind::Pod, &name.namespace, &name.name)),
+            None => {
+                self.conditions.remove(name);
+                Event::Removed(ObjectName::new(Kind::Pod, &name.namespace, &name.name))
+            }
         });
     }
 

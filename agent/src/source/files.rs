@@ -5,7 +5,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use sluice_policy::ObjectName;
-use sluice_policy::object::PodObject;
 
 use super::{Change, Object};
 
@@ -115,7 +114,10 @@ impl Files {
 /// A manifest is about whichever pod has its name: who makes the pod gives it a UID of its own.
 fn without_uid(object: Object) -> Object {
     match object {
-        Object::Pod(pod) => Object::Pod(PodObject { uid: String::new(), ..pod }),
+        Object::Pod(mut pod) => {
+            pod.pod.uid = String::new();
+            Object::Pod(pod)
+        }
         Object::Namespace(_) | Object::Node(..) | Object::Policy(_) | Object::Service(_) | Object::Slice(_) => object,
     }
 }
@@ -283,6 +285,6 @@ ports: [{name: '', port: 8080}]
         let pod = "kind: Pod\nmetadata: {name: p, uid: u1}\nspec: {containers: []}\n";
         let contents = files(&[("pod.yaml", pod)]).contents();
         let object = contents.objects.into_values().next();
-        assert!(matches!(object, Some(Object::Pod(pod)) if pod.is("u2")));
+        assert!(matches!(object, Some(Object::Pod(pod)) if pod.pod.is("u2")));
     }
 }

@@ -10,9 +10,9 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde_json::Value;
 use sluice_policy::cluster_policy::ClusterNetworkPolicy;
-use sluice_policy::object::{NamespaceObject, NodeObject as PolicyNode, PodObject, Policy, PolicyObject};
+use sluice_policy::object::{NamespaceObject, NodeObject as PolicyNode, Policy, PolicyObject};
 use sluice_policy::{Kind, ObjectError, ObjectName, Strictness, manifest};
-use sluice_service::object::{ServiceObject, SliceObject};
+use sluice_service::object::{PodObject, ServiceObject, SliceObject};
 use sluice_topology::NodeObject;
 
 pub use directory::Directory;
@@ -23,7 +23,7 @@ pub use kubernetes::{Asker, Kubernetes};
 pub enum Object {
     /// A namespace.
     Namespace(NamespaceObject),
-    /// A pod.
+    /// A pod, and how it is.
     Pod(PodObject),
     /// A node: as policies know it, and as the ways between nodes need it.
     Node(PolicyNode, NodeObject),
@@ -40,7 +40,7 @@ impl Object {
     pub fn name(&self) -> ObjectName {
         match self {
             Self::Namespace(namespace) => ObjectName::new(Kind::Namespace, "", &namespace.name),
-            Self::Pod(pod) => ObjectName::new(Kind::Pod, &pod.name.namespace, &pod.name.name),
+            Self::Pod(PodObject { pod, .. }) => ObjectName::new(Kind::Pod, &pod.name.namespace, &pod.name.name),
             Self::Node(node, _) => ObjectName::new(Kind::Node, "", &node.name),
             Self::Policy(policy) => policy.name.clone(),
             Self::Service(service) => service.name.object(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sluice_policy::{Family, Transport};
 
-use crate::object::{Condition, SliceObject};
+use crate::object::{Condition, Names, SliceObject};
 
 /// A slice, for as long as it is there.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -45,8 +45,8 @@ pub enum NodeHints {
     Elsewhere,
 }
 
-/// Some zones, sorted. Many endpoints have the same.
-pub type Zones = Arc<Box<[Box<str>]>>;
+/// Some zones; a pointer of one word, for there are many to them.
+pub type Zones = Arc<Names>;
 
 /// Keeps equal zones once.
 #[derive(Debug, Default)]
@@ -57,11 +57,10 @@ pub struct KnownZones {
 }
 
 impl KnownZones {
-    fn share(&mut self, zones: Vec<Box<str>>) -> Option<Zones> {
+    fn share(&mut self, zones: Names) -> Option<Zones> {
         if zones.is_empty() {
             return None;
         }
-        let zones = zones.into_boxed_slice();
         if let Some(known) = self.known.get(&zones) {
             return Some(known.clone());
         }
@@ -129,6 +128,9 @@ impl Endpoints {
             new.sort_unstable();
             let claims = self.0.entry(key.clone()).or_default();
             let old: Vec<Claim> = claims.extract_if(.., |claim| replaced.contains(&claim.slice)).collect();
+            if old.is_empty() && new.is_empty() {
+                continue;
+            }
             let is_same = old == new;
             claims.reserve_exact(new.len());
             claims.extend(new);

@@ -11,7 +11,7 @@ pub use node::{NodeObject, ZONE};
 pub use pod::PodObject;
 pub(crate) use service::family_of;
 pub use service::{PortObject, ServiceObject, Target};
-pub use slice::{Condition, EndpointObject, SliceName, SliceObject, SlicePort};
+pub use slice::{Condition, EndpointObject, Names, SliceName, SliceObject, SlicePort};
 
 use std::fmt::Display;
 

@@ -99,12 +99,13 @@ impl TryFrom<&Service> for ServiceObject {
 
     fn try_from(service: &Service) -> Result<Self, ObjectError> {
         let object = ObjectName::of(Kind::Service, &service.metadata)?;
-        let spec = service.spec.clone().unwrap_or_default();
+        let nothing = ServiceSpec::default();
+        let spec = service.spec.as_ref().unwrap_or(&nothing);
         let mut notes = Notes::default();
         let is_foreign = service.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(OTHER_PROXY));
         let type_ = Type::of(spec.type_.as_deref(), &mut notes);
         let cluster_ips =
-            if is_foreign || type_ == Type::ExternalName { Vec::new() } else { cluster_ips(&spec, &mut notes) };
+            if is_foreign || type_ == Type::ExternalName { Vec::new() } else { cluster_ips(spec, &mut notes) };
         let mut read = Self {
             name: ServiceName::new(&object.namespace, &object.name),
             created: service.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
@@ -122,10 +123,10 @@ impl TryFrom<&Service> for ServiceObject {
             notes: Vec::new(),
         };
         if !read.cluster_ips.is_empty() {
-            read.ports = ports(&spec, &mut notes);
-            read.external_ips = external_ips(&spec, &mut notes);
+            read.ports = ports(spec, &mut notes);
+            read.external_ips = external_ips(spec, &mut notes);
             read.load_balancer_ips = load_balancer_ips(service, &mut notes);
-            read.source_ranges = source_ranges(&spec, &mut notes);
+            read.source_ranges = source_ranges(spec, &mut notes);
             if read.source_ranges.is_empty() && spec.load_balancer_source_ranges.iter().flatten().next().is_some() {
                 // To let everybody in who was to be kept out would be worse.
                 read.load_balancer_ips.clear();
@@ -147,9 +148,9 @@ impl TryFrom<&Service> for ServiceObject {
             read.is_external_local =
                 is_external && is_local("spec.externalTrafficPolicy", &spec.external_traffic_policy, &mut notes);
             if type_ == Type::LoadBalancer && read.is_external_local {
-                read.health_check_port = health_check_port(&spec, &mut notes);
+                read.health_check_port = health_check_port(spec, &mut notes);
             }
-            read.affinity = affinity(&spec, &mut notes);
+            read.affinity = affinity(spec, &mut notes);
             read.selector = Labels::from(spec.selector.as_ref());
         }
         read.notes = notes.0;

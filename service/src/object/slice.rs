@@ -1,5 +1,6 @@
 //! EndpointSlices.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -70,10 +71,13 @@ pub struct EndpointObject {
     /// How it is.
     pub condition: Condition,
     /// The nodes whose clients it is meant for; of none, it does not say.
-    pub for_nodes: Vec<Box<str>>,
-    /// The zones whose clients it is meant for, sorted; of none, it does not say.
-    pub for_zones: Vec<Box<str>>,
+    pub for_nodes: Names,
+    /// The zones whose clients it is meant for; of none, it does not say.
+    pub for_zones: Names,
 }
+
+/// Some names, sorted. Endpoints of a slice that have the same share them.
+pub type Names = Arc<[Box<str>]>;
 
 /// How an endpoint is that may serve.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -122,8 +126,10 @@ impl TryFrom<&EndpointSlice> for SliceObject {
                     ports.push(SlicePort { name: port.name.as_deref().unwrap_or_default().into(), transport, number });
                 }
             }
+            let mut known = BTreeSet::new();
             let listed = slice.endpoints.iter().enumerate();
-            endpoints = listed.filter_map(|(index, endpoint)| read(endpoint, family, index, &mut notes)).collect();
+            let read = |(index, endpoint)| read(endpoint, family, index, &mut known, &mut notes);
+            endpoints = listed.filter_map(read).collect();
         }
         let name = SliceName { namespace, name: object.name.into() };
         Ok(Self { name, service, family, ports, endpoints, notes: notes.0 })
@@ -131,7 +137,13 @@ impl TryFrom<&EndpointSlice> for SliceObject {
 }
 
 /// Reads an endpoint; `None`: it is not to serve.
-fn read(endpoint: &Endpoint, family: Family, index: usize, notes: &mut Notes) -> Option<EndpointObject> {
+fn read(
+    endpoint: &Endpoint,
+    family: Family,
+    index: usize,
+    known: &mut BTreeSet<Names>,
+    notes: &mut Notes,
+) -> Option<EndpointObject> {
     // Its others are of no use: what each may mean has never been said.
     let text = endpoint.addresses.first().map_or("", String::as_str);
     let address = usable(text, family)
@@ -144,16 +156,25 @@ fn read(endpoint: &Endpoint, family: Family, index: usize, notes: &mut Notes) ->
     let hints = endpoint.hints.as_ref();
     let for_nodes = hints.into_iter().flat_map(|hints| hints.for_nodes.iter().flatten());
     let for_zones = hints.into_iter().flat_map(|hints| hints.for_zones.iter().flatten());
-    let mut for_zones: Vec<Box<str>> = for_zones.map(|zone| zone.name.as_str().into()).collect();
-    for_zones.sort_unstable();
-    for_zones.dedup();
     Some(EndpointObject {
         address,
         node: endpoint.node_name.as_deref().map(Into::into),
         condition: Condition::of(is_ready, is_serving, is_terminating)?,
-        for_nodes: for_nodes.map(|node| node.name.as_str().into()).collect(),
-        for_zones,
+        for_nodes: names(for_nodes.map(|node| &*node.name), known),
+        for_zones: names(for_zones.map(|zone| &*zone.name), known),
     })
+}
+
+fn names<'a>(names: impl Iterator<Item = &'a str>, known: &mut BTreeSet<Names>) -> Names {
+    let mut names: Vec<Box<str>> = names.map(Into::into).collect();
+    names.sort_unstable();
+    names.dedup();
+    if let Some(same) = known.get(&*names) {
+        return same.clone();
+    }
+    let names = Names::from(names);
+    known.insert(names.clone());
+    names
 }
 
 fn usable(text: &str, family: Family) -> Result<IpAddr, String> {

@@ -223,6 +223,34 @@ impl Lab {
         self.nodes.iter().try_for_each(|node| node.place.ip(&format!("route add {address} via {via}")))
     }
 
+    /// Has the cables between nodes, the stranger and their switches behave as network cards do: checksums are right on the
+    /// wire, and what a driver's program sends arrives. Of veth's, it does where the other side has a program too
+    /// (`veth_xdp_flush`, drivers/net/veth.c, up to Linux 6.18): the node's own, which lets all pass that the node sends.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn plug_as_hardware(&self) -> Result<()> {
+        let tell = |place: &Place, program: &str, arguments: &[&str]| {
+            let output =
+                place.command(program).args(arguments).output().with_context(|| format!("running {program}"))?;
+            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            ensure!(output.status.success(), "{program} {} in {}: {said}", arguments.join(" "), place.name);
+            Ok(())
+        };
+        for place in self.nodes.iter().map(|node| &node.place).chain([&self.stranger]) {
+            tell(place, "ethtool", &["-K", "eth0", "tx", "off"])?;
+        }
+        for node in &self.nodes {
+            let port = port(&node.place, "eth0");
+            let has_port = |switch: &&Place| switch.ip(&format!("link show {port}")).is_ok();
+            let switch =
+                self._places.iter().find(has_port).with_context(|| format!("no switch has the port {port}"))?;
+            let program = node.pinned_program("xdp_lb")?.display().to_string();
+            tell(switch, "bpftool", &["net", "attach", "xdpdrv", "pinned", &program, "dev", &port])?;
+        }
+        Ok(())
+    }
+
     /// Tells the stranger the ways to pods, who are masqueraded to it otherwise.
     ///
     /// # Errors
@@ -296,11 +324,16 @@ fn plain(net: &str) -> &str {
 
 /// Plugs a place into a switch.
 fn connect(switch: &Place, place: &Place, interface: &str, mtu: u32) -> Result<()> {
-    let port = place.name.rsplit('-').next().unwrap_or("port");
-    let port = format!("{port}-{}", interface.chars().next().unwrap_or('x'));
+    let port = port(place, interface);
     switch.ip(&format!("link add {port} type veth peer name {interface} netns {}", place.name))?;
     switch.ip(&format!("link set {port} master br0 up"))?;
     place.ip(&format!("link set {interface} mtu {mtu} up"))
+}
+
+/// The name of the port that an interface of a place is plugged into.
+fn port(place: &Place, interface: &str) -> String {
+    let place = place.name.rsplit('-').next().unwrap_or("port");
+    format!("{place}-{}", interface.chars().next().unwrap_or('x'))
 }
 
 /// Gives a place its addresses and its router.

@@ -132,6 +132,18 @@ impl Node {
         bpf_dir(&self.lab).join(&self.name)
     }
 
+    /// Where a program of its agent is pinned.
+    ///
+    /// # Errors
+    /// Where it is not.
+    pub fn pinned_program(&self, name: &str) -> Result<PathBuf> {
+        let versions = fs::read_dir(self.bpf_dir()).context("looking for programs")?.flatten();
+        let generations =
+            versions.filter_map(|version| fs::read_dir(version.path().join("programs")).ok()).flatten().flatten();
+        let found = generations.map(|generation| generation.path().join(name)).find(|path| path.exists());
+        found.with_context(|| format!("{} has no program {name}", self.name))
+    }
+
     /// Starts the agent.
     ///
     /// # Errors

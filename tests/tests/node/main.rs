@@ -11,5 +11,6 @@ mod policy;
 mod refused;
 mod roles;
 mod service_tables;
+mod services;
 mod sockets;
 mod verbs;

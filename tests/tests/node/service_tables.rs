@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -57,7 +58,7 @@ impl Tables {
     }
 
     fn data(&self, name: &str) -> MapData {
-        MapData::from_fd(self.0[name].fd().try_clone_to_owned()).unwrap()
+        MapData::from_fd(self.0[name].fd().as_fd().try_clone_to_owned().unwrap()).unwrap()
     }
 
     fn maps(&self) -> Maps {
@@ -93,8 +94,8 @@ fn port(frontends: &[(Place, u16, FrontendKind)], backends: &[(IpAddr, u16)], lo
             .map(|&(address, port)| sluice_service::Backend { address, port, is_local: false })
             .collect(),
         inside: all.clone(),
-        inside_external: all,
-        outside: Choice::Among(local.to_vec()),
+        inside_external: all.clone(),
+        outside: if local.is_empty() { all } else { Choice::Among(local.into()) },
         affinity: Some(600),
         source_ranges: Vec::new(),
     }
@@ -176,7 +177,7 @@ fn programs_find_what_was_written() {
     let is_set = |bit: FrontendBit| bits.get(&bit.place().0, 0).unwrap() & bit.place().1 != 0;
     assert!(is_set(FrontendBit::of_address(key("10.96.0.1", 0, Protocol(0)).address)));
     assert!(is_set(FrontendBit::of_port(Port::new(30_080), Protocol::TCP)));
-    assert!(is_set(FrontendBit::of_port(Port::new(9_090), Protocol::TCP)), "of the node's own process");
+    assert!(is_set(FrontendBit::of_host_backend(Port::new(9_090), Protocol::TCP)), "of the node's own process");
     assert!(!is_set(FrontendBit::of_port(Port::new(80), Protocol::TCP)));
 
     let six_key = FrontendKey {

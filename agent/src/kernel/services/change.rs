@@ -1,9 +1,10 @@
 //! A port of a service that is to be another: what is taken for it, and what is written.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::ops::Range;
 
+use ipnet::IpNet;
 use sluice_abi::{
     Backend, BackendId, Frontend, FrontendBit, FrontendFlags, MAGLEV_SIZE, Membership, Port, Position, ServiceId, SetId,
 };
@@ -86,6 +87,11 @@ fn reached(name: &PortName, port: &ServicePort) -> Vec<(Reached, FrontendKind)> 
     all
 }
 
+/// Who may come to a port's load balancers, as the table has it: without the bits beyond a prefix, and each once.
+fn ranges(port: &ServicePort) -> BTreeSet<IpNet> {
+    port.source_ranges.iter().map(IpNet::trunc).collect()
+}
+
 fn indices(choice: &Choice) -> &[u32] {
     match choice {
         Choice::Among(indices) => indices,
@@ -126,7 +132,7 @@ impl<T: Tables> Writer<T> {
         };
         // Each may bring its cluster IP along.
         let new = 2 * port.frontends.iter().filter(is_new).count();
-        let ranges = port.source_ranges.iter().filter(|range| !before.ranges.contains(range)).count();
+        let ranges = ranges(port).iter().filter(|range| !before.ranges.contains(range)).count();
         self.has_room(name.family, new, ranges)?;
 
         let service = if before.service == ServiceId::NONE { self.stock.service()? } else { before.service };
@@ -232,7 +238,8 @@ impl<T: Tables> Writer<T> {
                 self.stock.rest_members(old);
             }
         }
-        for range in port.source_ranges.iter().filter(|range| !before.ranges.contains(range)) {
+        let ranges = ranges(port);
+        for range in ranges.iter().filter(|range| !before.ranges.contains(range)) {
             self.tables.set_range(plan.service, *range, true)?;
             self.ranges += 1;
         }
@@ -245,7 +252,7 @@ impl<T: Tables> Writer<T> {
             sets: std::array::from_fn(|role| plan.of(role).id),
             backends: plan.backends.clone().into(),
             frontends,
-            ranges: port.source_ranges.clone().into(),
+            ranges: ranges.into_iter().collect(),
             is_spread,
             is_left: false,
             is_mixed: false,
@@ -367,7 +374,7 @@ impl<T: Tables> Writer<T> {
         let stays = now.is_spread && now.sets[OUTSIDE] == before.sets[OUTSIDE];
         gone.lookups.extend((before.is_spread && !stays).then_some(before.sets[OUTSIDE]));
         gone.sets.extend(distinct(before.sets).filter(|set| !now.sets.contains(set)));
-        let kept: std::collections::HashSet<BackendId> = now.backends.iter().copied().collect();
+        let kept: HashSet<BackendId> = now.backends.iter().copied().collect();
         let ended = before.backends.iter().filter(|id| !kept.contains(id));
         gone.backends.extend(ended.map(|id| (before.family, *id, before.protocol)));
     }

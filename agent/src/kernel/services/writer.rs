@@ -128,7 +128,7 @@ impl<T: Tables> Writer<T> {
         Ok(this)
     }
 
-    /// Makes these ports of services what they are to be; `None`: gone. Flows of [`owed`](Self::owed) are to be judged again
+    /// Makes these ports of services what they are to be, each named once; `None`: gone. Flows of [`owed`](Self::owed) are to be judged again
     /// afterwards.
     ///
     /// # Errors
@@ -166,10 +166,8 @@ impl<T: Tables> Writer<T> {
         &mut self,
         ports: impl IntoIterator<Item = (PortName, Arc<ServicePort>)>,
     ) -> Result<(), KernelError> {
-        // What is not reached from the tables, packets may still be reading that have begun before.
-        if !self.left.is_empty() {
-            self.tables.settle();
-        }
+        // What cannot be reached any more, packets may still be reading that have begun before.
+        self.tables.settle();
         let mut waiting = Vec::new();
         for (name, port) in ports.into_iter().filter(|(_, port)| !port.frontends.is_empty()) {
             if self.write(&name, &port)?.is_err() {

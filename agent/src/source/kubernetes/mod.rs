@@ -156,8 +156,9 @@ async fn follow(
             }
         }
         // What is wrong is to be known though not all is listed: that may be why.
-        let changes = if unlisted == 0 { std::mem::take(&mut waiting) } else { Vec::new() };
-        if (unlisted == 0 || !problems.is_empty()) && !tell([changes, problems].concat()) {
+        let mut changes = if unlisted == 0 { std::mem::take(&mut waiting) } else { Vec::new() };
+        changes.extend(problems);
+        if (unlisted == 0 || !changes.is_empty()) && !tell(changes) {
             return;
         }
     }

@@ -178,7 +178,7 @@ fn first(heard: &Receiver<Vec<Change>>) -> Vec<String> {
 
 fn word(change: &Change) -> String {
     match change {
-        Change::Is(Object::Pod(pod)) => format!("Pod {} {} is", pod.name, pod.uid),
+        Change::Is(Object::Pod(pod)) => format!("Pod {} {} is", pod.pod.name, pod.pod.uid),
         Change::Is(object) => format!("{} is", object.name()),
         Change::Gone(name, uid) if uid.is_empty() => format!("{name} gone"),
         Change::Gone(name, uid) => format!("{name} {uid} gone"),

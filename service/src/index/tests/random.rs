@@ -122,6 +122,10 @@ proptest! {
             prop_assert!(fresh.ports().eq(world.index.ports()));
             prop_assert!(fresh.health().eq(world.index.health()));
             prop_assert_eq!(fresh.problems(), world.index.problems());
+            for (name, port) in world.index.ports().filter(|_| !standalone) {
+                let expected = kube_proxy::sends(&objects, name);
+                prop_assert_eq!([inside(port), inside_external(port), outside(port)], expected, "{:?}", name);
+            }
         }
         // Nobody has what somebody else has.
         let mut had = std::collections::BTreeSet::new();
@@ -130,5 +134,84 @@ proptest! {
                 prop_assert!(had.insert((frontend.at, frontend.port, name.transport, name.family)));
             }
         }
+    }
+}
+
+/// What kube-proxy does with the same objects, read off its rules one by one.
+mod kube_proxy {
+    use std::net::IpAddr;
+
+    use super::*;
+    use crate::object::{Condition, EndpointObject, ServiceObject};
+
+    type Objects = BTreeMap<ObjectName, Event>;
+
+    /// Whom clients of a port are sent to: of its cluster IP, of its other frontends from here, and from elsewhere.
+    pub fn sends(objects: &Objects, name: &PortName) -> [Vec<String>; 3] {
+        let Some(Event::Service(service)) = objects.get(&name.object()) else { panic!("{name:?} is of no Service") };
+        let Some(Event::Node(node)) = objects.get(&ObjectName::new(Kind::Node, "", "here")) else {
+            return chosen(service, &endpoints(objects, name), None);
+        };
+        chosen(service, &endpoints(objects, name), node.zone.as_deref())
+    }
+
+    /// Its endpoints: of twins, that of this node, then the readier.
+    fn endpoints(objects: &Objects, name: &PortName) -> Vec<EndpointObject> {
+        let mut all: BTreeMap<(IpAddr, u16), Vec<EndpointObject>> = BTreeMap::new();
+        for event in objects.values() {
+            let Event::Slice(slice) = event else { continue };
+            if slice.service.as_ref() != Some(&name.service()) || slice.family != name.family {
+                continue;
+            }
+            for port in slice.ports.iter().filter(|port| port.name == name.port && port.transport == name.transport) {
+                for endpoint in &slice.endpoints {
+                    all.entry((endpoint.address, port.number)).or_default().push(endpoint.clone());
+                }
+            }
+        }
+        let first = |twins: Vec<EndpointObject>| {
+            let rank = |it: &EndpointObject| {
+                let nodes = if it.for_nodes.is_empty() { 0 } else { 1 + u8::from(!has(&it.for_nodes, "here")) };
+                let zones = Some(it.for_zones.clone()).filter(|zones| !zones.is_empty());
+                (!is_here(it), it.condition, nodes, zones)
+            };
+            twins.into_iter().min_by_key(rank).expect("somebody claims it")
+        };
+        all.into_values().map(first).collect()
+    }
+
+    fn is_here(endpoint: &EndpointObject) -> bool {
+        endpoint.node.as_deref() == Some("here")
+    }
+
+    fn has(names: &[Box<str>], name: &str) -> bool {
+        names.iter().any(|other| **other == *name)
+    }
+
+    fn chosen(service: &ServiceObject, endpoints: &[EndpointObject], zone: Option<&str>) -> [Vec<String>; 3] {
+        let ready: Vec<&EndpointObject> = endpoints.iter().filter(|it| it.condition == Condition::Ready).collect();
+        let draining: Vec<&EndpointObject> = endpoints.iter().filter(|it| it.condition != Condition::Ready).collect();
+        let for_here = |it: &&&EndpointObject| has(&it.for_nodes, "here");
+        let for_zone = |it: &&&EndpointObject| zone.is_some_and(|zone| has(&it.for_zones, zone));
+        let by_node = ready.iter().all(|it| !it.for_nodes.is_empty()) && ready.iter().any(|it| for_here(&it));
+        let by_zone = ready.iter().all(|it| !it.for_zones.is_empty()) && ready.iter().any(|it| for_zone(&it));
+        let near: Vec<&EndpointObject> = match (by_node, by_zone) {
+            (true, _) => ready.iter().filter(for_here).copied().collect(),
+            (false, true) => ready.iter().filter(for_zone).copied().collect(),
+            (false, false) => ready.clone(),
+        };
+        let cluster = if near.is_empty() { draining.clone() } else { near };
+        let here = |list: &[&EndpointObject]| -> Vec<String> {
+            list.iter().filter(|it| is_here(it)).map(|it| it.address.to_string()).collect()
+        };
+        let mut local = if here(&ready).is_empty() { here(&draining) } else { here(&ready) };
+        let mut cluster: Vec<String> = cluster.iter().map(|it| it.address.to_string()).collect();
+        if endpoints.is_empty() {
+            (local, cluster) = (vec!["reject".into()], vec!["reject".into()]);
+        } else if local.is_empty() {
+            local = vec!["drop".into()];
+        }
+        let of = |is_local| if is_local { local.clone() } else { cluster.clone() };
+        [of(service.is_internal_local), cluster.clone(), of(service.is_external_local)]
     }
 }

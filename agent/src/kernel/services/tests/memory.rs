@@ -106,7 +106,7 @@ impl Tables for Memory {
     }
 
     fn set_range(&mut self, service: ServiceId, range: IpNet, is_there: bool) -> Result<(), KernelError> {
-        self.write(Write::Range(service, range, is_there))
+        self.write(Write::Range(service, range.trunc(), is_there))
     }
 
     fn maglev_sets(&self) -> Result<Vec<SetId>, KernelError> {

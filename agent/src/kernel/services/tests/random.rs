@@ -91,7 +91,7 @@ fn choice(backends: u32) -> BoxedStrategy<Choice> {
 
 fn port(family: Family) -> impl Strategy<Value = ServicePort> {
     let ranges: Vec<IpNet> = match family {
-        Family::V4 => ["192.0.2.0/24", "198.51.100.0/25"].map(|net| net.parse().unwrap()).into(),
+        Family::V4 => ["192.0.2.0/24", "192.0.2.7/24", "198.51.100.0/25"].map(|net| net.parse().unwrap()).into(),
         Family::V6 => ["2001:db8::/32", "2001:db8:1::/64"].map(|net| net.parse().unwrap()).into(),
     };
     let servers = subsequence(backends(family), 0..=5).prop_flat_map(|backends| {
