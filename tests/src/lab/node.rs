@@ -265,7 +265,11 @@ impl Node {
         self.page_at(HEALTH, path)
     }
 
-    fn page_at(&self, address: SocketAddr, path: &str) -> Result<(u16, String)> {
+    /// What is served over HTTP at one of its addresses: a status, and the page.
+    ///
+    /// # Errors
+    /// Where nobody answers.
+    pub fn page_at(&self, address: SocketAddr, path: &str) -> Result<(u16, String)> {
         let mut stream = self.place.inside(|| Ok(TcpStream::connect_timeout(&address, PATIENCE)?))?;
         stream.set_read_timeout(Some(PATIENCE))?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
