@@ -72,7 +72,11 @@ pub struct Config {
     /// A file for the plugin to log to. Default: none.
     pub plugin_log_file: Option<PathBuf>,
     /// Where metrics are served, over HTTP: an address with a port, or `off`.
-    pub metrics_address: Metrics,
+    pub metrics_address: Served,
+    /// Where load balancers learn over HTTP whether this node takes traffic for Services: an address with a port, or `off`.
+    pub healthz_address: Served,
+    /// The nets whose addresses of this node serve node ports and health checks of Services. Default: all addresses.
+    pub node_port_addresses: Vec<IpNet>,
     /// Logs.
     pub log: Log,
 }
@@ -87,10 +91,10 @@ pub enum Source {
     Kubernetes(Option<PathBuf>),
 }
 
-/// Where metrics are served.
+/// Where something is served over HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub enum Metrics {
+pub enum Served {
     /// Nowhere.
     Off,
     /// At an address of this host.
@@ -224,7 +228,9 @@ impl Default for Config {
             chained_plugins: Vec::new(),
             plugin_log_file: None,
             // Nobody but the host itself.
-            metrics_address: Metrics::At(SocketAddr::from((Ipv4Addr::LOCALHOST, 9921))),
+            metrics_address: Served::At(SocketAddr::from((Ipv4Addr::LOCALHOST, 9921))),
+            healthz_address: Served::At(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 10_256))),
+            node_port_addresses: Vec::new(),
             log: Log::default(),
         }
     }
@@ -269,7 +275,7 @@ impl FromStr for Source {
     }
 }
 
-impl TryFrom<String> for Metrics {
+impl TryFrom<String> for Served {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
@@ -277,14 +283,16 @@ impl TryFrom<String> for Metrics {
     }
 }
 
-impl FromStr for Metrics {
+impl FromStr for Served {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "off" => Ok(Self::Off),
             _ => text.parse().map(Self::At).map_err(|_| {
-                format!("{text:?} is no place for metrics; use an address with a port, such as 127.0.0.1:9921, or off")
+                format!(
+                    "{text:?} is no place to be served at; use an address with a port, such as 127.0.0.1:9921, or off"
+                )
             }),
         }
     }
@@ -338,7 +346,10 @@ pub struct Flags {
     mtu: Option<u32>,
     /// Where metrics are served: an address with a port, or off
     #[arg(long, env = "SLUICE_METRICS_ADDRESS")]
-    metrics_address: Option<Metrics>,
+    metrics_address: Option<Served>,
+    /// Where load balancers learn whether this node takes traffic: an address with a port, or off
+    #[arg(long, env = "SLUICE_HEALTHZ_ADDRESS")]
+    healthz_address: Option<Served>,
     /// How logs look
     #[arg(long, env = "SLUICE_LOG_FORMAT", value_enum)]
     log_format: Option<LogFormat>,
@@ -396,6 +407,7 @@ impl Config {
         }
         put(&mut self.mtu, flags.mtu);
         put(&mut self.metrics_address, flags.metrics_address);
+        put(&mut self.healthz_address, flags.healthz_address);
         put(&mut self.log.format, flags.log_format);
         put(&mut self.log.level, flags.log_level);
     }
@@ -409,7 +421,11 @@ impl Config {
             ports.port_first,
             ports.port_last
         );
-        for (key, nets) in [("pod_cidrs", &self.pod_cidrs), ("masquerade.exempt", &self.masquerade.exempt)] {
+        for (key, nets) in [
+            ("pod_cidrs", &self.pod_cidrs),
+            ("masquerade.exempt", &self.masquerade.exempt),
+            ("node_port_addresses", &self.node_port_addresses),
+        ] {
             for net in nets {
                 ensure!(
                     *net == net.trunc(),
@@ -487,7 +503,7 @@ mod tests {
         assert_eq!(config.source, Source::Directory("/m".into()));
         assert!(config.masquerade.ipv4 && !config.masquerade.ipv6);
         assert_eq!(config.vxlan.port, 8472);
-        assert_eq!(config.metrics_address, Metrics::At("127.0.0.1:9921".parse().expect("an address")));
+        assert_eq!(config.metrics_address, Served::At("127.0.0.1:9921".parse().expect("an address")));
         assert!(parse("# nothing\n").is_ok());
     }
 
@@ -509,12 +525,15 @@ mod tests {
     }
 
     #[test]
-    fn metrics_are_served_somewhere_or_nowhere() {
-        assert_eq!(parse("metrics_address: off").expect("parses").metrics_address, Metrics::Off);
+    fn pages_are_served_somewhere_or_nowhere() {
+        assert_eq!(parse("metrics_address: off").expect("parses").metrics_address, Served::Off);
         let anywhere = parse("metrics_address: '[::]:80'").expect("parses").metrics_address;
-        assert_eq!(anywhere, Metrics::At("[::]:80".parse().expect("an address")));
+        assert_eq!(anywhere, Served::At("[::]:80".parse().expect("an address")));
         let error = parse("metrics_address: 127.0.0.1").expect_err("no port").to_string();
         assert!(error.contains("127.0.0.1:9921"), "{error}");
+        let config = parse("healthz_address: '[::1]:10256'").expect("parses");
+        assert_eq!(config.healthz_address, Served::At("[::1]:10256".parse().expect("an address")));
+        assert_eq!(Config::default().healthz_address, Served::At("0.0.0.0:10256".parse().expect("an address")));
     }
 
     #[test]
@@ -552,6 +571,7 @@ mod tests {
             ("run_dir: run/sluice", "run_dir"),
             ("plugin_log_file: ''", "plugin_log_file"),
             ("masquerade: {exempt: [10.0.0.0/8, 'fd00::1/8']}", "masquerade.exempt"),
+            ("node_port_addresses: [192.0.2.1/24]", "node_port_addresses"),
         ] {
             let error = parse(text).and_then(|config| config.check()).expect_err(text).to_string();
             assert!(error.contains(key), "{error}");

@@ -5,8 +5,11 @@ pub mod conflist;
 mod disconnect;
 #[cfg(test)]
 mod fixture;
+pub mod health;
 pub mod host;
+pub mod http;
 pub mod kernel;
+pub mod kube_proxy;
 pub mod metrics;
 pub mod model;
 pub mod prepare;

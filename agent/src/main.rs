@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use sluice_agent::config::{self, Config, Flags, LogFormat};
-use sluice_agent::{model, uninstall};
+use sluice_agent::{kube_proxy, model, uninstall};
 
 /// The node daemon of Sluice: fills the tables that the kernel programs carry packets by.
 #[derive(Parser)]
@@ -20,6 +20,8 @@ struct Arguments {
 enum Command {
     /// Remove everything that agent and plugin have left on this node; its pods lose their network
     Uninstall,
+    /// Remove the rules that kube-proxy has left on this node; stop kube-proxy first
+    CleanupKubeProxy,
 }
 
 fn main() -> ExitCode {
@@ -36,6 +38,9 @@ fn main() -> ExitCode {
         // Somebody looks on.
         Some(Command::Uninstall) => {
             return uninstall::run(&config).map_or_else(|error| refuse(&error), |()| ExitCode::SUCCESS);
+        }
+        Some(Command::CleanupKubeProxy) => {
+            return kube_proxy::clean_up().map_or_else(|error| refuse(&error), |()| ExitCode::SUCCESS);
         }
         None => model::run(config),
     };

@@ -34,7 +34,7 @@ impl NetlinkError {
     pub fn is_unsupported(&self) -> bool {
         use nix::errno::Errno;
         let errno = self.source.raw_os_error().map(Errno::from_raw);
-        matches!(errno, Some(Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT))
+        matches!(errno, Some(Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT | Errno::EPROTONOSUPPORT))
             || self.source.kind() == io::ErrorKind::Unsupported
     }
 

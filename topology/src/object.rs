@@ -17,7 +17,12 @@ pub struct NodeObject {
     pub pod_cidrs: Vec<IpNet>,
     /// When it was made, seconds since 1970; the older of two that claim the same addresses has them.
     pub created: i64,
+    /// Whether it is being deleted, or about to be: load balancers are to send it nothing new.
+    pub is_leaving: bool,
 }
+
+/// What the autoscaler of clusters marks a node with that it is about to delete.
+const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 
 impl NodeObject {
     /// Those addresses of a pod that are outside this node's pod CIDRs.
@@ -74,6 +79,36 @@ impl TryFrom<&Node> for NodeObject {
             })
             .collect::<Result<_, _>>()?;
         let created = node.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
-        Ok(Self { name, addresses, pod_cidrs, created })
+        let mut taints = spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+        let is_leaving = node.metadata.deletion_timestamp.is_some() || taints.any(|taint| taint.key == TO_BE_DELETED);
+        Ok(Self { name, addresses, pod_cidrs, created, is_leaving })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::{NodeSpec, Taint};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+
+    use super::*;
+
+    /// A Node with these taints.
+    fn node(taints: &[&str]) -> Node {
+        let taint = |key: &&str| Taint { key: (*key).into(), effect: "NoSchedule".into(), ..Taint::default() };
+        Node {
+            metadata: ObjectMeta { name: Some("a".into()), ..ObjectMeta::default() },
+            spec: Some(NodeSpec { taints: Some(taints.iter().map(taint).collect()), ..NodeSpec::default() }),
+            status: None,
+        }
+    }
+
+    #[test]
+    fn a_node_leaves_that_is_deleted_or_soon_will_be() {
+        let is_leaving = |node: &Node| NodeObject::try_from(node).expect("a node").is_leaving;
+        assert!(!is_leaving(&node(&[])) && !is_leaving(&node(&["node.kubernetes.io/unschedulable"])));
+        assert!(is_leaving(&node(&["other", TO_BE_DELETED])));
+        let mut deleted = node(&[]);
+        deleted.metadata.deletion_timestamp = Some(Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH));
+        assert!(is_leaving(&deleted));
     }
 }

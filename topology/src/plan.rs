@@ -305,6 +305,7 @@ mod tests {
             addresses: addresses.iter().map(|text| text.parse().expect("an address")).collect(),
             pod_cidrs: pods.iter().map(|text| text.parse().expect("a CIDR")).collect(),
             created,
+            is_leaving: false,
         }
     }
 

@@ -18,7 +18,7 @@ pub struct Arguments {
 }
 
 /// Debian packages that the tests need.
-const TOOLS: [&str; 4] = ["iproute2", "bpftool", "iputils-ping", "ethtool"];
+const TOOLS: [&str; 6] = ["iproute2", "bpftool", "iputils-ping", "ethtool", "iptables", "nftables"];
 /// Debian packages that bring a compiler for the kernel programs.
 const COMPILER: [&str; 3] = ["rustc-web", "rust-web-src", "cargo-web"];
 /// Debian packages that bpf-linker is built with, beside those of LLVM.
@@ -126,7 +126,7 @@ pub fn install(packages: &[&str]) -> Result<()> {
 /// # Errors
 /// Where that is not possible, with what a person can do.
 pub fn runtimes() -> Result<()> {
-    install(&["containerd", "runc", "podman", "containernetworking-plugins", "busybox-static", "iptables"])?;
+    install(&["containerd", "runc", "podman", "containernetworking-plugins", "busybox-static"])?;
     if output(Command::new("crictl").arg("--version")).is_some() {
         return Ok(());
     }

@@ -1,6 +1,5 @@
 //! What operators can watch: metrics for Prometheus, and whether the agent lives and is ready, over HTTP.
 
-mod serve;
 mod text;
 
 use std::net::SocketAddr;
@@ -11,6 +10,7 @@ use anyhow::Result;
 use hyper::StatusCode;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
+use crate::http::{self, Matter, Page};
 use crate::kernel::{Fill, KernelError, Reading};
 
 /// How long the model may take to tell what it knows. It may be writing large tables.
@@ -84,21 +84,8 @@ pub struct Gathering {
 /// # Errors
 /// Where there can be no thread for it.
 pub fn listen(address: SocketAddr, gathering: Gathering) -> Result<()> {
-    serve::listen(address, Arc::new(move |path: &str| gathering.answer(path)))
-}
-
-/// An answer to somebody who asks over HTTP.
-#[derive(Debug)]
-struct Page {
-    status: StatusCode,
-    kind: &'static str,
-    text: String,
-}
-
-impl Page {
-    fn plain(status: StatusCode, text: String) -> Self {
-        Self { status, kind: "text/plain; charset=utf-8", text: text + "\n" }
-    }
+    let matter = Matter { name: "metrics", key: "metrics_address" };
+    http::listen(matter, vec![address], Arc::new(move |path: &str| gathering.answer(path)))
 }
 
 impl Gathering {
@@ -123,7 +110,7 @@ impl Gathering {
         let flows = self.flows.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let fills: Vec<Fill> = measures.fills.iter().copied().chain([denials]).chain(flows).collect();
         let text = text::render(measures, &counts, &denied, &fills).map_err(|error| failed(&error))?;
-        Ok(Page { status: StatusCode::OK, kind: text::KIND, text })
+        Ok(Page { status: StatusCode::OK, kind: text::KIND, headers: Vec::new(), text })
     }
 }
 

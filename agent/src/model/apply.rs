@@ -124,6 +124,7 @@ impl Model {
             tracing::info!(uplinks = names.join(","), mtu, "ready; the CNI configuration is written");
         }
         self.ready = Ready { local: Some(local), uplinks: names, mtu, view: plan.view };
+        self.tell_load_balancers();
         Ok(if routes.is_incomplete { Done::InPart } else { Done::InFull })
     }
 
@@ -170,7 +171,7 @@ impl Model {
             addresses,
             pod_cidrs,
             host_addresses: host.addresses.clone(),
-            node_ports: Vec::new(),
+            node_ports: self.config.node_port_addresses.clone(),
             exempt: self.config.masquerade.exempt.clone(),
         })
     }

@@ -38,6 +38,10 @@ impl Model {
         if moves {
             self.apply();
         }
+        if self.is_listed {
+            let own = self.nodes.get(&self.config.node_name);
+            self.health.set_eligible(own.is_some_and(|node| !node.is_leaving));
+        }
     }
 
     /// What policies are to be told of a change, and whether it concerns the ways between nodes.

@@ -32,7 +32,13 @@ impl Inbox {
         while let Ok(event) = self.events.try_recv() {
             match event {
                 Event::Changes(more, _) => changes.extend(more),
-                Event::Call(..) | Event::Measure(_) | Event::Host(_) | Event::End(_) | Event::Dead(_) => {
+                Event::Call(..)
+                | Event::Measure(_)
+                | Event::Host(_)
+                | Event::Unserved(_)
+                | Event::Leftovers(_)
+                | Event::End(_)
+                | Event::Dead(_) => {
                     self.next = Some(event);
                     break;
                 }

@@ -33,7 +33,9 @@ impl Model {
 
     /// What is wrong, wherever it comes from.
     pub(super) fn all_problems(&self) -> impl Iterator<Item = &String> {
-        let own = [self.source_problems.all(), self.problems.all()].into_iter().flatten();
+        let own = [self.source_problems.all(), self.problems.all(), self.check_problems.all(), self.leftovers.all()]
+            .into_iter()
+            .flatten();
         own.chain(self.policies.problems()).chain(self.services.problems())
     }
 }

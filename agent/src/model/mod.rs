@@ -27,13 +27,14 @@ use sluice_netlink::{Change, Monitor};
 use sluice_policy::{Index, View as PolicyView};
 use sluice_topology::{Local, NodeObject, NodeView, Slots};
 
-use crate::config::{Config, Metrics as MetricsConfig, Source as SourceConfig};
+use crate::config::{Config, Served, Source as SourceConfig};
 use crate::disconnect::{self, Ended};
+use crate::health::{self, Checks, Health, Wanted};
 use crate::host::View;
 use crate::kernel::{Kernel, Sockets};
 use crate::metrics::{Changes, Flows, Gathering, Measures};
 use crate::source::{Change as SourceChange, Directory, Kubernetes, Source};
-use crate::{host, metrics, prepare, server};
+use crate::{host, kube_proxy, metrics, prepare, server};
 use answer::failure;
 use inbox::Inbox;
 use pace::Pace;
@@ -54,6 +55,10 @@ enum Event {
     Measure(Sender<Measures>),
     /// The host's network has changed.
     Host(Vec<Change>),
+    /// These health checks of Services are not served.
+    Unserved(Vec<String>),
+    /// What kube-proxy has left here is this.
+    Leftovers(Vec<String>),
     /// Somebody wants the agent to end.
     End(Signal),
     /// A thread cannot go on, and with it the agent.
@@ -96,6 +101,14 @@ struct Model {
     pace: Pace,
     /// How long changes of objects take.
     changes: Changes,
+    /// What load balancers are told of this node,
+    health: Health,
+    /// and of its Services,
+    checks: Checks,
+    /// as far as that can be served.
+    check_problems: Problems,
+    /// What others have left here.
+    leftovers: Problems,
 }
 
 /// Runs the agent.
@@ -125,6 +138,9 @@ pub fn run(config: Config) -> Result<()> {
     let (ended, told) = mpsc::channel();
     let peers = kernel.peers()?;
     start("sockets", move || disconnect::run(&peers, &told))?;
+    let health = Health::default();
+    let told = events.clone();
+    let checks = Checks::start(health.clone(), move |problems| drop(told.send(Event::Unserved(problems))))?;
     let index = Index::new(PolicyView::Node(config.node_name.clone()), kernel.limits());
     let index = index.numbered_after(kernel.numbers());
     let mut model = Model {
@@ -143,6 +159,10 @@ pub fn run(config: Config) -> Result<()> {
         ready: Ready::default(),
         pace: Pace::default(),
         changes: Changes::default(),
+        health,
+        checks,
+        check_problems: Problems::default(),
+        leftovers: Problems::default(),
         kernel,
         config,
     };
@@ -198,9 +218,16 @@ impl Model {
         let socket = self.config.run_dir.join(SOCKET);
         server::listen(&socket, Arc::new(answer)).with_context(|| format!("listening on {}", socket.display()))?;
 
-        let told = events.clone();
+        if let Served::At(address) = self.config.healthz_address {
+            health::serve(address, self.health.clone())?;
+        }
+
+        let (told, health) = (events.clone(), self.health.clone());
         start("source", move || {
-            let mut tell = |changes| told.send(Event::Changes(changes, Instant::now())).is_ok();
+            let mut tell = |changes| {
+                health.pending();
+                told.send(Event::Changes(changes, Instant::now())).is_ok()
+            };
             if let Err(error) = source.run(&mut tell) {
                 let _ = told.send(Event::Dead(error));
             }
@@ -219,6 +246,9 @@ impl Model {
                 }
             }
         })?;
+
+        let told = events.clone();
+        start("kube-proxy", move || kube_proxy::watch(|problems| told.send(Event::Leftovers(problems)).is_ok()))?;
 
         let flows = Flows::default();
         self.serve_metrics(&flows, events)?;
@@ -242,7 +272,7 @@ impl Model {
 
     /// Starts the thread that serves metrics, if somebody wants them.
     fn serve_metrics(&self, flows: &Flows, events: &Sender<Event>) -> Result<()> {
-        let MetricsConfig::At(address) = self.config.metrics_address else { return Ok(()) };
+        let Served::At(address) = self.config.metrics_address else { return Ok(()) };
         let asked = events.clone();
         let ask = move |patience| {
             let (reply, answer) = mpsc::channel();
@@ -268,6 +298,8 @@ impl Model {
                     // Who has asked may have gone.
                     let _ = reply.send(self.measure());
                 }
+                Ok(Event::Unserved(problems)) => self.check_problems.set(problems),
+                Ok(Event::Leftovers(problems)) => self.leftovers.set(problems),
                 Ok(Event::End(signal)) => {
                     tracing::info!(%signal, "ending; what is in force stays");
                     return Ok(());
@@ -294,13 +326,18 @@ impl Model {
             }
             self.policies.work(&mut self.kernel, now);
             self.serve(now);
+            if self.policies.are_in_force() && self.services.are_in_force() {
+                self.health.applied();
+            }
         }
     }
 
     /// Has the tables of services be what has become of objects, of pods and of their host ports.
     fn serve(&mut self, now: Instant) {
         self.tell_services();
-        self.services.work(&mut self.kernel, now);
+        if self.services.work(&mut self.kernel, now) {
+            self.tell_load_balancers();
+        }
         let backends = self.kernel.take_ended_backends();
         if !backends.is_empty() {
             let namespaces = self.kernel.records().map(|record| record.netns.clone()).collect();
@@ -315,6 +352,13 @@ impl Model {
             self.services.pod(&name, self.policies.index().pod(&name));
         }
         self.services.endpoints(self.kernel.records());
+    }
+
+    /// Has load balancers told of the Services that there are, at the addresses that there are.
+    fn tell_load_balancers(&self) {
+        let checks = self.services.index().health().map(|check| (check.service.clone(), check.clone())).collect();
+        let addresses = health::addresses(&self.config.node_port_addresses, &self.view.given.addresses);
+        self.checks.set(Wanted { checks, addresses });
     }
 
     /// When something is to be done though nothing happens.

@@ -167,6 +167,11 @@ impl Services {
         self.warnings
     }
 
+    /// Whether the tables are what they should be, as far as there is room.
+    pub fn are_in_force(&self) -> bool {
+        self.is_started && self.failure.is_none()
+    }
+
     /// When something is to be done though nothing happens.
     pub fn due(&self) -> Option<Instant> {
         self.pace.next()

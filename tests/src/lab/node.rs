@@ -17,6 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where an agent serves metrics that is not told otherwise.
 const METRICS: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9921));
+/// Where it tells load balancers of its node.
+const HEALTH: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 10_256));
 
 /// The file of the agent's settings.
 const SETTINGS: &str = "agent.yaml";
@@ -252,7 +254,23 @@ impl Node {
     /// # Errors
     /// Where it does not answer.
     pub fn page(&self, path: &str) -> Result<(u16, String)> {
-        let mut stream = self.place.inside(|| Ok(TcpStream::connect_timeout(&METRICS, PATIENCE)?))?;
+        self.page_at(METRICS, path)
+    }
+
+    /// What the agent tells load balancers of its node: a status, and the page.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub fn health(&self, path: &str) -> Result<(u16, String)> {
+        self.page_at(HEALTH, path)
+    }
+
+    /// What is served over HTTP at one of its addresses: a status, and the page.
+    ///
+    /// # Errors
+    /// Where nobody answers.
+    pub fn page_at(&self, address: SocketAddr, path: &str) -> Result<(u16, String)> {
+        let mut stream = self.place.inside(|| Ok(TcpStream::connect_timeout(&address, PATIENCE)?))?;
         stream.set_read_timeout(Some(PATIENCE))?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
         let mut answer = String::new();

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
 mod cluster;
+mod health;
 mod host;
+mod kube_proxy;
 mod lifecycle;
 mod metrics;
 mod policy;

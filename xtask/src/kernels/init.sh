@@ -15,7 +15,8 @@ ip link set lo up
 
 echo "machine: up"
 for tier in TIERS; do
-    "/sluice/$tier" --test-threads 1 --color never
+    # iptables is not here, with all its modules.
+    "/sluice/$tier" --test-threads 1 --color never --skip kube_proxy::
     # What tests that fail end with.
     case $? in
         0 | 101) echo "machine: $tier has run" ;;

@@ -9,9 +9,9 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::package::Package;
 
-/// What plugin and agent make and attach, and the switches of the tests. (What a distribution has loads by itself when it
+/// What plugin and agent make, attach and ask, and the switches of the tests. (What a distribution has loads by itself when it
 /// is asked for; here is no modprobe.)
-const WANTED: [&str; 5] = ["veth", "vxlan", "sch_ingress", "cls_bpf", "bridge"];
+const WANTED: [&str; 6] = ["veth", "vxlan", "sch_ingress", "cls_bpf", "udp_diag", "bridge"];
 
 /// Puts them into a directory, unpacked, under names in whose order they can be loaded.
 ///

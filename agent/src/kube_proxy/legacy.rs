@@ -1,0 +1,218 @@
+//! In the tables of iptables as it was before nf_tables. The kernel tells of them to iptables' own programs only.
+
+use std::collections::BTreeSet;
+use std::io::{ErrorKind, Write};
+use std::process::{Command, Stdio};
+use std::{fs, io};
+
+use anyhow::{Context, Result, bail, ensure};
+use sluice_netlink::NftChain as Chain;
+
+use super::chains::{Removal, Rule, TABLES, count, is_kube_proxys, removal};
+use super::{Found, Report};
+
+/// A family's programs.
+struct Programs {
+    /// Lists the tables.
+    save: &'static str,
+    /// Changes them.
+    restore: &'static str,
+    /// Where the kernel names those that there are.
+    names: &'static str,
+}
+
+const FAMILIES: [Programs; 2] = [
+    Programs { save: "iptables-legacy-save", restore: "iptables-legacy-restore", names: "/proc/net/ip_tables_names" },
+    Programs {
+        save: "ip6tables-legacy-save",
+        restore: "ip6tables-legacy-restore",
+        names: "/proc/net/ip6_tables_names",
+    },
+];
+
+/// Looks for kube-proxy's chains.
+pub fn find(found: &mut Found) -> Result<()> {
+    for programs in &FAMILIES {
+        match programs.read()? {
+            Tables::Known(chains, _) => {
+                let counted = count(chains.iter().filter(|chain| is_kube_proxys(chain)));
+                found.things.extend(counted.into_iter().map(|what| format!("{what} ({})", programs.family())));
+            }
+            Tables::Unknown(tables) => found.unknown.push(programs.unknown(&tables)),
+        }
+    }
+    Ok(())
+}
+
+/// Removes them.
+pub fn remove(report: &mut Report) -> Result<()> {
+    for programs in &FAMILIES {
+        let (chains, rules) = match programs.read()? {
+            Tables::Known(chains, rules) => (chains, rules),
+            Tables::Unknown(tables) => {
+                report.left(programs.unknown(&tables));
+                continue;
+            }
+        };
+        let removal = removal(chains, rules);
+        if !removal.chains.is_empty() {
+            programs.restore(&script(&removal))?;
+        }
+        let family = programs.family();
+        if !removal.rules.is_empty() {
+            report.removed(format!("{} rules that led to them ({family})", removal.rules.len()));
+        }
+        count(&removal.chains).into_iter().for_each(|what| report.removed(format!("{what} ({family})")));
+        removal.left.into_iter().for_each(|what| report.left(format!("{what} ({family})")));
+    }
+    Ok(())
+}
+
+/// What a family has.
+enum Tables {
+    /// Chains and rules, which are removed by how they are written.
+    Known(Vec<Chain>, Vec<Rule<String>>),
+    /// These tables, of which nobody can tell more.
+    Unknown(Vec<String>),
+}
+
+impl Programs {
+    /// What the family is called.
+    fn family(&self) -> &str {
+        self.save.trim_end_matches("-save")
+    }
+
+    fn unknown(&self, tables: &[String]) -> String {
+        let (tables, save) = (tables.join(", "), self.save);
+        format!(
+            "{save} is not here to tell what is in the tables {tables}; run `sluice-agent cleanup-kube-proxy` where it is \
+             (package iptables), or `kube-proxy --cleanup`"
+        )
+    }
+
+    fn read(&self) -> Result<Tables> {
+        let names = match fs::read_to_string(self.names) {
+            Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+            names => names.with_context(|| format!("reading {}", self.names))?,
+        };
+        let tables: Vec<String> = names.lines().filter(|name| TABLES.contains(name)).map(str::to_owned).collect();
+        if tables.is_empty() {
+            return Ok(Tables::Known(Vec::new(), Vec::new()));
+        }
+        let output = match Command::new(self.save).stdin(Stdio::null()).output() {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Tables::Unknown(tables)),
+            output => output.with_context(|| format!("starting {}", self.save))?,
+        };
+        ensure!(output.status.success(), "{}: {}", self.save, String::from_utf8_lossy(&output.stderr).trim());
+        let (chains, rules) = parse(&String::from_utf8_lossy(&output.stdout));
+        Ok(Tables::Known(chains, rules))
+    }
+
+    fn restore(&self, script: &str) -> Result<()> {
+        let run = || -> io::Result<_> {
+            let mut restore = Command::new(self.restore);
+            restore.args(["--noflush", "-w", "5"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+            let mut child = restore.spawn()?;
+            if let Some(mut stdin) = child.stdin.take() {
+                stdin.write_all(script.as_bytes())?;
+            }
+            child.wait_with_output()
+        };
+        let output = run().with_context(|| format!("running {}", self.restore))?;
+        if !output.status.success() {
+            bail!("{}: {}", self.restore, String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(())
+    }
+}
+
+/// The chains and rules of a listing.
+fn parse(listing: &str) -> (Vec<Chain>, Vec<Rule<String>>) {
+    let mut table = "";
+    let (mut chains, mut rules) = (Vec::new(), Vec::new());
+    let chain = |table: &str, name: &str| Chain { table: table.to_owned(), name: name.to_owned() };
+    for line in listing.lines() {
+        if let Some(name) = line.strip_prefix('*') {
+            table = name;
+        } else if let Some(name) = line.strip_prefix(':').and_then(|rest| rest.split(' ').next()) {
+            chains.push(chain(table, name));
+        } else if let Some(rest) = line.strip_prefix("-A ") {
+            let words = words(rest);
+            let Some(name) = words.first() else { continue };
+            let leads = |pair: &[&str]| matches!(pair[0], "-j" | "-g").then(|| pair[1].to_owned());
+            let targets = words.windows(2).filter_map(leads).collect();
+            rules.push(Rule { chain: chain(table, name), targets, handle: rest.to_owned() });
+        }
+    }
+    (chains, rules)
+}
+
+/// The words of a rule; what is in quotes is one.
+fn words(rule: &str) -> Vec<&str> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    let is_end = |letter: char| {
+        let ends = letter == ' ' && !is_quoted;
+        is_quoted ^= letter == '"' && !is_escaped;
+        is_escaped = letter == '\\' && !is_escaped;
+        ends
+    };
+    rule.split(is_end).filter(|word| !word.is_empty()).collect()
+}
+
+/// What the restoring program is to do, one table after the other, each at once.
+fn script(removal: &Removal<String>) -> String {
+    let tables: BTreeSet<&str> = removal.chains.iter().map(|chain| chain.table.as_str()).collect();
+    let mut script = String::new();
+    for table in tables {
+        let chains = || removal.chains.iter().filter(|chain| chain.table == table);
+        script += &format!("*{table}\n");
+        // One that is named here is emptied.
+        chains().for_each(|chain| script += &format!(":{} - [0:0]\n", chain.name));
+        for rule in removal.rules.iter().filter(|rule| rule.chain.table == table) {
+            script += &format!("-D {}\n", rule.handle);
+        }
+        chains().for_each(|chain| script += &format!("-X {}\n", chain.name));
+        script += "COMMIT\n";
+    }
+    script
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LISTING: &str = r#"# Generated by iptables-save v1.8.9
+*nat
+:PREROUTING ACCEPT [0:0]
+:KUBE-SERVICES - [0:0]
+:KUBE-SVC-A - [0:0]
+:MINE - [0:0]
+-A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A PREROUTING -m comment --comment "mine \" -j KUBE-SERVICES " -j MINE
+-A KUBE-SERVICES -d 10.96.0.1/32 -j KUBE-SVC-A
+COMMIT
+*filter
+:INPUT ACCEPT [0:0]
+:KUBE-FIREWALL - [0:0]
+-A INPUT -j KUBE-FIREWALL
+COMMIT
+"#;
+
+    #[test]
+    fn a_listing_becomes_a_script_that_removes_what_is_kube_proxys() {
+        let (chains, rules) = parse(LISTING);
+        assert_eq!((chains.len(), rules.len()), (6, 4));
+        let expected = "*nat\n:KUBE-SERVICES - [0:0]\n:KUBE-SVC-A - [0:0]\n\
+                        -D PREROUTING -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES\n\
+                        -X KUBE-SERVICES\n-X KUBE-SVC-A\nCOMMIT\n";
+        assert_eq!(script(&removal(chains, rules)), expected);
+    }
+
+    #[test]
+    fn what_is_quoted_is_no_target() {
+        assert_eq!(
+            words(r#"A -m comment --comment "a \" -j B" -j C"#),
+            ["A", "-m", "comment", "--comment", r#""a \" -j B""#, "-j", "C"]
+        );
+    }
+}
