@@ -9,8 +9,9 @@ mod record;
 
 pub use client::{Client, ClientError};
 pub use message::{
-    Answer, Call, Counter, DenialStatus, EndpointStatus, ErrorKind, Failure, FlowStatus, NodeStatus, ObjectCounts,
-    Outcome, PolicyStatus, PolicyVerdict, Request, Response, Status, VERSION,
+    Answer, BackendStatus, Call, Counter, DenialStatus, EndpointStatus, ErrorKind, Failure, FlowStatus, FrontendStatus,
+    NodeStatus, ObjectCounts, Outcome, PolicyStatus, PolicyVerdict, Request, Response, ServicePortStatus, Status,
+    VERSION,
 };
 pub use record::{EndpointRecord, PodRef, PortMapping, PortProtocol, RecordError, Records};
 

@@ -50,6 +50,8 @@ pub enum Call {
         /// Greatest number of denials in the answer.
         limit: usize,
     },
+    /// The ports of Services, and who serves them: [`Answer::Services`].
+    Services {},
     /// Why somebody can talk to somebody, or cannot: [`Answer::Explained`].
     Explain {
         /// Who sends: namespace/name, or an address.
@@ -101,6 +103,8 @@ pub enum Answer {
     Counters(Vec<Counter>),
     /// To [`Call::Denials`].
     Denials(Vec<DenialStatus>),
+    /// To [`Call::Services`].
+    Services(Vec<ServicePortStatus>),
     /// To [`Call::Explain`]: for each address family that both ends have, what `sluicectl policy explain -o json` prints.
     Explained(Vec<serde_json::Value>),
 }
@@ -173,6 +177,60 @@ pub struct ObjectCounts {
     /// Policies, of either kind.
     #[serde(default)]
     pub policies: usize,
+    /// Ports of Services and host ports that are served here, each family by itself.
+    #[serde(default)]
+    pub service_ports: usize,
+}
+
+/// A port of a Service, or a host port, of one family.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServicePortStatus {
+    /// The Service's namespace; empty: it is a host port.
+    pub namespace: String,
+    /// The Service's name; of a host port, whose it is.
+    pub name: String,
+    /// The port's name; empty: it has none.
+    pub port: String,
+    /// Its number.
+    pub number: u16,
+    /// Its protocol: `TCP`, `UDP` or `SCTP`.
+    pub protocol: String,
+    /// Where clients reach it.
+    pub frontends: Vec<FrontendStatus>,
+    /// Who may serve.
+    pub backends: Vec<BackendStatus>,
+    /// Seconds that a client stays with its backend; `None`: it does not.
+    pub affinity: Option<u32>,
+    /// Who may use its load balancers; empty: everybody.
+    pub source_ranges: Vec<String>,
+}
+
+/// Where clients reach a port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrontendStatus {
+    /// The address; `None`: any at which this node serves node ports.
+    pub address: Option<IpAddr>,
+    /// The port.
+    pub port: u16,
+    /// `ClusterIP`, `NodePort`, `LoadBalancer`, `ExternalIP` or `HostPort`.
+    pub kind: String,
+    /// What becomes of clients of this node: `served`, `rejected` or `dropped`.
+    pub inside: String,
+    /// What becomes of all others.
+    pub outside: String,
+}
+
+/// Who may serve a port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendStatus {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// Whether it is on this node.
+    pub is_local: bool,
+    /// Whom it is given to: `cluster_ip`, `inside`, `outside`. None: only to who has it already.
+    pub serves: Vec<String>,
 }
 
 /// The policies that concern this node, and how much of the tables they take.

@@ -1,6 +1,7 @@
 //! `sluicectl`: looks into the agent of a node, and answers what policies say.
 
 mod policy;
+mod services;
 mod table;
 
 use std::net::IpAddr;
@@ -49,6 +50,12 @@ enum Command {
         #[arg(long, default_value_t = 1000)]
         limit: usize,
     },
+    /// Services and host ports: where clients reach them, and who serves them
+    Services {
+        /// Only those of this namespace
+        #[arg(short, long)]
+        namespace: Option<String>,
+    },
     /// What was counted: drops by program and reason
     Counters,
     /// What policies have denied, or would have in audit mode: by whom, to whom, and why
@@ -78,11 +85,17 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Command::Endpoints => Call::Endpoints {},
         Command::Nodes => Call::Nodes {},
         Command::Flows { limit } => Call::Flows { limit: *limit },
+        Command::Services { .. } => Call::Services {},
         Command::Counters => Call::Counters {},
         Command::Denials { limit } => Call::Denials { limit: *limit },
         Command::Policy(question) => return policy::run(question, &arguments.socket, arguments.output),
     };
-    let answer = ask(&arguments.socket, call)?;
+    let mut answer = ask(&arguments.socket, call)?;
+    if let (Answer::Services(ports), Command::Services { namespace: Some(namespace) }) =
+        (&mut answer, &arguments.command)
+    {
+        ports.retain(|port| port.namespace == *namespace);
+    }
     let ready = !matches!(&answer, Answer::Status(status) if !status.ready);
     match arguments.output {
         Output::Table => table(&answer).print(),
@@ -104,6 +117,7 @@ fn json(answer: &Answer) -> serde_json::Result<serde_json::Value> {
         Answer::Flows(flows) => serde_json::to_value(flows),
         Answer::Counters(counters) => serde_json::to_value(counters),
         Answer::Denials(denials) => serde_json::to_value(denials),
+        Answer::Services(ports) => serde_json::to_value(ports),
         Answer::Explained(explained) => serde_json::to_value(explained),
     }
 }
@@ -188,6 +202,7 @@ fn table(answer: &Answer) -> Table {
             table
         }
         Answer::Denials(list) => denials(list),
+        Answer::Services(ports) => services::table(ports),
         Answer::Counters(counters) => {
             let mut table = Table::new(&["PROGRAM", "REASON", "KIND", "PACKETS"]);
             for counter in counters {
@@ -237,7 +252,8 @@ fn protocol(number: u8) -> String {
 }
 
 fn flow_row(flow: &FlowStatus) -> [String; 11] {
-    let translated = flow.translated_source.or(flow.translated_destination);
+    // Of who asks a service, the backend matters; of others that are translated, the address that they have elsewhere.
+    let translated = flow.translated_destination.or(flow.translated_source);
     [
         protocol(flow.protocol),
         end(flow.source, flow.source_port),
@@ -265,8 +281,8 @@ fn policies_of(flow: &FlowStatus) -> String {
 }
 
 fn objects(counts: sluice_api::ObjectCounts) -> String {
-    let sluice_api::ObjectCounts { nodes, pods, namespaces, policies } = counts;
-    format!("{nodes} nodes, {pods} pods, {namespaces} namespaces, {policies} policies")
+    let sluice_api::ObjectCounts { nodes, pods, namespaces, policies, service_ports } = counts;
+    format!("{nodes} nodes, {pods} pods, {namespaces} namespaces, {policies} policies, {service_ports} service ports")
 }
 
 fn policies(status: sluice_api::PolicyStatus) -> String {

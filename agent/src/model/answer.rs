@@ -6,7 +6,7 @@ use std::time::Instant;
 use sluice_api::{Answer, Call, ErrorKind, Failure, NodeStatus, ObjectCounts, Outcome, PolicyStatus, Status};
 use sluice_topology::{NodeView, Underlay};
 
-use super::{Model, asked};
+use super::{Model, asked, served};
 use crate::host;
 use crate::kernel::KernelError;
 
@@ -37,6 +37,7 @@ impl Model {
                 }
                 Err(error) => refused(&error),
             },
+            Call::Services {} => Outcome::Ok(Answer::Services(served::ports(self.services.index()))),
             Call::Counters {} => match self.kernel.counters() {
                 Ok(counters) => Outcome::Ok(Answer::Counters(counters)),
                 Err(error) => refused(&error),
@@ -74,6 +75,7 @@ impl Model {
                 pods: self.policies.pods().count(),
                 namespaces: self.policies.index().namespaces().count(),
                 policies: self.policies.index().policies().count(),
+                service_ports: self.services.index().ports().count(),
             },
             policy: self.policy_status(),
             problems: self.all_problems().cloned().collect(),

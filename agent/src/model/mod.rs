@@ -10,6 +10,7 @@ mod measure;
 mod pace;
 mod policies;
 mod problems;
+mod served;
 mod services;
 mod waiting;
 
