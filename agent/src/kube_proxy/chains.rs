@@ -105,7 +105,12 @@ pub fn count<'a>(chains: impl IntoIterator<Item = &'a Chain>) -> Vec<String> {
     for chain in chains {
         *counts.entry(&chain.table).or_default() += 1;
     }
-    counts.into_iter().map(|(table, count)| format!("{count} chains of table {table}")).collect()
+    counts.into_iter().map(|(table, count)| format!("{} of table {table}", several(count, "chain"))).collect()
+}
+
+/// So many of them, for people.
+pub fn several(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

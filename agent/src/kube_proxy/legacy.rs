@@ -1,4 +1,4 @@
-//! In the tables of iptables as it was before nf_tables. The kernel tells of them to iptables' own programs only.
+//! In the tables of iptables as it was before nf_tables. Changing them takes iptables' own programs.
 
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Write};
@@ -8,109 +8,96 @@ use std::{fs, io};
 use anyhow::{Context, Result, bail, ensure};
 use sluice_netlink::NftChain as Chain;
 
-use super::chains::{Removal, Rule, TABLES, count, is_kube_proxys, removal};
+use super::chains::{Removal, Rule, TABLES, count, is_kube_proxys, removal, several};
+use super::sockopt::{Family, chains};
 use super::{Found, Report};
 
-/// A family's programs.
-struct Programs {
-    /// Lists the tables.
-    save: &'static str,
-    /// Changes them.
-    restore: &'static str,
-    /// Where the kernel names those that there are.
+/// What there is of a family.
+struct Tables {
+    family: Family,
+    /// What it is called.
+    name: &'static str,
+    /// Where the kernel names its tables.
     names: &'static str,
 }
 
-const FAMILIES: [Programs; 2] = [
-    Programs { save: "iptables-legacy-save", restore: "iptables-legacy-restore", names: "/proc/net/ip_tables_names" },
-    Programs {
-        save: "ip6tables-legacy-save",
-        restore: "ip6tables-legacy-restore",
-        names: "/proc/net/ip6_tables_names",
-    },
+const FAMILIES: [Tables; 2] = [
+    Tables { family: Family::V4, name: "iptables-legacy", names: "/proc/net/ip_tables_names" },
+    Tables { family: Family::V6, name: "ip6tables-legacy", names: "/proc/net/ip6_tables_names" },
 ];
 
 /// Looks for kube-proxy's chains.
 pub fn find(found: &mut Found) -> Result<()> {
-    for programs in &FAMILIES {
-        match programs.read()? {
-            Tables::Known(chains, _) => {
-                let counted = count(chains.iter().filter(|chain| is_kube_proxys(chain)));
-                found.things.extend(counted.into_iter().map(|what| format!("{what} ({})", programs.family())));
-            }
-            Tables::Unknown(tables) => found.unknown.push(programs.unknown(&tables)),
-        }
+    for tables in &FAMILIES {
+        let counted = count(&tables.kube_proxys()?);
+        found.things.extend(counted.into_iter().map(|what| format!("{what} ({})", tables.name)));
     }
     Ok(())
 }
 
 /// Removes them.
 pub fn remove(report: &mut Report) -> Result<()> {
-    for programs in &FAMILIES {
-        let (chains, rules) = match programs.read()? {
-            Tables::Known(chains, rules) => (chains, rules),
-            Tables::Unknown(tables) => {
-                report.left(programs.unknown(&tables));
-                continue;
-            }
+    for tables in &FAMILIES {
+        let name = tables.name;
+        let present = tables.kube_proxys()?;
+        if present.is_empty() {
+            continue;
+        }
+        let Some(listing) = tables.listing()? else {
+            let present = count(&present).join(", ");
+            report.left(format!(
+                "{present}: {name}-save is not here, without which they cannot be removed; run `sluice-agent \
+                 cleanup-kube-proxy` where it is (package iptables), or `kube-proxy --cleanup`"
+            ));
+            continue;
         };
+        let (chains, rules) = parse(&listing);
         let removal = removal(chains, rules);
         if !removal.chains.is_empty() {
-            programs.restore(&script(&removal))?;
+            tables.restore(&script(&removal))?;
         }
-        let family = programs.family();
         if !removal.rules.is_empty() {
-            report.removed(format!("{} rules that led to them ({family})", removal.rules.len()));
+            report.removed(format!("{} that led to them ({name})", several(removal.rules.len(), "rule")));
         }
-        count(&removal.chains).into_iter().for_each(|what| report.removed(format!("{what} ({family})")));
-        removal.left.into_iter().for_each(|what| report.left(format!("{what} ({family})")));
+        count(&removal.chains).into_iter().for_each(|what| report.removed(format!("{what} ({name})")));
+        removal.left.into_iter().for_each(|what| report.left(format!("{what} ({name})")));
     }
     Ok(())
 }
 
-/// What a family has.
-enum Tables {
-    /// Chains and rules, which are removed by how they are written.
-    Known(Vec<Chain>, Vec<Rule<String>>),
-    /// These tables, of which nobody can tell more.
-    Unknown(Vec<String>),
-}
-
-impl Programs {
-    /// What the family is called.
-    fn family(&self) -> &str {
-        self.save.trim_end_matches("-save")
-    }
-
-    fn unknown(&self, tables: &[String]) -> String {
-        let (tables, save) = (tables.join(", "), self.save);
-        format!(
-            "{save} is not here to tell what is in the tables {tables}; run `sluice-agent cleanup-kube-proxy` where it is \
-             (package iptables), or `kube-proxy --cleanup`"
-        )
-    }
-
-    fn read(&self) -> Result<Tables> {
+impl Tables {
+    /// kube-proxy's chains, of those tables that there are already.
+    fn kube_proxys(&self) -> Result<Vec<Chain>> {
         let names = match fs::read_to_string(self.names) {
-            Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             names => names.with_context(|| format!("reading {}", self.names))?,
         };
-        let tables: Vec<String> = names.lines().filter(|name| TABLES.contains(name)).map(str::to_owned).collect();
-        if tables.is_empty() {
-            return Ok(Tables::Known(Vec::new(), Vec::new()));
+        let mut found = Vec::new();
+        for table in names.lines().filter(|name| TABLES.contains(name)) {
+            let names =
+                chains(self.family, table).with_context(|| format!("reading table {table} of {}", self.name))?;
+            let chains = names.into_iter().map(|name| Chain { table: table.to_owned(), name });
+            found.extend(chains.filter(is_kube_proxys));
         }
-        let output = match Command::new(self.save).stdin(Stdio::null()).output() {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Tables::Unknown(tables)),
-            output => output.with_context(|| format!("starting {}", self.save))?,
-        };
-        ensure!(output.status.success(), "{}: {}", self.save, String::from_utf8_lossy(&output.stderr).trim());
-        let (chains, rules) = parse(&String::from_utf8_lossy(&output.stdout));
-        Ok(Tables::Known(chains, rules))
+        Ok(found)
     }
 
+    /// What the listing program prints, where it is here.
+    fn listing(&self) -> Result<Option<String>> {
+        let program = format!("{}-save", self.name);
+        let output = match Command::new(&program).stdin(Stdio::null()).output() {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            output => output.with_context(|| format!("starting {program}"))?,
+        };
+        ensure!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned()))
+    }
+
+    /// Has the restoring program do what a script says.
     fn restore(&self, script: &str) -> Result<()> {
+        let program = format!("{}-restore", self.name);
         let run = || -> io::Result<_> {
-            let mut restore = Command::new(self.restore);
+            let mut restore = Command::new(&program);
             restore.args(["--noflush", "-w", "5"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
             let mut child = restore.spawn()?;
             if let Some(mut stdin) = child.stdin.take() {
@@ -118,9 +105,9 @@ impl Programs {
             }
             child.wait_with_output()
         };
-        let output = run().with_context(|| format!("running {}", self.restore))?;
+        let output = run().with_context(|| format!("running {program}"))?;
         if !output.status.success() {
-            bail!("{}: {}", self.restore, String::from_utf8_lossy(&output.stderr).trim());
+            bail!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim());
         }
         Ok(())
     }

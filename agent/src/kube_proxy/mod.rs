@@ -4,6 +4,7 @@
 mod chains;
 mod ipvs;
 mod legacy;
+mod sockopt;
 mod tables;
 
 use std::fmt::Display;

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use sluice_netlink::{NetlinkError, NftFamily, NftRemoval, Nftables};
 
-use super::chains::{Removal, Rule, count, is_kube_proxys, removal};
+use super::chains::{Removal, Rule, count, is_kube_proxys, removal, several};
 use super::{Found, Report};
 
 /// The name of kube-proxy's own tables.
@@ -56,7 +56,7 @@ pub fn remove(report: &mut Report) -> Result<()> {
         let removing = chains.iter().cloned().map(NftRemoval::Chain);
         tables.remove(family, &unlinking.chain(emptying).chain(removing).collect::<Vec<_>>())?;
         if unlinked > 0 {
-            report.removed(format!("{unlinked} rules that led to them ({family}, iptables)"));
+            report.removed(format!("{} that led to them ({family}, iptables)", several(unlinked, "rule")));
         }
         count(&chains).into_iter().for_each(|what| report.removed(format!("{what} ({family}, iptables)")));
         left.into_iter().for_each(|what| report.left(format!("{what} ({family}, iptables)")));

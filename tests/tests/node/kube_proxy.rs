@@ -141,7 +141,7 @@ fn what_kube_proxy_has_left_is_told_and_removed_and_nothing_else() -> Result<()>
         "6 chains of table nat (ip, iptables)",
         "6 chains of table filter (ip6, iptables)",
         "6 chains of table nat (iptables-legacy)",
-        "1 chains of table mangle (ip6tables-legacy)",
+        "1 chain of table mangle (ip6tables-legacy)",
         "interface kube-ipvs0",
         "sluice-agent cleanup-kube-proxy",
     ] {
@@ -154,7 +154,7 @@ fn what_kube_proxy_has_left_is_told_and_removed_and_nothing_else() -> Result<()>
         "removed 7 rules that led to them (ip, iptables)\n",
         "removed 6 chains of table nat (ip6, iptables)\n",
         "removed 7 rules that led to them (ip6tables-legacy)\n",
-        "removed 1 chains of table mangle (iptables-legacy)\n",
+        "removed 1 chain of table mangle (iptables-legacy)\n",
         "removed interface kube-ipvs0\n",
     ] {
         assert!(said.contains(part), "{part} is not in {said}");
@@ -202,5 +202,25 @@ fn thousands_of_chains_are_removed() -> Result<()> {
     let said = clean_up(node)?;
     assert!(said.contains(&format!("removed {} chains of table nat", 2 * SERVICES + 1)), "{said}");
     assert_eq!(clean_up(node)?, "nothing of kube-proxy is on this node\n");
+    Ok(())
+}
+
+#[test]
+fn what_takes_programs_that_are_not_here_is_told() -> Result<()> {
+    let lab = Lab::start(Plan { nodes: 1, ..Plan::default() })?;
+    let node = &lab.nodes[0];
+    for family in FAMILIES {
+        add(&node.place, family, KUBE_PROXYS)?;
+    }
+    // Programs of iptables are in sbin.
+    let mut agent = node.agent_command(&["cleanup-kube-proxy"]);
+    let error = output(agent.env("PATH", "/usr/bin:/bin")).expect_err("it cannot").to_string();
+    for part in [
+        "removed 6 chains of table nat (ip6, iptables)",
+        "6 chains of table filter, 1 chain of table mangle, 6 chains of table nat: iptables-legacy-save is not here",
+        "6 chains of table filter, 1 chain of table mangle, 6 chains of table nat: ip6tables-legacy-save is not here",
+    ] {
+        assert!(error.contains(part), "{part} is not in {error}");
+    }
     Ok(())
 }
