@@ -29,6 +29,8 @@ pub struct Config {
     pub node_name: String,
     /// Where objects come from: `file:DIR`, `kubernetes` or `kubernetes:KUBECONFIG`.
     pub source: Source,
+    /// Where the API server is, as a URL, where a kubeconfig or the pod's environment name a Service.
+    pub api_server: Option<ApiServer>,
     /// Directory for pins, on a BPF file system.
     pub bpf_dir: PathBuf,
     /// Directory of the socket and the endpoint records; it should end with the boot.
@@ -206,6 +208,7 @@ impl Default for Config {
         Self {
             node_name: nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default(),
             source: Source::Directory("/etc/sluice/manifests".into()),
+            api_server: None,
             bpf_dir: "/sys/fs/bpf/sluice".into(),
             run_dir: sluice_api::RUN_DIR.into(),
             state_dir: "/var/lib/sluice".into(),
@@ -251,6 +254,29 @@ impl Default for Masquerade {
 impl Default for Log {
     fn default() -> Self {
         Self { format: LogFormat::Text, level: LogLevel::Info }
+    }
+}
+
+/// The URL of an API server.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ApiServer(pub hyper::Uri);
+
+impl TryFrom<String> for ApiServer {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl FromStr for ApiServer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let url = text.parse::<hyper::Uri>().ok().filter(|url| url.scheme().is_some() && url.host().is_some());
+        url.map(Self)
+            .ok_or_else(|| format!("{text:?} is no address of an API server; use one such as https://192.0.2.1:6443"))
     }
 }
 
@@ -320,6 +346,9 @@ pub struct Flags {
     /// Where objects come from: file:DIR, kubernetes or kubernetes:KUBECONFIG
     #[arg(long, env = "SLUICE_SOURCE")]
     source: Option<Source>,
+    /// Where the API server is, as a URL, where that is not what the kubeconfig or the environment says
+    #[arg(long, env = "SLUICE_API_SERVER")]
+    api_server: Option<ApiServer>,
     /// Directory for pins, on a BPF file system
     #[arg(long, env = "SLUICE_BPF_DIR")]
     bpf_dir: Option<PathBuf>,
@@ -395,6 +424,9 @@ impl Config {
         }
         put(&mut self.node_name, flags.node_name);
         put(&mut self.source, flags.source);
+        if flags.api_server.is_some() {
+            self.api_server = flags.api_server;
+        }
         put(&mut self.bpf_dir, flags.bpf_dir);
         put(&mut self.run_dir, flags.run_dir);
         put(&mut self.state_dir, flags.state_dir);
@@ -567,6 +599,7 @@ mod tests {
             ("mtu: 70000", "mtu"),
             ("flow_entries: 4000000000", "flow_entries"),
             ("policy_rules: 1048577", "policy_rules"),
+            ("api_server: 192.0.2.1", "https://"),
             ("service_backends: 4194305", "service_backends"),
             ("run_dir: run/sluice", "run_dir"),
             ("plugin_log_file: ''", "plugin_log_file"),

@@ -28,7 +28,7 @@ use sluice_netlink::{Change, Monitor};
 use sluice_policy::{Index, View as PolicyView};
 use sluice_topology::{Local, NodeObject, NodeView, Slots};
 
-use crate::config::{Config, Served, Source as SourceConfig};
+use crate::config::{ApiServer, Config, Served, Source as SourceConfig};
 use crate::disconnect::{self, Ended};
 use crate::health::{self, Checks, Health, Wanted};
 use crate::host::View;
@@ -133,7 +133,7 @@ pub fn run(config: Config) -> Result<()> {
         SourceConfig::Directory(path) => (Box::new(Directory::new(path)), None),
         SourceConfig::Kubernetes(kubeconfig) => {
             let (source, asker) = Kubernetes::new(kubeconfig.as_deref());
-            (Box::new(source.with_services()), Some(asker))
+            (Box::new(source.with_services().at(config.api_server.clone().map(|ApiServer(uri)| uri))), Some(asker))
         }
     };
     let (ended, told) = mpsc::channel();

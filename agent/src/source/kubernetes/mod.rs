@@ -16,6 +16,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use futures::channel::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use futures::stream::{self, BoxStream, Stream, StreamExt};
+use hyper::Uri;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -52,6 +53,7 @@ const MANAGER: &str = "sluice-agent";
 /// The API server of a cluster.
 pub struct Kubernetes {
     kubeconfig: Option<PathBuf>,
+    server: Option<Uri>,
     asked: UnboundedReceiver<Ask>,
     services: bool,
 }
@@ -80,7 +82,14 @@ impl Kubernetes {
     /// The server that a kubeconfig names; without, the one that `KUBECONFIG` names, or that runs this pod. With who asks it.
     pub fn new(kubeconfig: Option<&Path>) -> (Self, Asker) {
         let (asks, asked) = mpsc::unbounded();
-        (Self { kubeconfig: kubeconfig.map(Path::to_owned), asked, services: false }, Asker(asks))
+        (Self { kubeconfig: kubeconfig.map(Path::to_owned), server: None, asked, services: false }, Asker(asks))
+    }
+
+    /// Reaches the server at this address, whatever else is said of where it is: one that is there without Services, which
+    /// this agent is yet to serve.
+    #[must_use]
+    pub fn at(self, server: Option<Uri>) -> Self {
+        Self { server, ..self }
     }
 
     /// Watches Services and EndpointSlices too, for which it must be let.
@@ -90,8 +99,8 @@ impl Kubernetes {
     }
 }
 
-async fn client(kubeconfig: Option<&Path>) -> Result<Client> {
-    let config = match kubeconfig {
+async fn client(kubeconfig: Option<&Path>, server: Option<Uri>) -> Result<Client> {
+    let mut config = match kubeconfig {
         Some(path) => {
             let file =
                 Kubeconfig::read_from(path).with_context(|| format!("reading the kubeconfig {}", path.display()))?;
@@ -104,6 +113,9 @@ async fn client(kubeconfig: Option<&Path>) -> Result<Client> {
              (kubernetes:PATH)",
         )?,
     };
+    if let Some(server) = server {
+        config.cluster_url = server;
+    }
     tracing::info!(server = %config.cluster_url, "watching the Kubernetes API");
     Client::try_from(config).context("making a client of the Kubernetes API")
 }
@@ -112,7 +124,7 @@ impl Source for Kubernetes {
     fn run(self: Box<Self>, tell: &mut dyn FnMut(Vec<Change>) -> bool) -> Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.context("starting the watch of the Kubernetes API")?.block_on(async {
-            let client = client(self.kubeconfig.as_deref()).await?;
+            let client = client(self.kubeconfig.as_deref(), self.server).await?;
             follow(&client, self.asked, self.services, ABSENT, tell).await;
             Ok(())
         })
