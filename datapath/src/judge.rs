@@ -171,6 +171,7 @@ fn police<A: Parse, T: Tables + FamilyTables<A>>(
     plan.policies = [0; 2];
     plan.verdict = Verdict::Allow;
     let (sender, receiver) = (from.endpoint(), to.endpoint());
+    let traffic = (key.protocol, target.port);
     // A pod always reaches itself.
     if sender.is_some() && sender == receiver {
         return Ok(());
@@ -178,31 +179,14 @@ fn police<A: Parse, T: Tables + FamilyTables<A>>(
     if let Some(slot) = sender.filter(|_| is_pods) {
         let is_own_node = to.kind == AddressKind::Host;
         let peer = Peer { identity: identity::<A, T>(to, tables), is_own_node };
-        plan.policies[0] = ask(
-            slot,
-            PolicyDirection::Egress,
-            peer,
-            target.address,
-            target.port,
-            key.protocol,
-            &mut plan.verdict,
-            tables,
-        )?;
+        plan.policies[0] =
+            ask(slot, PolicyDirection::Egress, peer, target.address, traffic, &mut plan.verdict, tables)?;
     }
     if let Some(slot) = receiver {
         // What the stack only forwards is not its own.
         let is_own_node = key.scope == Scope::HOST && (from.kind == AddressKind::Host || key.source.is_link_local());
         let peer = Peer { identity: identity::<A, T>(from, tables), is_own_node };
-        plan.policies[1] = ask(
-            slot,
-            PolicyDirection::Ingress,
-            peer,
-            key.source,
-            target.port,
-            key.protocol,
-            &mut plan.verdict,
-            tables,
-        )?;
+        plan.policies[1] = ask(slot, PolicyDirection::Ingress, peer, key.source, traffic, &mut plan.verdict, tables)?;
     }
     Ok(())
 }
@@ -226,8 +210,7 @@ fn ask<A: Parse, T: Tables>(
     direction: PolicyDirection,
     peer: Peer,
     address: A,
-    port: Port,
-    protocol: Protocol,
+    (protocol, port): (Protocol, Port),
     verdict: &mut Verdict,
     tables: &T,
 ) -> Result<u32, Reason> {
