@@ -78,6 +78,11 @@ fn judge_flow<A: Parse, T: Tables + FamilyTables<A>>(
         }
         way::to(key.scope.0, key.source, target.address, to, routes, false, &mut plan.forward, tables)?;
     } else {
+        let ours = matches!(from.kind, AddressKind::Endpoint | AddressKind::LocalPods | AddressKind::Host);
+        let is_martian = ours || key.source.is_multicast() || key.source.is_unspecified();
+        if key.scope != Scope::HOST && is_martian {
+            return Err(Reason::MartianSource);
+        }
         match to.endpoint() {
             Some(slot) => way::to_endpoint(slot, target.address, &mut plan.forward, tables)?,
             None if is_service => {
@@ -95,10 +100,6 @@ fn judge_flow<A: Parse, T: Tables + FamilyTables<A>>(
         if key.scope == Scope::HOST {
             plan.back = Way { stamp: routes, ..Way::stack() };
         } else {
-            let ours = matches!(from.kind, AddressKind::Endpoint | AddressKind::LocalPods | AddressKind::Host);
-            if ours || key.source.is_multicast() || key.source.is_unspecified() {
-                return Err(Reason::MartianSource);
-            }
             let near = if plan.forward.deliver == Deliver::Pod { plan.forward.interface } else { interface };
             // Answers have the address that the client knows, which is none of a pod.
             let is_nodes = is_service && key.scope == Scope::NET;

@@ -1,23 +1,67 @@
 //! Packets that nobody thought of.
 
 use std::env;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result};
 use fastrand::Rng;
-use sluice_abi::{Hook, RevisionSlot, Slot};
+use sluice_abi::{AddressKind, Hook, Protocol, RevisionSlot, Slot};
 use sluice_tests::packet::addresses::{
     EXEMPT, GROUP, NATIVE_NODE, NATIVE_POD, NOBODY, NODE, OUTSIDE, OVERLAY_NODE, OVERLAY_POD, POD_A, POD_B, Pair,
     ROUTER,
 };
-use sluice_tests::packet::{Both, Build, Bytes, Ip, Recipe, Transport, Verdict, mac, reversed};
+use sluice_tests::packet::{Both, Build, Bytes, Ip, Recipe, Served, Serving, Transport, Verdict, mac, reversed};
 
 /// Packets before the flow tables are compared and forgotten.
 const ACT: usize = 200;
 /// Packets in all; `SLUICE_PACKETS` asks for more.
 const PACKETS: usize = 300_000;
 
-const EVERYBODY: [Pair; 12] =
-    [POD_A, POD_B, NOBODY, NODE, NATIVE_NODE, NATIVE_POD, OVERLAY_NODE, OVERLAY_POD, OUTSIDE, EXEMPT, GROUP, ROUTER];
+/// Cluster IPs.
+const SERVED: [Pair; 6] = [vip(1), vip(2), vip(3), vip(4), vip(5), vip(6)];
+
+const fn vip(last: u8) -> Pair {
+    (Ipv4Addr::new(10, 96, 0, last), Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, last as u16))
+}
+
+const EVERYBODY: [Pair; 18] = [
+    POD_A,
+    POD_B,
+    NOBODY,
+    NODE,
+    NATIVE_NODE,
+    NATIVE_POD,
+    OVERLAY_NODE,
+    OVERLAY_POD,
+    OUTSIDE,
+    EXEMPT,
+    GROUP,
+    ROUTER,
+    SERVED[0],
+    SERVED[1],
+    SERVED[2],
+    SERVED[3],
+    SERVED[4],
+    SERVED[5],
+];
+
+/// Services of all kinds, each with one backend at most, so that both builds choose the same: for each kind of place, for those
+/// that nobody serves, or only others, or not everybody may ask.
+fn services() -> Vec<Served> {
+    let mut services = Vec::new();
+    for protocol in [Protocol::TCP, Protocol::UDP, Protocol::SCTP] {
+        let backends = [(POD_A, 50), (POD_B, 52), (NATIVE_POD, 51), (OVERLAY_POD, 50), (NODE, 52)];
+        services.extend(SERVED.iter().zip(backends).map(|(at, backend)| Served::new(*at, 50, protocol, &[backend])));
+        let nobody = Served::new(SERVED[5], 50, protocol, &[]);
+        services.push(Served { inside: Serving::Reject, outside: Serving::Reject, ..nobody });
+        services.push(Served::node_port(50, protocol, &[(POD_A, 51)]));
+        services.push(Served { maglev: true, affinity: 60, ..Served::node_port(51, protocol, &[(NATIVE_POD, 50)]) });
+        services.push(Served { outside: Serving::Drop, ..Served::new(SERVED[0], 51, protocol, &[(POD_B, 50)]) });
+        let ranged = Served::new(SERVED[1], 51, protocol, &[(POD_A, 52)]);
+        services.push(Served { source_ranges: vec![(OUTSIDE, (24, 64)), (POD_A, (32, 128))], ..ranged });
+    }
+    services
+}
 
 #[test]
 fn both_builds_agree_on_every_packet() -> Result<()> {
@@ -31,6 +75,11 @@ fn both_builds_agree_on_every_packet() -> Result<()> {
     };
     let mut rng = Rng::with_seed(seed);
     let mut both = Both::set()?;
+    both.addresses(NODE, (32, 128), AddressKind::Host, 1)?;
+    let mut services: Vec<(Served, bool)> = services().into_iter().map(|served| (served, true)).collect();
+    services.iter().try_for_each(|(served, _)| both.serve(served))?;
+    SERVED.iter().try_for_each(|at| both.reject_rest(*at))?;
+    [50, 52].iter().try_for_each(|port| both.hosts_backend(*port, Protocol::TCP))?;
     let mut outcomes = std::collections::BTreeMap::<String, usize>::new();
     for act in 0..packets / ACT {
         let mut earlier: Vec<Vec<u8>> = Vec::new();
@@ -42,10 +91,22 @@ fn both_builds_agree_on_every_packet() -> Result<()> {
                 );
                 both.revise(slot)?;
             }
+            if rng.u8(..) < 1 {
+                let at = rng.usize(..services.len());
+                let (served, is_served) = &mut services[at];
+                if *is_served {
+                    both.unserve(served)?
+                } else {
+                    both.serve(served)?
+                }
+                *is_served = !*is_served;
+            }
             let (hook, packet) = next(&mut rng, &both, &earlier);
-            let ran = both
-                .run_as(hook, packet.clone())
-                .with_context(|| format!("seed {seed}, act {act}, packet {number}, {hook:?}: {packet:02x?}"))?;
+            let what = || format!("seed {seed}, act {act}, packet {number}, {hook:?}: {packet:02x?}");
+            if hook == Hook::FromNet && packet.segment == 0 && both.express(&packet.data).with_context(&what)?.0 {
+                *outcomes.entry("FromNet out at once".into()).or_default() += 1;
+            }
+            let ran = both.run_as(hook, packet.clone()).with_context(&what)?;
             let name = match ran.verdict {
                 Verdict::Drop(reason) => format!("{hook:?} {reason:?}"),
                 Verdict::Pass => format!("{hook:?} pass"),
@@ -67,7 +128,7 @@ fn both_builds_agree_on_every_packet() -> Result<()> {
         println!("{count:>8}  {outcome}");
     }
     // Where the generator no longer reaches something, this test has become a smaller one.
-    assert!(outcomes.len() > 45, "only {} kinds of outcomes", outcomes.len());
+    assert!(outcomes.len() > 60, "only {} kinds of outcomes", outcomes.len());
     Ok(())
 }
 
