@@ -49,6 +49,8 @@ impl Features {
     pub const MASQUERADE4: Self = Self(1);
     /// The same for IPv6.
     pub const MASQUERADE6: Self = Self(2);
+    /// Packets for backends on other nodes are sent there as they are, wrapped up, and answered from there.
+    pub const DIRECT_RETURN: Self = Self(4);
 
     /// Whether all of `other` is in this set.
     #[inline(always)]

@@ -55,6 +55,8 @@ pub enum Deliver {
     Overlay = 2,
     /// To this node's own stack.
     Stack = 3,
+    /// Wrapped up as they are to `node`, by `next_hop`: it serves their client itself.
+    Direct = 4,
 }
 
 /// Which direction of its flow an entry is.
@@ -153,17 +155,17 @@ pub struct Flow<A: IpAddress> {
     pub source: A,
     /// The destination address behind translation.
     pub destination: A,
-    /// Of [`Deliver::Neighbour`]: the next hop.
+    /// Of [`Deliver::Neighbour`] and `Direct`: the next hop.
     pub next_hop: A,
     /// The source port behind translation.
     pub source_port: Port,
     /// The destination port behind translation.
     pub destination_port: Port,
-    /// Of [`Deliver::Pod`], the host side of its veth; of `Neighbour` and `Overlay`, the device to leave through.
+    /// Of [`Deliver::Pod`], the host side of its veth; of all others but `Stack`, the device to leave through.
     pub interface: u32,
     /// The scope of the other direction.
     pub peer_scope: Scope,
-    /// Of [`Deliver::Overlay`]: the node to send to.
+    /// Of [`Deliver::Overlay`] and `Direct`: the node to send to.
     pub node: Slot,
     /// The backend that its service's opener was given; [`BackendId::NONE`]: it is no service's.
     pub backend: BackendId,

@@ -57,6 +57,10 @@ impl Port {
 impl Protocol {
     /// ICMP for IPv4.
     pub const ICMP: Self = Self(1);
+    /// IPv4 in IP.
+    pub const IPIP: Self = Self(4);
+    /// IPv6 in IP.
+    pub const IPV6: Self = Self(41);
     /// TCP.
     pub const TCP: Self = Self(6);
     /// UDP.

@@ -63,6 +63,9 @@ pub struct Config {
     pub xdp: Xdp,
     /// Whether clients from outside are given the same backends on every node, by Maglev tables.
     pub maglev: bool,
+    /// Whether packets of clients outside for backends on other nodes are sent on as they are, and answered from there:
+    /// `off` or `ipip`.
+    pub dsr: Dsr,
     /// Whether connections to services are translated where sockets are told whom to talk to, rather than packet by packet.
     pub socket_lb: bool,
     /// The control group below which that is so. Default: the root of version 2.
@@ -127,6 +130,16 @@ pub enum Xdp {
     Generic,
     /// Nowhere: as all other packets are.
     Off,
+}
+
+/// How a client outside is answered whose backend is on another node than it has asked (direct server return).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dsr {
+    /// By the node that it has asked.
+    Off,
+    /// By the backend's node, which is sent the client's packets as they are, in IP.
+    Ipip,
 }
 
 /// The overlay.
@@ -225,6 +238,7 @@ impl Default for Config {
             service_backends: 0,
             xdp: Xdp::Auto,
             maglev: true,
+            dsr: Dsr::Off,
             socket_lb: true,
             cgroup: None,
             ipam: None,
@@ -496,6 +510,10 @@ impl Config {
         ensure!(self.flow_entries <= MAX_FLOWS, "flow_entries {} is more than {MAX_FLOWS}", self.flow_entries);
         ensure!(self.policy_rules <= MAX_RULES, "policy_rules {} is more than {MAX_RULES}", self.policy_rules);
         ensure!(
+            self.dsr == Dsr::Off || self.maglev,
+            "dsr needs maglev, by which all nodes choose the same backends; switch it on, or dsr off"
+        );
+        ensure!(
             self.service_backends <= MAX_BACKENDS,
             "service_backends {} is more than {MAX_BACKENDS}",
             self.service_backends
@@ -601,6 +619,7 @@ mod tests {
             ("policy_rules: 1048577", "policy_rules"),
             ("api_server: 192.0.2.1", "https://"),
             ("service_backends: 4194305", "service_backends"),
+            ("dsr: ipip\nmaglev: false", "maglev"),
             ("run_dir: run/sluice", "run_dir"),
             ("plugin_log_file: ''", "plugin_log_file"),
             ("masquerade: {exempt: [10.0.0.0/8, 'fd00::1/8']}", "masquerade.exempt"),

@@ -1,8 +1,8 @@
 //! The stage that finds out whether a packet is for a service, and gives it a backend.
 
-use sluice_abi::{Direction, FrontendFlags, Hook, Port, Reason, Scope, Side, Stage};
+use sluice_abi::{AddressKind, Direction, Features, FrontendFlags, Hook, Port, Reason, Scope, Side, Stage};
 
-use crate::desk::Desk;
+use crate::desk::{Desk, Refusal};
 use crate::flows;
 use crate::outcome::{Family, Outcome};
 use crate::parse::Parse;
@@ -29,7 +29,11 @@ pub fn balance<A: Parse, T: Tables + FamilyTables<A>>(
         Direction::Forward => &case.key,
         Direction::Reply => &case.peer,
     };
-    let is_node = || tables.address(opener.destination).serves_node_ports();
+    let is_sent_on = desk.is_sent_on;
+    let is_node = || {
+        let entry = tables.address(opener.destination);
+        entry.serves_node_ports() || (is_sent_on && entry.kind == AddressKind::Node)
+    };
     let frontend = service::find(opener.destination, opener.destination_port, opener.protocol, is_node, tables);
     if standing.is_some() {
         let is_current = match &frontend {
@@ -48,6 +52,10 @@ pub fn balance<A: Parse, T: Tables + FamilyTables<A>>(
         }
     }
     let Some(frontend) = frontend else {
+        // The stack would send it back.
+        if desk.is_sent_on {
+            return Err(Reason::NoFlow);
+        }
         return if desk.may_open {
             Ok(Outcome::Slow(Stage::Judge, family))
         } else {
@@ -61,11 +69,22 @@ pub fn balance<A: Parse, T: Tables + FamilyTables<A>>(
     let side = if key.scope == Scope::NET || key.scope == Scope::OVERLAY { Side::Outside } else { Side::Inside };
     let hash = service::hash(key.source, key.source_port, key.destination, key.destination_port, key.protocol);
     match service::choose(&frontend, side, key.source.words(), hash, tables) {
-        Choice::Backend(target) => {
+        Choice::Backend(target, is_common) => {
             case.target = target;
+            // One that was sent on goes no further.
+            case.is_common = is_common && !desk.is_sent_on && is_direct(tables);
             Ok(Outcome::Slow(Stage::Judge, family))
         }
-        Choice::Reject => Ok(Outcome::Slow(Stage::Refuse, family)),
+        Choice::Reject => {
+            desk.refusal = Refusal::Unserved;
+            Ok(Outcome::Slow(Stage::Refuse, family))
+        }
         Choice::Drop => Err(Reason::NoLocalBackend),
     }
+}
+
+/// Whether other nodes are sent packets for backends of theirs as they are.
+#[inline(always)]
+fn is_direct<T: Tables>(tables: &T) -> bool {
+    tables.config().is_some_and(|config| config.features.has(Features::DIRECT_RETURN))
 }

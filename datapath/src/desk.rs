@@ -26,6 +26,19 @@ pub struct Desk<A: IpAddress> {
     pub(crate) interface: u32,
     /// Whether it may open a flow.
     pub(crate) may_open: bool,
+    /// Whether another node has sent it on, for this one to serve its client.
+    pub(crate) is_sent_on: bool,
+    /// What its sender is to be told, where it is refused.
+    pub(crate) refusal: Refusal,
+}
+
+/// What the sender of a packet is told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// That nobody serves.
+    Unserved,
+    /// That packets may be no larger than so many bytes, from the network header on.
+    TooLarge(u16),
 }
 
 /// A flow under judgement.
@@ -42,6 +55,8 @@ pub struct Case<A: IpAddress> {
     pub(crate) is_judged: bool,
     /// Where the opener's packets go.
     pub(crate) target: Target<A>,
+    /// Whether the node that the target is on would choose the same, and may be sent the packets as they are.
+    pub(crate) is_common: bool,
     /// What the judgement says.
     pub(crate) plan: Plan<A>,
     /// An entry to be written.
@@ -100,10 +115,16 @@ impl<A: Parse> Plan<A> {
         }
     }
 
+    /// Whether the opener's packets are sent on as they are.
+    #[inline(always)]
+    pub(crate) fn is_direct(&self) -> bool {
+        self.forward.deliver == Deliver::Direct
+    }
+
     /// What is translated in a direction of a flow to a target.
     #[inline(always)]
     pub(crate) fn rewrites(&self, direction: Direction, target: &Target<A>) -> Rewrites {
-        match (target.is_backend(), self.disguise, direction) {
+        match (target.is_backend() && !self.is_direct(), self.disguise, direction) {
             (true, ..) => Rewrites::BOTH,
             (false, Disguise::None | Disguise::Port, _) => Rewrites::NONE,
             (false, Disguise::Node, Direction::Forward) => Rewrites::SOURCE,
@@ -169,6 +190,7 @@ impl<A: Parse> Default for Desk<A> {
                 standing: Standing { own: Known::of(Table::Openings, &flow), other: Known::of(Table::Openings, &flow) },
                 is_judged: false,
                 target: Target::default(),
+                is_common: false,
                 plan: Plan::nowhere(),
                 action: Action::of(&flow),
                 flow,
@@ -176,6 +198,8 @@ impl<A: Parse> Default for Desk<A> {
             scope: Scope::default(),
             interface: 0,
             may_open: false,
+            is_sent_on: false,
+            refusal: Refusal::Unserved,
         }
     }
 }

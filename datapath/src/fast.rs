@@ -1,6 +1,6 @@
 //! The fast path of each hook: one lookup for a packet of a known flow.
 
-use sluice_abi::{Config, FrontendBit, IpAddress, Ipv4, Ipv6, Protocol, Reason, Rewrites, Scope, Stage};
+use sluice_abi::{Config, Features, FrontendBit, IpAddress, Ipv4, Ipv6, Protocol, Reason, Scope, Stage};
 
 use crate::flows::{self, Glance};
 use crate::outcome::{Family, Outcome};
@@ -8,7 +8,7 @@ use crate::packet::{Packet, View};
 use crate::parse::{self, ARP, ETHERNET, Headers, Message, Parse, Piece};
 use crate::service::BalancerTables;
 use crate::tables::{FamilyTables, Table, Tables};
-use crate::{MARK, MARK_MASK, arp, rewrite};
+use crate::{MARK, MARK_MASK, arp};
 
 /// What a pod sends: ingress of the host side of its veth pair.
 #[inline(always)]
@@ -64,13 +64,9 @@ fn stack_flow<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(packet: &mut P, 
     match simple::<A, P>(packet) {
         Simple::Yes(headers) => {
             let key = flows::key(Scope::HOST, &headers);
-            match flows::known(&key, &headers, None, tables) {
+            match flows::known_as_it_is(&key, &headers, tables) {
                 // It is on its way into the pod already.
-                Glance::Known(action) if action.rewrites == Rewrites::NONE => Outcome::Pass,
-                Glance::Known(action) => match rewrite::translate(packet, &headers, &action) {
-                    Ok(()) => Outcome::Pass,
-                    Err(reason) => Outcome::Drop(reason),
-                },
+                Glance::Known(_) => Outcome::Pass,
                 Glance::Unsure | Glance::Absent => Outcome::Slow(Stage::Admit, family),
             }
         }
@@ -99,6 +95,9 @@ fn net_flow<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(packet: &mut P, ta
     };
     let Some(config) = tables.config() else { return Outcome::Pass };
     let own = is_own(headers.destination, config);
+    if own && headers.protocol == A::WRAPPED && config.features.has(Features::DIRECT_RETURN) {
+        return Outcome::Slow(Stage::Admit, family);
+    }
     let is_port = own && tables.may_be_frontend(FrontendBit::of_port(headers.destination_port, headers.protocol));
     if own && !is_port && !may_be_masqueraded(&headers, config) {
         return Outcome::Pass;

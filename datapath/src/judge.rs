@@ -25,12 +25,12 @@ pub fn judge<A: Parse, T: Tables + FamilyTables<A>>(
     tables: &T,
 ) -> Result<(), Reason> {
     let standing = case.standing();
-    let Case { key, peer, plan, target, .. } = case;
+    let Case { key, peer, plan, target, is_common, .. } = case;
     let opener = match standing {
         Some(standing) if standing.own.direction == Direction::Reply => &*peer,
         _ => &*key,
     };
-    match judge_flow(opener, target, interface, plan, tables) {
+    match judge_flow(opener, target, *is_common, interface, plan, tables) {
         Err(Reason::ForgedSource) if standing.is_some() => {
             // The pod that opened it is gone, and another may have its address: what comes next opens another.
             flows::forget(key, peer, tables);
@@ -49,6 +49,7 @@ pub fn judge<A: Parse, T: Tables + FamilyTables<A>>(
 fn judge_flow<A: Parse, T: Tables + FamilyTables<A>>(
     key: &FlowKey<A>,
     target: &Target<A>,
+    is_common: bool,
     interface: u32,
     plan: &mut Plan<A>,
     tables: &T,
@@ -85,6 +86,9 @@ fn judge_flow<A: Parse, T: Tables + FamilyTables<A>>(
         }
         match to.endpoint() {
             Some(slot) => way::to_endpoint(slot, target.address, &mut plan.forward, tables)?,
+            None if is_common && way::direct(interface, to, routes, &mut plan.forward, tables) => {
+                plan.outsider = of_target;
+            }
             None if is_service => {
                 // Its source is nobody that a policy here is about.
                 plan.outsider = of_target;

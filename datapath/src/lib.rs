@@ -37,6 +37,7 @@ mod way;
 pub use desk::Desk;
 pub use outcome::{Family, Outcome};
 pub use packet::{Checksum, Packet, View};
+pub use refuse::header_checksum;
 pub use tables::{FamilyTables, Insert, Route, Table, Tables};
 
 /// The mark of packets that a program has judged, in the bits of [`MARK_MASK`].

@@ -44,6 +44,17 @@ pub enum Outcome {
         /// The next hop, as [`words`](sluice_abi::IpAddress::words).
         next_hop: [u32; 4],
     },
+    /// Wrapped up as it is to a node, by a neighbour.
+    Direct {
+        /// Interface index of the device.
+        interface: u32,
+        /// Family of the packet and of what it is wrapped up in.
+        family: Family,
+        /// The next hop, as [`words`](sluice_abi::IpAddress::words).
+        next_hop: [u32; 4],
+        /// The node.
+        node: Slot,
+    },
     /// Through the overlay.
     Overlay {
         /// Interface index of the VXLAN device.

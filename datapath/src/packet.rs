@@ -72,6 +72,12 @@ pub trait Packet {
     /// As [`store`](Packet::store).
     fn resize(&mut self, length: u32) -> Result<(), Reason>;
 
+    /// Takes so many bytes away behind the Ethernet header: what it was wrapped up in.
+    ///
+    /// # Errors
+    /// As [`store`](Packet::store).
+    fn unwrap(&mut self, bytes: u32) -> Result<(), Reason>;
+
     /// Corrects the IPv4 header checksum at `offset` for a word that changes, both in network byte order.
     ///
     /// # Errors

@@ -98,6 +98,8 @@ pub trait Parse: IpAddress {
     const ICMP: Protocol;
     /// Where a pseudo header is part of ICMP's checksum.
     const ICMP_PSEUDO: bool;
+    /// What is wrapped up in another header of this family.
+    const WRAPPED: Protocol;
     /// Shortest network header, bytes.
     const HEADER: usize;
 
@@ -261,6 +263,7 @@ pub fn quoted<A: Parse, P: Packet>(packet: &P, network: usize, headers: &mut Hea
 impl Parse for Ipv4 {
     const ICMP: Protocol = Protocol::ICMP;
     const ICMP_PSEUDO: bool = false;
+    const WRAPPED: Protocol = Protocol::IPIP;
     const HEADER: usize = 20;
 
     /// RFC 791 section 3.1.
@@ -370,6 +373,7 @@ fn refuse_source_route<P: Packet>(packet: &P, start: usize, length: usize) -> Re
 impl Parse for Ipv6 {
     const ICMP: Protocol = Protocol::ICMPV6;
     const ICMP_PSEUDO: bool = true;
+    const WRAPPED: Protocol = Protocol::IPV6;
     const HEADER: usize = 40;
 
     /// RFC 8200 sections 3 and 4.

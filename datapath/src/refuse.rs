@@ -2,24 +2,26 @@
 
 use sluice_abi::{Protocol, Reason};
 
+use crate::desk::Refusal;
 use crate::packet::{Checksum, Packet, View};
 use crate::parse::{ETHERNET, Headers, Message, Parse, Piece, tcp};
 use crate::rewrite::{self, End};
 
-/// Makes of a packet what tells its sender that nobody serves: a reset of TCP, else an ICMP error, port unreachable.
+/// Makes of a packet what tells its sender why it is refused: where nobody serves, a reset of TCP; else an ICMP error.
 ///
 /// # Errors
 /// [`Reason::NoBackend`] where there is no answer to it: to a reset, to an error, to a later fragment.
 #[inline(always)]
-pub fn refuse<A: Parse, P: Packet>(packet: &mut P, headers: &Headers<A>) -> Result<(), Reason> {
-    if headers.message == Message::IcmpError || headers.piece == Piece::Later || packet.is_segmented() {
+pub fn refuse<A: Parse, P: Packet>(packet: &mut P, headers: &Headers<A>, refusal: Refusal) -> Result<(), Reason> {
+    let is_reset = headers.protocol == Protocol::TCP && refusal == Refusal::Unserved;
+    if headers.message == Message::IcmpError || headers.piece == Piece::Later || (is_reset && packet.is_segmented()) {
         return Err(Reason::NoBackend);
     }
-    if headers.protocol == Protocol::TCP {
+    if is_reset {
         reset(packet, headers)?;
         turn_round(packet, headers)?;
     } else {
-        unreachable(packet, headers)?;
+        unreachable(packet, headers, refusal)?;
     }
     turn_frame_round(packet)
 }
@@ -88,19 +90,27 @@ fn store_address<A: Parse, P: Packet>(packet: &mut P, network: usize, end: End, 
     Ok(())
 }
 
-/// Makes an ICMP error of a packet: destination unreachable, for its port (RFC 792, RFC 4443 section 3.1).
+/// Makes an ICMP error of a packet: that its port is unreachable (RFC 792, RFC 4443 section 3.1), or that it is too big (RFC
+/// 1191 section 4, RFC 4443 section 3.2).
 ///
 /// It quotes the network header and eight bytes more, by which its sender knows it. Where a device was to finish the
 /// packet's checksum, the kernel still says so of the error, and takes it for right wherever it stays on the machine.
 #[inline(always)]
-fn unreachable<A: Parse, P: Packet>(packet: &mut P, headers: &Headers<A>) -> Result<(), Reason> {
+fn unreachable<A: Parse, P: Packet>(packet: &mut P, headers: &Headers<A>, refusal: Refusal) -> Result<(), Reason> {
     /// Type and code, as they stand.
-    const ERROR4: u32 = u32::from_be_bytes([3, 3, 0, 0]).to_be();
-    const ERROR6: u32 = u32::from_be_bytes([1, 4, 0, 0]).to_be();
+    const PORT4: u32 = u32::from_be_bytes([3, 3, 0, 0]).to_be();
+    const PORT6: u32 = u32::from_be_bytes([1, 4, 0, 0]).to_be();
+    const SIZE4: u32 = u32::from_be_bytes([3, 4, 0, 0]).to_be();
+    const SIZE6: u32 = u32::from_be_bytes([2, 0, 0, 0]).to_be();
+    // What follows type, code and checksum is 0, or the size in its last bytes.
+    let (error4, error6, rest) = match refusal {
+        Refusal::Unserved => (PORT4, PORT6, 0),
+        Refusal::TooLarge(size) => (SIZE4, SIZE6, u32::from(size).to_be()),
+    };
     const HOPS: u8 = 64;
     if A::BITS == 32 {
         let quote = words::<7, 28, P>(packet, ETHERNET)?;
-        let sum = fold(add(add_all(&quote), ERROR4));
+        let sum = fold(add(add(add_all(&quote), error4), rest));
         packet.resize((ETHERNET + 20 + 8 + 28) as u32)?;
         let (source, destination) = (headers.destination.words()[0], headers.source.words()[0]);
         let mut header = [
@@ -110,16 +120,16 @@ fn unreachable<A: Parse, P: Packet>(packet: &mut P, headers: &Headers<A>) -> Res
             source,
             destination,
         ];
-        header[2] |= checksum_word(fold(add_all(&header)));
+        header[2] |= header_checksum(&header);
         store_words(packet, ETHERNET, &header)?;
-        store_words(packet, ETHERNET + 20, &[ERROR4 | checksum_word(sum), 0])?;
+        store_words(packet, ETHERNET + 20, &[error4 | checksum_word(sum), rest])?;
         store_words(packet, ETHERNET + 28, &quote)
     } else {
         let quote = words::<12, 48, P>(packet, ETHERNET)?;
         let (source, destination) = (headers.destination.words(), headers.source.words());
         let pseudo = add(add_all(&source), add_all(&destination));
         let pseudo = add(add(pseudo, (8 + 48_u32).to_be()), Protocol::ICMPV6.0.to_be());
-        let sum = fold(add(add(add_all(&quote), ERROR6), pseudo));
+        let sum = fold(add(add(add(add_all(&quote), error6), rest), pseudo));
         packet.resize((ETHERNET + 40 + 8 + 48) as u32)?;
         let header = [
             u32::from_be_bytes([0x60, 0, 0, 0]).to_be(),
@@ -128,9 +138,15 @@ fn unreachable<A: Parse, P: Packet>(packet: &mut P, headers: &Headers<A>) -> Res
         store_words(packet, ETHERNET, &header)?;
         store_words(packet, ETHERNET + 8, &source)?;
         store_words(packet, ETHERNET + 24, &destination)?;
-        store_words(packet, ETHERNET + 40, &[ERROR6 | checksum_word(sum), 0])?;
+        store_words(packet, ETHERNET + 40, &[error6 | checksum_word(sum), rest])?;
         store_words(packet, ETHERNET + 48, &quote)
     }
+}
+
+/// What the checksum of a header of IPv4 without options adds to its third word, all as they stand, where it is 0 before.
+#[inline(always)]
+pub fn header_checksum(header: &[u32; 5]) -> u32 {
+    checksum_word(fold(add_all(header)))
 }
 
 /// Words of a packet as they stand.

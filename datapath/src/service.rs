@@ -69,8 +69,8 @@ impl<A: IpAddress> Target<A> {
 /// What becomes of a client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Choice<A> {
-    /// It is served.
-    Backend(Target<A>),
+    /// It is served, and whether every node would choose the same.
+    Backend(Target<A>, bool),
     /// It is told that nobody serves.
     Reject,
     /// It hears nothing.
@@ -155,7 +155,7 @@ pub fn choose<A: IpAddress, T: ServiceTables<A>>(
             member(backend, |backend| backend.service == frontend.service && backend.membership.has(membership), tables)
     {
         tables.stay(&key, &Affinity { backend, last_seen: tables.seconds() });
-        return Choice::Backend(target);
+        return Choice::Backend(target, false);
     }
     let maglev = if side == Side::Outside && frontend.flags.has(FrontendFlags::MAGLEV) {
         tables.maglev(set, within(hash, MAGLEV_SIZE as u32))
@@ -174,7 +174,7 @@ pub fn choose<A: IpAddress, T: ServiceTables<A>>(
     if frontend.affinity != 0 {
         tables.stay(&key, &Affinity { backend: id, last_seen: tables.seconds() });
     }
-    Choice::Backend(target)
+    Choice::Backend(target, maglev.is_some())
 }
 
 /// One of the numbers below a limit, for a number that may be any: a multiplication, whose bounds the verifier knows, unlike

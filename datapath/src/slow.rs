@@ -3,14 +3,14 @@
 //! It has stages, each a program of its own (see [`Stage`]); what one leaves for the next lies on the [`Desk`].
 
 use sluice_abi::{
-    AddressKind, Direction, Endpoint, FlowKey, FrontendBit, Hook, Ipv4, Ipv6, Mac, Protocol, Reason, Rewrites, Scope,
-    Stage,
+    AddressKind, Deliver, Direction, Endpoint, Features, FlowKey, FrontendBit, Hook, Ipv4, Ipv6, Mac, Protocol, Reason,
+    Rewrites, Scope, Stage,
 };
 
-use crate::desk::Desk;
+use crate::desk::{Desk, Refusal};
 use crate::outcome::{Family, Outcome};
 use crate::packet::{Packet, View};
-use crate::parse::{self, ETHERNET, Headers, Message, Parse};
+use crate::parse::{self, ETHERNET, Headers, Message, Parse, Piece};
 use crate::rewrite::End;
 use crate::service::ServiceTables;
 use crate::tables::{FamilyTables, Tables, endpoint_behind};
@@ -52,6 +52,7 @@ pub fn run<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
 pub fn admit<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(hook: Hook, packet: &mut P, tables: &T) -> Outcome {
     at_desk(tables, |desk: &mut Desk<A>| {
         desk.interface = packet.interface();
+        desk.is_sent_on = false;
         // Most of what the host itself sends is nobody's business, parsable or not.
         if hook == Hook::ToNet {
             match leaving(address::<A, P>(packet, End::Source), tables)? {
@@ -63,7 +64,21 @@ pub fn admit<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(hook: Hook, packe
         let admission = match hook {
             Hook::FromPod => parsed.and_then(|()| from_pod(packet, &desk.headers, tables))?,
             Hook::ToPod => parsed.and_then(|()| to_pod(packet.interface(), &desk.headers, tables))?,
-            Hook::FromNet => from_net(parsed, packet, &desk.headers, tables)?,
+            Hook::FromNet => {
+                let parsed = match parsed {
+                    Ok(()) if is_wrapped(&desk.headers, tables) => {
+                        let outer = desk.headers.transport - desk.headers.network;
+                        if (packet.length() as usize) < ETHERNET + outer + A::HEADER {
+                            return Err(Reason::Truncated);
+                        }
+                        packet.unwrap(outer as u32)?;
+                        desk.is_sent_on = true;
+                        parse::packet(packet, &mut desk.headers)
+                    }
+                    other => other,
+                };
+                from_net(parsed, packet, desk.is_sent_on, &desk.headers, tables)?
+            }
             Hook::ToNet => to_net(parsed, desk.scope, &desk.headers, tables)?,
             Hook::FromOverlay => parsed.and_then(|()| from_overlay(packet, &desk.headers, tables))?,
         };
@@ -149,9 +164,15 @@ fn to_pod<A: Parse, T: Tables + FamilyTables<A>>(
 fn from_net<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
     parsed: Result<(), Reason>,
     packet: &P,
+    is_sent_on: bool,
     headers: &Headers<A>,
     tables: &T,
 ) -> Result<Admission, Reason> {
+    // Nobody but a service's client is sent on, and it is nothing for the stack.
+    if is_sent_on {
+        parsed?;
+        return Ok(Admission::May { open: true, scope: Scope::NET });
+    }
     let destination = if parsed.is_ok() { Some(headers.destination) } else { address(packet, End::Destination) };
     let Some(destination) = destination else { return Ok(Admission::Pass) };
     let open = match tables.address(destination).kind {
@@ -181,6 +202,16 @@ fn from_net<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
         Err(_) if !open => Ok(Admission::Pass),
         Err(reason) => Err(reason),
     }
+}
+
+/// Whether another node has sent a packet on as it is, wrapped up, because a backend of this node is to serve its client.
+#[inline(always)]
+fn is_wrapped<A: Parse, T: Tables + FamilyTables<A>>(headers: &Headers<A>, tables: &T) -> bool {
+    headers.protocol == A::WRAPPED
+        && headers.piece == Piece::Whole
+        && tables.config().is_some_and(|config| config.features.has(Features::DIRECT_RETURN))
+        && tables.address(headers.destination).kind == AddressKind::Host
+        && tables.address(headers.source).kind == AddressKind::Node
 }
 
 /// What leaves through an uplink and has not been judged: the node's own packets, and those of pods that came through the
@@ -280,7 +311,7 @@ pub fn relate<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(hook: Hook, pack
 #[inline(always)]
 pub fn find<A: Parse, T: Tables + FamilyTables<A>>(hook: Hook, tables: &T) -> Outcome {
     at_desk(tables, |desk: &mut Desk<A>| {
-        let Desk { headers, case, scope, may_open, .. } = desk;
+        let Desk { headers, case, scope, may_open, is_sent_on, .. } = desk;
         let is_error = headers.message == Message::IcmpError;
         if !is_error {
             if let Err(reason) = fragment::follow(*scope, headers, tables) {
@@ -304,6 +335,7 @@ pub fn find<A: Parse, T: Tables + FamilyTables<A>>(hook: Hook, tables: &T) -> Ou
             Some(_) => Ok(Outcome::Slow(Stage::Judge, Family::of::<A>())),
             None if is_error => unknown(hook, *may_open, Reason::UnrelatedIcmp),
             None if may_be_for_service(&case.key, tables) => Ok(Outcome::Slow(Stage::Balance, Family::of::<A>())),
+            None if *is_sent_on => Err(Reason::NoFlow),
             None if !*may_open => unknown(hook, *may_open, Reason::NoFlow),
             None => Ok(Outcome::Slow(Stage::Judge, Family::of::<A>())),
         }
@@ -321,12 +353,16 @@ pub fn balance<A: Parse, T: Tables + FamilyTables<A>>(hook: Hook, tables: &T) ->
     at_desk(tables, |desk: &mut Desk<A>| balance::balance(hook, desk, tables))
 }
 
-/// Tells the sender of the packet on the desk that nobody serves.
+/// Tells the sender of the packet on the desk why it is refused.
 #[inline(always)]
 pub fn refuse<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(hook: Hook, packet: &mut P, tables: &T) -> Outcome {
     at_desk(tables, |desk: &mut Desk<A>| {
-        refuse::refuse(packet, &desk.headers)?;
-        tables.count(hook, Reason::NoBackend);
+        refuse::refuse(packet, &desk.headers, desk.refusal)?;
+        let reason = match desk.refusal {
+            Refusal::Unserved => Reason::NoBackend,
+            Refusal::TooLarge(_) => Reason::TooLarge,
+        };
+        tables.count(hook, reason);
         match hook {
             Hook::FromOverlay => {
                 let sender = tables.address(desk.headers.source).slot;
@@ -371,6 +407,11 @@ pub fn carry<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(hook: Hook, packe
         // What is on its way out is cut up behind this hook, where it is too large; and an error is never answered with an
         // error (RFC 1122 section 3.2.2).
         if hook != Hook::ToNet && !is_error && flows::is_too_large(packet, headers, action) {
+            // To the stack it would be the node's own.
+            if action.deliver == Deliver::Direct {
+                desk.refusal = Refusal::TooLarge(action.mtu);
+                return Ok(Outcome::Slow(Stage::Refuse, Family::of::<A>()));
+            }
             return Ok(Outcome::Pass);
         }
         // What the stack complains of is known to it as the pod sent it.

@@ -43,7 +43,7 @@ impl<A: IpAddress> Talk<A> {
     fn choose<T: ServiceTables<A>>(&self, frontend: &Frontend, tables: &T) -> Option<Target<A>> {
         let client = [self.namespace as u32, (self.namespace >> 32) as u32, 0, 0];
         match service::choose(frontend, Side::Inside, client, 0, tables) {
-            Choice::Backend(target) => Some(target),
+            Choice::Backend(target, _) => Some(target),
             Choice::Reject | Choice::Drop => None,
         }
     }

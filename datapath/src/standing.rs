@@ -31,8 +31,9 @@ impl Standing {
 #[inline(always)]
 pub fn find<A: Parse, T: Tables + FamilyTables<A>>(case: &mut Case<A>, opens: bool, tables: &T) {
     let now = tables.now();
-    let Case { key, peer, target, is_known, standing, .. } = case;
+    let Case { key, peer, target, is_common, is_known, standing, .. } = case;
     *is_known = false;
+    *is_common = false;
     *target = Target::plain(key.destination, key.destination_port);
     peer.destination_port = Port(0);
     let Some(own) = flows::look(key, now, tables, |flow| *peer = flows::peer_key(flow, key.protocol)) else { return };

@@ -1,6 +1,8 @@
 //! Which way packets go to an address.
 
-use sluice_abi::{AddressEntry, AddressKind, Deliver, Mac, Reason, RevisionSlot, Routing, Scope, Slot, Stamp};
+use sluice_abi::{
+    AddressEntry, AddressKind, Deliver, IpAddress, Mac, Reason, RevisionSlot, Routing, Scope, Slot, Stamp,
+};
 
 use crate::parse::Parse;
 use crate::tables::{FamilyTables, Route, Tables};
@@ -42,7 +44,7 @@ impl<A: Parse> Way<A> {
     pub fn scope(&self) -> Scope {
         match self.deliver {
             Deliver::Pod => Scope::pod(self.interface),
-            Deliver::Neighbour => Scope::NET,
+            Deliver::Neighbour | Deliver::Direct => Scope::NET,
             Deliver::Overlay => Scope::OVERLAY,
             Deliver::Stack => Scope::HOST,
         }
@@ -69,6 +71,33 @@ pub fn to_endpoint<A: Parse, T: Tables>(slot: Slot, address: A, way: &mut Way<A>
     }
     *way = Way { deliver: Deliver::Pod, interface: endpoint.interface, mac: endpoint.mac, stamp, ..Way::stack() };
     Ok(())
+}
+
+/// The way to the node that an address belongs to, for packets that are sent on to it as they are. `false`: there is none, or
+/// not by an uplink.
+#[inline(always)]
+pub fn direct<A: Parse, T: Tables + FamilyTables<A>>(
+    interface: u32,
+    entry: AddressEntry,
+    routes: Stamp,
+    way: &mut Way<A>,
+    tables: &T,
+) -> bool {
+    if !matches!(entry.kind, AddressKind::RemotePods | AddressKind::Node) {
+        return false;
+    }
+    let (Some(node), Some(config)) = (tables.node(entry.slot), tables.config()) else { return false };
+    let (own, address) =
+        if A::BITS == 32 { (config.ipv4.words(), node.ipv4.words()) } else { (config.ipv6.words(), node.ipv6.words()) };
+    let (own, address) = (A::from_words(own), A::from_words(address));
+    if own.is_unspecified() || address.is_unspecified() {
+        return false;
+    }
+    let Route::Via { interface, next_hop } = tables.route(interface, own, address) else { return false };
+    let Some(uplink) = tables.uplink(interface) else { return false };
+    let mtu = (uplink.mtu as u16).saturating_sub(A::HEADER as u16);
+    *way = Way { deliver: Deliver::Direct, interface, next_hop, node: entry.slot, mtu, stamp: routes, ..Way::stack() };
+    true
 }
 
 /// The way to any address for what comes in through `interface`, from a pod or, with `is_nodes`, from one of this node's

@@ -1,11 +1,16 @@
 //! Doing what the datapath says: `unsafe`, because it writes to the context and calls helpers of the kernel.
 
-use aya_ebpf::bindings::{BPF_F_INGRESS, BPF_F_TUNINFO_IPV6, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh, bpf_tunnel_key};
+use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
+use aya_ebpf::bindings::{
+    BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_INGRESS,
+    BPF_F_TUNINFO_IPV6, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh, bpf_tunnel_key,
+};
 use aya_ebpf::helpers::{
-    bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_type, bpf_skb_set_tunnel_key,
+    bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_type,
+    bpf_skb_set_tunnel_key, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
-use sluice_abi::{Hook, Reason, Routing, Slot};
+use sluice_abi::{Hook, Protocol, Reason, Routing, Slot};
 use sluice_datapath::{Family, MARK, MARK_MASK, Outcome, Tables};
 
 use crate::kernel::Kernel;
@@ -36,6 +41,13 @@ pub fn act(context: &TcContext, hook: Hook, outcome: Outcome) -> i32 {
         Outcome::Neighbour { interface, family, next_hop } => {
             judged(context);
             neighbour(interface, family, next_hop)
+        }
+        Outcome::Direct { interface, family, next_hop, node } => {
+            judged(context);
+            match wrap(context, family, node) {
+                true => neighbour(interface, family, next_hop),
+                false => drop(context, hook, Reason::RewriteFailed),
+            }
         }
         Outcome::Overlay { interface, node } => {
             judged(context);
@@ -114,6 +126,61 @@ fn neighbour(interface: u32, family: Family, next_hop: [u32; 4]) -> i32 {
     hop.__bindgen_anon_1.ipv6_nh = next_hop;
     // SAFETY: the parameters are as large as is said.
     unsafe { bpf_redirect_neigh(interface, &mut hop, size_of::<bpf_redir_neigh>() as i32, 0) as i32 }
+}
+
+/// Wraps a packet up in a header of its own family, from this node to another; `false` where that fails.
+#[inline(always)]
+fn wrap(context: &TcContext, family: Family, node: Slot) -> bool {
+    const HOPS: u8 = 64;
+    /// Ethernet.
+    const NETWORK: u32 = 14;
+    let kernel = Kernel::new(context);
+    let (Some(config), Some(node)) = (kernel.config(), kernel.node(node)) else { return false };
+    // SAFETY: the context is the program's own.
+    let length = unsafe { (*context.skb.skb).len } - NETWORK;
+    match family {
+        Family::V4 => {
+            let mut header = [
+                u32::from_be_bytes([0x45, 0, 0, 0]).to_be() | (length + 20).to_be(),
+                // May not be cut up (RFC 2003 section 3.1): who sends too much is told.
+                u32::from_be_bytes([0, 0, 0x40, 0]).to_be(),
+                u32::from_be_bytes([HOPS, Protocol::IPIP.0 as u8, 0, 0]).to_be(),
+                config.ipv4.0,
+                node.ipv4.0,
+            ];
+            header[2] |= sluice_datapath::header_checksum(&header);
+            put_before(context, &header, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_FIXED_GSO)
+        }
+        Family::V6 => {
+            let ([a, b, c, d], [e, f, g, h]) = (config.ipv6.0, node.ipv6.0);
+            let size = (length as u16).to_be_bytes();
+            let header = [
+                u32::from_be_bytes([0x60, 0, 0, 0]).to_be(),
+                u32::from_be_bytes([size[0], size[1], Protocol::IPV6.0 as u8, HOPS]).to_be(),
+                a,
+                b,
+                c,
+                d,
+                e,
+                f,
+                g,
+                h,
+            ];
+            put_before(context, &header, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 | BPF_F_ADJ_ROOM_FIXED_GSO)
+        }
+    }
+}
+
+/// Puts a network header before that of a packet.
+#[inline(always)]
+fn put_before<const WORDS: usize>(context: &TcContext, header: &[u32; WORDS], flags: u32) -> bool {
+    const NETWORK: u32 = 14;
+    let length = 4 * WORDS as u32;
+    // SAFETY: the helper checks what it is told, and the header is as long as is said.
+    unsafe {
+        bpf_skb_adjust_room(context.skb.skb, length as i32, BPF_ADJ_ROOM_MAC, flags.into()) == 0
+            && bpf_skb_store_bytes(context.skb.skb.cast(), NETWORK, header.as_ptr().cast(), length, 0) == 0
+    }
 }
 
 /// Says where the VXLAN device is to send a packet; `false` where the node is unknown.

@@ -112,6 +112,11 @@ impl Packet for Frame<'_> {
     }
 
     #[inline(always)]
+    fn unwrap(&mut self, _: u32) -> Result<(), Reason> {
+        Err(Reason::RewriteFailed)
+    }
+
+    #[inline(always)]
     fn fix_header_checksum(&mut self, offset: usize, from: u32, to: u32) -> Result<(), Reason> {
         self.fix(offset, from, to, false)
     }

@@ -6,9 +6,9 @@ use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST, bpf_fib_lookup};
 use aya_ebpf::helpers::{bpf_fib_lookup, bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_ns};
 use aya_ebpf::maps::lpm_trie::Key;
 use sluice_abi::{
-    AddressEntry, Affinity, AffinityKey, Backend, BackendId, Config, Denial, DenialKey, Endpoint, Flow, FlowKey, Fragment,
-    FragmentKey, Frontend, FrontendBit, FrontendKey, Hook, IpAddress, Ipv4, Ipv6, Mac, Node, Position, RangePath, Reason, RevisionSlot,
-    Rule, RuleKey, ServiceId, SetId, Slot, SocketKey, SocketPeer, Uplink,
+    AddressEntry, Affinity, AffinityKey, Backend, BackendId, Config, Denial, DenialKey, Endpoint, Flow, FlowKey,
+    Fragment, FragmentKey, Frontend, FrontendBit, FrontendKey, Hook, IpAddress, Ipv4, Ipv6, Mac, Node, Position,
+    RangePath, Reason, RevisionSlot, Rule, RuleKey, ServiceId, SetId, Slot, SocketKey, SocketPeer, Uplink,
 };
 use sluice_datapath::express::{Link, Neighbours};
 use sluice_datapath::policy::PolicyTables;
@@ -349,5 +349,4 @@ impl Tables for Kernel {
     fn now(&self) -> u32 {
         jiffies()
     }
-
 }

@@ -3,9 +3,10 @@
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray};
 use aya_ebpf::macros::btf_map;
 use sluice_abi::{
-    AddressEntry, Affinity, AffinityKey, Backend, BackendId, COUNTERS as COUNTER_COUNT, Config, Denial, DenialKey, Endpoint,
-    FRONTEND_BITS as BIT_COUNT, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Ipv4, Ipv6, MAGLEV_SIZE, MAX_ENDPOINTS,
-    MAX_NODES, MAX_REVISIONS, Node, Position, RangePath, Rule, RulePath, SetId, SocketKey, SocketPeer, Uplink,
+    AddressEntry, Affinity, AffinityKey, Backend, BackendId, COUNTERS as COUNTER_COUNT, Config, Denial, DenialKey,
+    Endpoint, FRONTEND_BITS as BIT_COUNT, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Ipv4, Ipv6,
+    MAGLEV_SIZE, MAX_ENDPOINTS, MAX_NODES, MAX_REVISIONS, Node, Position, RangePath, Rule, RulePath, SetId, SocketKey,
+    SocketPeer, Uplink,
 };
 use sluice_datapath::Desk;
 

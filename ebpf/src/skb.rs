@@ -1,9 +1,12 @@
 //! A socket buffer as the datapath's packet: `unsafe`, because all access to packet memory is here.
 
-use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_TUNINFO_IPV6, bpf_tunnel_key};
+use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
+use aya_ebpf::bindings::{
+    __sk_buff, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_TUNINFO_IPV6, bpf_tunnel_key,
+};
 use aya_ebpf::helpers::{
-    bpf_csum_update, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_get_tunnel_key, bpf_skb_pull_data,
-    bpf_skb_store_bytes,
+    bpf_csum_update, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_tail,
+    bpf_skb_get_tunnel_key, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
 use sluice_abi::Reason;
@@ -160,6 +163,15 @@ impl Packet for Skb {
     fn resize(&mut self, length: u32) -> Result<(), Reason> {
         // SAFETY: the context is the program's own.
         done(unsafe { bpf_skb_change_tail(self.skb, length, 0) })
+    }
+
+    /// Segments stay as large as they are: who wraps them up sees to it that they fit.
+    #[inline(always)]
+    fn unwrap(&mut self, bytes: u32) -> Result<(), Reason> {
+        // SAFETY: the context is the program's own.
+        done(unsafe {
+            bpf_skb_adjust_room(self.skb, -(bytes as i32), BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO.into())
+        })
     }
 
     #[inline(always)]

@@ -176,6 +176,7 @@ where
                     Deliver::Neighbour => "neighbour",
                     Deliver::Overlay => "overlay",
                     Deliver::Stack => "stack",
+                    Deliver::Direct => "direct",
                 }
                 .into(),
                 translated_source: translated(Rewrites::SOURCE, flow.source, flow.source_port),

@@ -9,7 +9,7 @@ use sluice_netlink::Address;
 use sluice_topology::{Local, Mode, Plan, Underlay, plan};
 
 use super::{Model, Ready};
-use crate::config::Xdp;
+use crate::config::{Dsr, Xdp};
 use crate::conflist;
 use crate::host::{self, Device, Given};
 use crate::kernel::{Express, Sockets, UplinkDevice, jiffies};
@@ -181,7 +181,9 @@ impl Model {
         let bit = |on: bool, feature: Features| if on { feature.0 } else { 0 };
         let mut config = KernelConfig {
             features: Features(
-                bit(masquerade.ipv4, Features::MASQUERADE4) | bit(masquerade.ipv6, Features::MASQUERADE6),
+                bit(masquerade.ipv4, Features::MASQUERADE4)
+                    | bit(masquerade.ipv6, Features::MASQUERADE6)
+                    | bit(self.config.dsr == Dsr::Ipip, Features::DIRECT_RETURN),
             ),
             overlay: overlay.unwrap_or(0),
             overlay_mtu: inner,

@@ -13,6 +13,7 @@ use sluice_datapath::express::Express;
 use sluice_datapath::{MARK, MARK_MASK, Outcome};
 use sluice_policy::{PodName, Step};
 
+use super::build::{Ip, Recipe, Transport};
 use super::kernel::{Kernel, Returned};
 use super::native::{Bytes, Native};
 use super::scene::{Scene, addresses};
@@ -33,6 +34,8 @@ pub enum Verdict {
     Neighbour([u32; 4]),
     /// Through the overlay, to the node in this slot.
     Overlay(u32),
+    /// Wrapped up, to the node in this slot.
+    Direct(u32),
 }
 
 impl Verdict {
@@ -48,6 +51,7 @@ impl Verdict {
             Outcome::Pod { interface } => Self::Pod(interface),
             Outcome::Neighbour { next_hop, .. } => Self::Neighbour(next_hop),
             Outcome::Overlay { node, .. } => Self::Overlay(node.0),
+            Outcome::Direct { node, .. } => Self::Direct(node.0),
             Outcome::Slow(..) => anyhow::bail!("the slow path asked for itself"),
         })
     }
@@ -345,8 +349,11 @@ impl Build for Both {
             Verdict::Pass => (Returned::Pass, false),
             Verdict::Pod(_) => (Returned::Redirect, false),
             Verdict::Back => (Returned::Redirect, hook == Hook::FromNet),
-            Verdict::Neighbour(_) | Verdict::Overlay(_) => (Returned::Redirect, true),
+            Verdict::Neighbour(_) | Verdict::Overlay(_) | Verdict::Direct(_) => (Returned::Redirect, true),
         };
+        if let Verdict::Direct(node) = verdict {
+            ours.data = wrapped(&ours.data, self.native.config, self.native.nodes[node as usize]);
+        }
         ensure!(returned == expected, "native says {outcome:?}, the kernel {returned:?}");
         ensure!(
             ours.data == theirs.data,
@@ -354,7 +361,8 @@ impl Build for Both {
             ours.data,
             theirs.data
         );
-        if !matches!(outcome, Outcome::Drop(_)) && packet.data.len() >= 34 {
+        // The kernel itself sees to what a packet is wrapped up in.
+        if !matches!(outcome, Outcome::Drop(_) | Outcome::Direct { .. }) && packet.data.len() >= 34 {
             ensure!(ours.sum_holds(&packet), "a sum over all of the packet does not hold: {:02x?}", ours.data);
         }
         if marked {
@@ -385,6 +393,30 @@ impl Build for Both {
         &self.native
     }
 }
+/// A packet as it is sent on to another node: in a header from this node to that (RFC 2003, RFC 2473).
+fn wrapped(packet: &[u8], config: Config, node: Node) -> Vec<u8> {
+    let (frame, inner) = packet.split_at(14);
+    let is_v6 = frame[12] == 0x86;
+    let mac: [u8; 6] = frame[6..12].try_into().unwrap_or_default();
+    let (ip, protocol) = if is_v6 {
+        (Ip::v6(config.ipv6.into(), node.ipv6.into()), 41)
+    } else {
+        (Ip::v4(config.ipv4.into(), node.ipv4.into()), 4)
+    };
+    let mut outer = Recipe { mac, ip, transport: Transport::Other(protocol, inner.to_vec()), payload: 0 }.build();
+    outer[..14].copy_from_slice(frame);
+    if !is_v6 {
+        // Not to be cut up, and without an identification.
+        outer[18..22].copy_from_slice(&[0, 0, 0x40, 0]);
+        outer[24..26].fill(0);
+        let words: Vec<u32> =
+            outer[14..34].chunks(4).map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]])).collect();
+        let sum = sluice_datapath::header_checksum(&[words[0], words[1], words[2], words[3], words[4]]).to_ne_bytes();
+        outer[24..26].copy_from_slice(&sum[2..]);
+    }
+    outer
+}
+
 fn older<A: IpAddress>(flow: &mut Flow<A>, jiffies: u32) {
     flow.last_seen = flow.last_seen.wrapping_sub(jiffies);
 }

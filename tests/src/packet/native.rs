@@ -139,6 +139,15 @@ impl Packet for Bytes {
         Ok(())
     }
 
+    fn unwrap(&mut self, bytes: u32) -> Result<(), Reason> {
+        if self.data.len() < 14 + bytes as usize {
+            return Err(Reason::RewriteFailed);
+        }
+        self.data.drain(14..14 + bytes as usize);
+        self.unchecked = true;
+        Ok(())
+    }
+
     fn fix_header_checksum(&mut self, offset: usize, from: u32, to: u32) -> Result<(), Reason> {
         let place = self.half(offset)?;
         let sum = replace(u16::from_ne_bytes([place[0], place[1]]), from, to);

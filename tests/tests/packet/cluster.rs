@@ -240,7 +240,12 @@ impl<B: Build> ClusterNode<B> {
                 Ok(Some(*new.with_context(|| format!("{sent:?} was dropped, and nothing written down"))?.0))
             }
             Verdict::Drop(reason) => bail!("{sent:?}, back: {back}: dropped for {reason:?}"),
-            Verdict::Back | Verdict::Pass | Verdict::Pod(_) | Verdict::Neighbour(_) | Verdict::Overlay(_) => Ok(None),
+            Verdict::Back
+            | Verdict::Pass
+            | Verdict::Pod(_)
+            | Verdict::Neighbour(_)
+            | Verdict::Overlay(_)
+            | Verdict::Direct(_) => Ok(None),
         }
     }
 

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result};
 use fastrand::Rng;
-use sluice_abi::{AddressKind, Hook, Protocol, RevisionSlot, Slot};
+use sluice_abi::{AddressKind, Features, Hook, Protocol, RevisionSlot, Slot};
 use sluice_tests::packet::addresses::{
     EXEMPT, GROUP, NATIVE_NODE, NATIVE_POD, NOBODY, NODE, OUTSIDE, OVERLAY_NODE, OVERLAY_POD, POD_A, POD_B, Pair,
     ROUTER,
@@ -101,6 +101,9 @@ fn both_builds_agree_on_every_packet() -> Result<()> {
                 }
                 *is_served = !*is_served;
             }
+            if rng.u8(..) < 1 {
+                both.configure(|config| config.features = Features(config.features.0 ^ Features::DIRECT_RETURN.0))?;
+            }
             let (hook, packet) = next(&mut rng, &both, &earlier);
             let what = || format!("seed {seed}, act {act}, packet {number}, {hook:?}: {packet:02x?}");
             if hook == Hook::FromNet && packet.segment == 0 && both.express(&packet.data).with_context(&what)?.0 {
@@ -114,6 +117,7 @@ fn both_builds_agree_on_every_packet() -> Result<()> {
                 Verdict::Neighbour(_) => format!("{hook:?} neighbour"),
                 Verdict::Back => format!("{hook:?} back"),
                 Verdict::Overlay(_) => format!("{hook:?} overlay"),
+                Verdict::Direct(_) => format!("{hook:?} direct"),
             };
             *outcomes.entry(name).or_default() += 1;
             if !matches!(ran.verdict, Verdict::Drop(_)) {
@@ -178,8 +182,13 @@ fn next(rng: &mut Rng, both: &Both, earlier: &[Vec<u8>]) -> (Hook, Bytes) {
     if hook == Hook::FromPod && rng.u8(..) < 245 {
         data[6..12].copy_from_slice(&mac(if in_a { 0xa } else { 0xb }));
     }
+    if hook == Hook::FromNet && rng.u8(..) < 20 {
+        data = sent_on(rng, &data);
+    }
     damage(rng, &mut data);
-    let segment = if rng.u8(..) < 20 { *choose(rng, &[1, 1000, 1400, 1448, 0xffff]) } else { 0 };
+    // What is wrapped up is cut as what is in it: test runs cannot say so.
+    let may_be_wrapped = hook == Hook::FromNet && both.native.config.features.has(Features::DIRECT_RETURN);
+    let segment = if !may_be_wrapped && rng.u8(..) < 20 { *choose(rng, &[1, 1000, 1400, 1448, 0xffff]) } else { 0 };
     (hook, Bytes { segment, ..Bytes::new(data, interface) })
 }
 
@@ -267,6 +276,13 @@ fn answer(rng: &mut Rng, packet: Vec<u8>) -> Vec<u8> {
     } else {
         packet
     }
+}
+
+/// The same packet, as another node sends it on.
+fn sent_on(rng: &mut Rng, packet: &[u8]) -> Vec<u8> {
+    let (from, inner) = (*choose(rng, &[NATIVE_NODE, OVERLAY_NODE, OUTSIDE]), packet[14..].to_vec());
+    let (ip, protocol) = if packet[12] == 0x86 { (Ip::v6(from.1, NODE.1), 41) } else { (Ip::v4(from.0, NODE.0), 4) };
+    Recipe { mac: mac(0), ip, transport: Transport::Other(protocol, inner), payload: 0 }.build()
 }
 
 fn damage(rng: &mut Rng, data: &mut Vec<u8>) {

@@ -106,7 +106,12 @@ fn allows(both: &mut Both, from: Pair, to: Pair, transport: &Transport) -> Resul
     let is_allowed = |verdict| match verdict {
         Verdict::Drop(Reason::Policy) => Ok(false),
         Verdict::Drop(other) => anyhow::bail!("{from:?} to {to:?} is dropped for {other:?}"),
-        Verdict::Back | Verdict::Pass | Verdict::Pod(_) | Verdict::Neighbour(_) | Verdict::Overlay(_) => Ok(true),
+        Verdict::Back
+        | Verdict::Pass
+        | Verdict::Pod(_)
+        | Verdict::Neighbour(_)
+        | Verdict::Overlay(_)
+        | Verdict::Direct(_) => Ok(true),
     };
     let told = [is_allowed(v4?.verdict)?, is_allowed(v6?.verdict)?];
     ensure!(told[0] == told[1], "families are told differently: {told:?}");

@@ -1,7 +1,7 @@
 //! Services: who is served by whom, from where.
 
 use anyhow::Result;
-use sluice_abi::{Hook, IpAddress, Ipv4, Ipv6, Protocol, Reason};
+use sluice_abi::{Features, Hook, IpAddress, Ipv4, Ipv6, Protocol, Reason};
 use sluice_tests::packet::addresses::{
     NATIVE_NODE, NATIVE_POD, NODE, OUTSIDE, OVERLAY_POD, POD_A, POD_B, Pair, ROUTER,
 };
@@ -515,4 +515,105 @@ fn sctp_is_served_at_another_port_and_its_checksum_is_right() -> Result<()> {
         }
     }
     both.compare_flows()
+}
+
+/// A scene whose node sends packets for backends elsewhere on as they are.
+fn direct_scene(backend: (Pair, u16)) -> Result<Both> {
+    let mut both = Both::set()?;
+    both.addresses(NODE, (32, 128), sluice_abi::AddressKind::Host, 1)?;
+    both.configure(|config| config.features = Features(config.features.0 | Features::DIRECT_RETURN.0))?;
+    for protocol in [Protocol::TCP, Protocol::UDP] {
+        both.serve(&Served { maglev: true, ..Served::node_port(NODE_PORT, protocol, &[backend]) })?;
+        both.serve(&Served { maglev: true, ..Served::new(VIP, PORT, protocol, &[backend]) })?;
+    }
+    Ok(both)
+}
+
+/// A packet as another node sends it on.
+fn sent_on(from: Pair, packet: &[u8]) -> Vec<u8> {
+    let inner = packet[14..].to_vec();
+    let (ip, protocol) = if packet[12] == 0x86 { (Ip::v6(from.1, NODE.1), 41) } else { (Ip::v4(from.0, NODE.0), 4) };
+    Recipe { mac: mac(0), ip, transport: Transport::Other(protocol, inner), payload: 0 }.build()
+}
+
+#[test]
+fn with_direct_return_a_backends_node_is_sent_packets_as_they_are() -> Result<()> {
+    for (backend, node) in [(NATIVE_POD, 1), (OVERLAY_POD, 2)] {
+        let mut both = direct_scene((backend, TARGET))?;
+        let uplink = both.scene.uplink;
+        for at in [(NODE, NODE_PORT), (VIP, PORT)] {
+            for packet in tcp((OUTSIDE, 4000), at, SYN, 0).iter().chain(&udp((OUTSIDE, 4000), at, 0)) {
+                for _ in 0..2 {
+                    let came = both.run(Hook::FromNet, uplink, packet)?;
+                    assert_eq!(came.verdict, Verdict::Direct(node));
+                    let outer = if packet[12] == 0x86 { 40 } else { 20 };
+                    assert_eq!(came.data[14 + outer..], packet[14..], "as it came");
+                }
+            }
+        }
+        both.compare_flows()?;
+        both.compare_counters()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn what_another_node_has_sent_on_is_served_here_and_answered_directly() -> Result<()> {
+    let mut both = direct_scene((POD_A, TARGET))?;
+    let (a, uplink) = (both.scene.pod_a, both.scene.uplink);
+    for at in [(NATIVE_NODE, NODE_PORT), (VIP, PORT)] {
+        for (family, packet) in tcp((OUTSIDE, 4000), at, SYN, 0).iter().enumerate() {
+            let came = both.run(Hook::FromNet, uplink, &sent_on(NATIVE_NODE, packet))?;
+            assert_eq!(came.verdict, Verdict::Pod(a));
+            assert_eq!(ends(&came.data), (end(family, (OUTSIDE, 4000)), end(family, (POD_A, TARGET))));
+            assert!(checksums_hold(&came.data));
+            let back = both.run(Hook::FromPod, a, &from(0xa, reversed(&came.data, SYN | ACK)))?;
+            assert_eq!(back.verdict, Verdict::Neighbour(words(family, ROUTER)));
+            assert_eq!(ends(&back.data).0, end(family, at), "as whom the client has asked");
+        }
+        both.clear()?;
+    }
+    // From nobody but a node, and nothing but what is for a service.
+    for packet in tcp((OUTSIDE, 4000), (VIP, PORT), SYN, 0) {
+        let forged = sent_on(OUTSIDE, &packet);
+        assert_eq!(both.run(Hook::FromNet, uplink, &forged)?.verdict, Verdict::Pass, "to the stack, as it is");
+    }
+    for packet in tcp((OUTSIDE, 4000), (NATIVE_NODE, 22), SYN, 0) {
+        assert_eq!(
+            both.run(Hook::FromNet, uplink, &sent_on(NATIVE_NODE, &packet))?.verdict,
+            Verdict::Drop(Reason::NoFlow)
+        );
+    }
+    both.compare_flows()
+}
+
+#[test]
+fn who_sends_more_than_can_be_sent_on_is_told_how_much() -> Result<()> {
+    let mut both = direct_scene((NATIVE_POD, TARGET))?;
+    let uplink = both.scene.uplink;
+    let large = |ip| Recipe { mac: mac(0), ip, transport: Transport::Tcp(4000, NODE_PORT, ACK), payload: 1430 }.build();
+    for (family, ip) in [Ip::v4(OUTSIDE.0, NODE.0), Ip::v6(OUTSIDE.1, NODE.1)].into_iter().enumerate() {
+        let ran = both.run(Hook::FromNet, uplink, &large(ip))?;
+        // Plain IPv4 fits, with 20 bytes more; IPv6 is as large as the uplink's packets may be.
+        let fits = family == 0 && 1430 + 40 <= 1480;
+        if fits {
+            assert_eq!(ran.verdict, Verdict::Direct(1));
+        } else {
+            assert_eq!(ran.verdict, Verdict::Back);
+            assert!(checksums_hold(&ran.data));
+            let icmp = &ran.data[54..];
+            assert_eq!((icmp[0], u32::from_be_bytes(icmp[4..8].try_into()?)), (2, 1460));
+        }
+    }
+    let larger = Recipe {
+        mac: mac(0),
+        ip: Ip::v4(OUTSIDE.0, NODE.0),
+        transport: Transport::Tcp(4000, NODE_PORT, ACK),
+        payload: 1450,
+    };
+    let ran = both.run(Hook::FromNet, uplink, &larger.build())?;
+    assert_eq!(ran.verdict, Verdict::Back);
+    let icmp = &ran.data[34..];
+    assert_eq!((icmp[0], icmp[1], u32::from_be_bytes(icmp[4..8].try_into()?)), (3, 4, 1480));
+    both.compare_counters()
 }

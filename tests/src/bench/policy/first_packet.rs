@@ -51,7 +51,12 @@ pub fn run() -> Result<Vec<Row>> {
         let ran = both.run(Hook::FromPod, interface, &packet(ip, *port))?;
         let is_right = match ran.verdict {
             Verdict::Drop(reason) => *is_denied && reason == Reason::Policy,
-            Verdict::Back | Verdict::Pass | Verdict::Pod(_) | Verdict::Neighbour(_) | Verdict::Overlay(_) => !is_denied,
+            Verdict::Back
+            | Verdict::Pass
+            | Verdict::Pod(_)
+            | Verdict::Neighbour(_)
+            | Verdict::Overlay(_)
+            | Verdict::Direct(_) => !is_denied,
         };
         ensure!(is_right, "{id}: {:?}", ran.verdict);
     }
