@@ -12,6 +12,7 @@ pub mod kernel;
 pub mod kube_proxy;
 pub mod metrics;
 pub mod model;
+mod ports;
 pub mod prepare;
 pub mod server;
 pub mod source;

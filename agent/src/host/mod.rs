@@ -1,6 +1,7 @@
 //! The host's own network: its devices, settings and routes.
 
 mod device;
+mod listening;
 pub mod namespace;
 mod overlay;
 mod routes;
@@ -8,6 +9,7 @@ pub mod sysctl;
 mod view;
 
 pub use device::{Device, directly_connected, find_uplinks, is_pods, is_up, source_to};
+pub use listening::listening;
 pub use overlay::{
     NAME as OVERLAY, ensure as ensure_overlay, remove as remove_overlay, switch_on as switch_on_overlay,
 };

@@ -37,6 +37,7 @@ impl Inbox {
                 | Event::Host(_)
                 | Event::Unserved(_)
                 | Event::Leftovers(_)
+                | Event::Shared(_)
                 | Event::End(_)
                 | Event::Dead(_) => {
                     self.next = Some(event);

@@ -33,9 +33,14 @@ impl Model {
 
     /// What is wrong, wherever it comes from.
     pub(super) fn all_problems(&self) -> impl Iterator<Item = &String> {
-        let own = [self.source_problems.all(), self.problems.all(), self.check_problems.all(), self.leftovers.all()]
-            .into_iter()
-            .flatten();
+        let own = [
+            self.source_problems.all(),
+            self.problems.all(),
+            self.check_problems.all(),
+            self.leftovers.all(),
+            self.shared_ports.all(),
+        ];
+        let own = own.into_iter().flatten();
         own.chain(self.policies.problems()).chain(self.services.problems())
     }
 }

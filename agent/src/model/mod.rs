@@ -34,6 +34,7 @@ use crate::health::{self, Checks, Health, Wanted};
 use crate::host::View;
 use crate::kernel::{Kernel, Sockets};
 use crate::metrics::{Changes, Flows, Gathering, Measures};
+use crate::ports::{self, Claimed};
 use crate::source::{Change as SourceChange, Directory, Kubernetes, Source};
 use crate::{host, kube_proxy, metrics, prepare, server};
 use answer::failure;
@@ -60,6 +61,8 @@ enum Event {
     Unserved(Vec<String>),
     /// What kube-proxy has left here is this.
     Leftovers(Vec<String>),
+    /// Ports that both Services and processes of the node have are these.
+    Shared(Vec<String>),
     /// Somebody wants the agent to end.
     End(Signal),
     /// A thread cannot go on, and with it the agent.
@@ -91,6 +94,10 @@ struct Model {
     sockets: Option<Sockets>,
     /// Who disconnects sockets from backends that are gone.
     ended: Sender<Ended>,
+    /// Who looks whether processes of the node have the ports of Services,
+    claimed: Sender<Claimed>,
+    /// and which they have.
+    shared_ports: Problems,
     /// What the source cannot read.
     source_problems: Problems,
     /// What is wrong with the ways between nodes.
@@ -136,6 +143,9 @@ pub fn run(config: Config) -> Result<()> {
             (Box::new(source.with_services().at(config.api_server.clone().map(|ApiServer(uri)| uri))), Some(asker))
         }
     };
+    let (claimed, told) = mpsc::channel();
+    let teller = events.clone();
+    start("ports", move || ports::watch(&told, |problems| teller.send(Event::Shared(problems)).is_ok()))?;
     let (ended, told) = mpsc::channel();
     let peers = kernel.peers()?;
     start("sockets", move || disconnect::run(&peers, &told))?;
@@ -152,6 +162,8 @@ pub fn run(config: Config) -> Result<()> {
         services: Services::new(&config.node_name, asker.is_none(), config.maglev),
         sockets: None,
         ended,
+        claimed,
+        shared_ports: Problems::default(),
         policies: Policies::new(&config.node_name, index, asker),
         source_problems: Problems::default(),
         problems: Problems::default(),
@@ -301,6 +313,7 @@ impl Model {
                 }
                 Ok(Event::Unserved(problems)) => self.check_problems.set(problems),
                 Ok(Event::Leftovers(problems)) => self.leftovers.set(problems),
+                Ok(Event::Shared(problems)) => self.shared_ports.set(problems),
                 Ok(Event::End(signal)) => {
                     tracing::info!(%signal, "ending; what is in force stays");
                     return Ok(());
@@ -338,6 +351,10 @@ impl Model {
         self.tell_services();
         if self.services.work(&mut self.kernel, now) {
             self.tell_load_balancers();
+        }
+        if let Some(claimed) = self.services.take_claimed() {
+            // Who looks ends with the agent only.
+            let _ = self.claimed.send(claimed);
         }
         let backends = self.kernel.take_ended_backends();
         if !backends.is_empty() {

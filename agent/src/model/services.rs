@@ -9,11 +9,12 @@ use sluice_api::{EndpointRecord, PortProtocol};
 use sluice_policy::object::PodObject as KnownPod;
 use sluice_policy::{Kind, ObjectName, PodName, Severity};
 use sluice_service::object::PodObject;
-use sluice_service::{Event, HostPort, Index, PortName, ServicePort, Transport, View};
+use sluice_service::{Event, HostPort, Index, Place, PortName, ServicePort, Transport, View};
 
 use super::pace::Pace;
 use super::problems::Problems;
 use crate::kernel::{Kernel, KernelError};
+use crate::ports::Claimed;
 
 /// What services need of the kernel; see [`Kernel`] for what each of these does.
 pub trait Balancer {
@@ -64,6 +65,9 @@ pub struct Services {
     pending: Vec<Event>,
     /// How pods are that are not simply there.
     conditions: BTreeMap<PodName, Condition>,
+    /// The ports of the node that ports of services have, and whether they are others than were told of last.
+    node_ports: BTreeMap<PortName, Vec<u16>>,
+    node_ports_changed: bool,
     /// Whose host ports are known.
     host_ports: BTreeSet<String>,
     /// Why the tables are not what they should be: then all of them are made anew.
@@ -84,6 +88,7 @@ impl Services {
     /// Nothing is known yet.
     pub fn new(node: &str, is_standalone: bool, spreads: bool) -> Self {
         let (pending, conditions, host_ports, failure) = Default::default();
+        let (node_ports, node_ports_changed) = Default::default();
         let (problems, warnings, problems_version, table_problems, pace) = Default::default();
         Self {
             index: Index::new(View { node: node.to_owned(), standalone: is_standalone }),
@@ -92,6 +97,8 @@ impl Services {
             is_started: false,
             pending,
             conditions,
+            node_ports,
+            node_ports_changed,
             host_ports,
             failure,
             problems,
@@ -179,7 +186,8 @@ impl Services {
 
     /// Takes all that there is, at first, and makes the tables that, whatever they hold.
     pub fn start(&mut self, kernel: &mut impl Balancer) {
-        self.index.apply_all(std::mem::take(&mut self.pending));
+        let delta = self.index.apply_all(std::mem::take(&mut self.pending));
+        self.note_node_ports(&delta.ports);
         self.is_started = true;
         self.failure = Some("nothing was written yet".into());
         self.write(kernel, Vec::new());
@@ -199,11 +207,37 @@ impl Services {
             self.pace.failed(now);
         }
         let delta = self.index.apply_all(std::mem::take(&mut self.pending));
+        self.note_node_ports(&delta.ports);
         if is_retry || self.failure.is_none() {
             self.write(kernel, delta.ports);
         }
         self.review(kernel);
         delta.health
+    }
+
+    /// Notes which ports of the node changes are about.
+    fn note_node_ports(&mut self, changes: &[(PortName, Option<Arc<ServicePort>>)]) {
+        for (name, port) in changes {
+            let frontends = port.iter().flat_map(|port| &port.frontends);
+            let now: Vec<u16> =
+                frontends.filter(|frontend| frontend.at == Place::Node).map(|frontend| frontend.port).collect();
+            let before = if now.is_empty() {
+                self.node_ports.remove(name)
+            } else {
+                self.node_ports.insert(name.clone(), now.clone())
+            };
+            self.node_ports_changed |= before.unwrap_or_default() != now;
+        }
+    }
+
+    /// The ports of the node that services have, where these are others than at the last call.
+    pub fn take_claimed(&mut self) -> Option<Claimed> {
+        let of_port = |(name, ports): (&PortName, &Vec<u16>)| {
+            let whose = name.object().to_string();
+            ports.iter().map(|port| ((name.transport, *port), whose.clone())).collect::<Vec<_>>()
+        };
+        let is_changed = std::mem::take(&mut self.node_ports_changed);
+        is_changed.then(|| self.node_ports.iter().flat_map(of_port).collect())
     }
 
     /// Writes changes; where an earlier one has failed, all tables anew. What fails is a problem then, and tried again.

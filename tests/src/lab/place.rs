@@ -34,6 +34,13 @@ fn run_ip(mut ip: Command, arguments: &str) -> Result<()> {
     Ok(())
 }
 
+/// Where a program is: some shells (busybox) would take their own for it.
+fn found(program: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|directory| directory.join(program)).find(|file| file.exists());
+    found.unwrap_or_else(|| program.into())
+}
+
 /// Starts a command in a namespace, without another program in between.
 ///
 /// # Errors
@@ -85,7 +92,7 @@ impl Place {
         let mut command = match &self.group {
             Some(group) => {
                 let mut command = group::command(group);
-                command.arg("nsenter");
+                command.arg(found("nsenter"));
                 command
             }
             None => Command::new("nsenter"),
