@@ -106,10 +106,10 @@ fn both_builds_agree_on_every_packet() -> Result<()> {
             }
             let (hook, packet) = next(&mut rng, &both, &earlier);
             let what = || format!("seed {seed}, act {act}, packet {number}, {hook:?}: {packet:02x?}");
-            if hook == Hook::FromNet && packet.segment == 0 && both.express(&packet.data).with_context(&what)?.0 {
+            if hook == Hook::FromNet && packet.segment == 0 && both.express(&packet.data).with_context(what)?.0 {
                 *outcomes.entry("FromNet out at once".into()).or_default() += 1;
             }
-            let ran = both.run_as(hook, packet.clone()).with_context(&what)?;
+            let ran = both.run_as(hook, packet.clone()).with_context(what)?;
             let name = match ran.verdict {
                 Verdict::Drop(reason) => format!("{hook:?} {reason:?}"),
                 Verdict::Pass => format!("{hook:?} pass"),
