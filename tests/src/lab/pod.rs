@@ -162,6 +162,7 @@ impl Pod {
         container: &str,
         (namespace, name): (&str, &str),
         addresses: &[IpAddr],
+        ports: &Value,
     ) -> Result<Self> {
         let mut place = Place::make(container)?;
         if let Some(group) = node.place.group() {
@@ -172,9 +173,14 @@ impl Pod {
             Ok::<_, anyhow::Error>(Call::new(node, verb, container, &place.path())?.with("CNI_ARGS", &arguments))
         };
         let mut add = call("ADD")?;
+        let mut runtime = json!({});
         if !addresses.is_empty() {
-            add = add.config("runtimeConfig", json!({ "ips": addresses }));
+            runtime["ips"] = json!(addresses);
         }
+        if !ports.is_null() {
+            runtime["portMappings"] = ports.clone();
+        }
+        add = add.config("runtimeConfig", runtime);
         let result = add.run().with_context(|| format!("adding the pod {name} to {}", node.name))?;
         let del = call("DEL")?;
         let mut addresses = Vec::new();
