@@ -172,6 +172,7 @@ impl Model {
             pod_cidrs,
             host_addresses: host.addresses.clone(),
             node_ports: self.config.node_port_addresses.clone(),
+            service_cidrs: self.config.service_cidrs.clone(),
             exempt: self.config.masquerade.exempt.clone(),
         })
     }
@@ -302,6 +303,7 @@ mod tests {
             pod_cidrs: Vec::new(),
             host_addresses: vec![node],
             node_ports: Vec::new(),
+            service_cidrs: Vec::new(),
             exempt: Vec::new(),
         };
         let v4 = node.is_ipv4();
