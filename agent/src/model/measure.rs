@@ -43,6 +43,7 @@ impl Model {
             self.check_problems.all(),
             self.leftovers.all(),
             self.shared_ports.all(),
+            self.exhaustion.all(),
         ];
         let own = own.into_iter().flatten();
         own.chain(self.policies.problems()).chain(self.services.problems())
