@@ -91,6 +91,39 @@ impl Meter {
     }
 }
 
+/// Sees whether the source ports for translated flows run out.
+pub struct PortsMeter {
+    counters: PerCpuArray<MapData, u64>,
+    before: u64,
+}
+
+impl PortsMeter {
+    /// Opens the counters. What they have counted by now was before.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub(super) fn open(pins: &Pins) -> Result<Self, KernelError> {
+        let mut this = Self { counters: open(pins, maps::COUNTERS)?, before: 0 };
+        this.lacked()?;
+        Ok(this)
+    }
+
+    /// How many packets have found none since the last call.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn lacked(&mut self) -> Result<u64, KernelError> {
+        let mut now = 0;
+        for hook in Hook::ALL {
+            let index = Reason::PortsExhausted.index(hook);
+            let values = self.counters.get(&index, 0).doing(|| format!("reading counter {index}"))?;
+            now += values.iter().sum::<u64>();
+        }
+        let before = std::mem::replace(&mut self.before, now);
+        Ok(now.saturating_sub(before))
+    }
+}
+
 /// What the table of denials holds; `None`: it changes faster than it can be read.
 fn look(denials: &aya::maps::HashMap<MapData, DenialKey, Denial>) -> Option<HashMap<DenialKey, u64>> {
     // A key that goes while it is the last one listed has the kernel begin again from the start.

@@ -42,7 +42,7 @@ pub use error::KernelError;
 pub use flows::{Listed, Reaper, jiffies};
 use layout::Pins;
 pub use layout::Sizes;
-pub use meter::{Count, Fill, Meter, Reading};
+pub use meter::{Count, Fill, Meter, PortsMeter, Reading};
 pub use peers::Peers;
 pub use policy::Denied;
 use policy::Policy;
@@ -406,6 +406,14 @@ impl Kernel {
             Sockets::All => sockets::attach(&self.programs, &self.pins, &sockets::root()?),
             Sockets::Below(group) => sockets::attach(&self.programs, &self.pins, group),
         }
+    }
+
+    /// What sees whether source ports run out, on a thread of its own.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn ports_meter(&self) -> Result<PortsMeter, KernelError> {
+        PortsMeter::open(&self.pins)
     }
 
     /// What reads counters beside this, on a thread of its own.

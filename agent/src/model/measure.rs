@@ -39,6 +39,7 @@ impl Model {
             self.check_problems.all(),
             self.leftovers.all(),
             self.shared_ports.all(),
+            self.ports_lack.all(),
         ];
         let own = own.into_iter().flatten();
         own.chain(self.policies.problems()).chain(self.services.problems())

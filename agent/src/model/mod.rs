@@ -47,6 +47,10 @@ use services::Services;
 /// Rest between two rounds through the flow table.
 const REAP: Duration = Duration::from_secs(5);
 
+/// What to do where source ports run out.
+const PORTS_LACK: &str = "source ports for translated flows run out, and packets that would open more to the same destinations are dropped (counted as \
+                          ports_exhausted): widen masquerade.port_first to masquerade.port_last, or have destinations with more addresses or ports";
+
 /// Something that the model has to act on.
 enum Event {
     /// What a source knows has changed, and when it said so.
@@ -63,6 +67,8 @@ enum Event {
     Leftovers(Vec<String>),
     /// Ports that both Services and processes of the node have are these.
     Shared(Vec<String>),
+    /// Source ports for translated flows run out, or do so no more.
+    PortsLack(bool),
     /// Somebody wants the agent to end.
     End(Signal),
     /// A thread cannot go on, and with it the agent.
@@ -98,6 +104,8 @@ struct Model {
     claimed: Sender<Claimed>,
     /// and which they have.
     shared_ports: Problems,
+    /// That source ports run out.
+    ports_lack: Problems,
     /// What the source cannot read.
     source_problems: Problems,
     /// What is wrong with the ways between nodes.
@@ -164,6 +172,7 @@ pub fn run(config: Config) -> Result<()> {
         ended,
         claimed,
         shared_ports: Problems::default(),
+        ports_lack: Problems::default(),
         policies: Policies::new(&config.node_name, index, asker),
         source_problems: Problems::default(),
         problems: Problems::default(),
@@ -266,10 +275,17 @@ impl Model {
         let flows = Flows::default();
         self.serve_metrics(&flows, events)?;
 
-        let mut reaper = self.kernel.reaper()?;
+        let (mut reaper, mut ports) = (self.kernel.reaper()?, self.kernel.ports_meter()?);
+        let told = events.clone();
         start("reaper", move || {
+            let mut lacked = false;
             loop {
                 thread::sleep(REAP);
+                let lacks = ports.lacked().unwrap_or_default() > 0;
+                if lacks != lacked && told.send(Event::PortsLack(lacks)).is_err() {
+                    return;
+                }
+                lacked = lacks;
                 match reaper.round() {
                     Ok(round) => {
                         if round.removed > 0 {
@@ -314,6 +330,9 @@ impl Model {
                 Ok(Event::Unserved(problems)) => self.check_problems.set(problems),
                 Ok(Event::Leftovers(problems)) => self.leftovers.set(problems),
                 Ok(Event::Shared(problems)) => self.shared_ports.set(problems),
+                Ok(Event::PortsLack(lacks)) => {
+                    self.ports_lack.set(lacks.then(|| PORTS_LACK.to_owned()).into_iter().collect());
+                }
                 Ok(Event::End(signal)) => {
                     tracing::info!(%signal, "ending; what is in force stays");
                     return Ok(());
