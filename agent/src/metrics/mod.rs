@@ -37,6 +37,10 @@ pub struct Measures {
     pub rule_sets: usize,
     /// and identities.
     pub identities: usize,
+    /// Ports of Services,
+    pub service_ports: usize,
+    /// and those of them that do not fit.
+    pub service_ports_refused: usize,
     /// How full its tables are.
     pub fills: Vec<Fill>,
     /// What is wrong: objects that are not enforced as they stand, and whatever else does not work;
@@ -137,6 +141,8 @@ mod tests {
             policies: 7,
             rule_sets: 4,
             identities: 9,
+            service_ports: 12,
+            service_ports_refused: 2,
             fills: vec![Fill { table: "rules", entries: 15, capacity: 16 }],
             errors: 5,
             warnings: 6,

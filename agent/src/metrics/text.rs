@@ -59,6 +59,12 @@ fn of_policies(measures: &Measures, registry: &mut Registry) {
         ("policies", "Policies that select a pod of this node", measures.policies),
         ("policy_rule_sets", "Different sets of policies that pods of this node have, compiled", measures.rule_sets),
         ("policy_identities", "Sets of addresses that the policies in force tell apart", measures.identities),
+        (
+            "service_ports",
+            "Ports of Services and host ports that are served, each family by itself",
+            measures.service_ports,
+        ),
+        ("service_ports_refused", "Those of them that do not fit into the tables", measures.service_ports_refused),
         ("policy_pods_selected", "Pods of this node that policies select", measures.selected),
         (
             "policy_pods_closed",
@@ -161,6 +167,8 @@ mod tests {
             "sluice_policies 7",
             "sluice_policy_rule_sets 4",
             "sluice_policy_identities 9",
+            "sluice_service_ports 12",
+            "sluice_service_ports_refused 2",
             "sluice_problems{severity=\"error\"} 5",
             "sluice_problems{severity=\"warning\"} 6",
             "sluice_drops_total{hook=\"from_pod\",reason=\"policy\"} 11",

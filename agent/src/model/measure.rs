@@ -24,6 +24,8 @@ impl Model {
             policies: counts.policies,
             rule_sets: counts.rule_sets,
             identities: counts.identities,
+            service_ports: self.services.index().ports().count(),
+            service_ports_refused: self.kernel.service_problems().len(),
             fills,
             errors: self.all_problems().count() - warnings,
             warnings,
