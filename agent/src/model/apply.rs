@@ -114,11 +114,12 @@ impl Model {
             self.kernel.bump_routes()?;
         }
         self.view.made = host::view()?.made;
-        self.translate_sockets()?;
 
         let sources = tunnel_problems(&local, &plan, |remote| host::source_to(remote).ok().flatten());
+        let sockets: Vec<String> = self.translate_sockets().err().into_iter().collect();
+        let is_incomplete = routes.is_incomplete || !sockets.is_empty();
         let ports = shared_ports(&self.config.masquerade, host::sysctl::local_ports());
-        self.problems.set([plan.problems, routes.problems, sources, ports].concat());
+        self.problems.set([plan.problems, routes.problems, sources, ports, sockets].concat());
         let content = conflist::content(&self.config, &local.pod_cidrs, mtu);
         if conflist::write(&self.config.cni_conf_dir, &content)
             .with_context(|| format!("writing the CNI configuration into {}", self.config.cni_conf_dir.display()))?
@@ -127,18 +128,23 @@ impl Model {
         }
         self.ready = Ready { local: Some(local), uplinks: names, mtu, view: plan.view };
         self.tell_load_balancers();
-        Ok(if routes.is_incomplete { Done::InPart } else { Done::InFull })
+        Ok(if is_incomplete { Done::InPart } else { Done::InFull })
     }
 
     /// Has sockets be translated as the settings say. The tables by which they are must be there.
-    fn translate_sockets(&mut self) -> Result<()> {
+    ///
+    /// # Errors
+    /// Says why they are not: then packets are.
+    fn translate_sockets(&mut self) -> Result<(), String> {
         let wanted = match (self.config.socket_lb, &self.config.cgroup) {
             (false, _) => Sockets::Off,
             (true, None) => Sockets::All,
             (true, Some(group)) => Sockets::Below(group.clone()),
         };
         if self.sockets.as_ref() != Some(&wanted) {
-            self.kernel.set_sockets(&wanted)?;
+            self.kernel.set_sockets(&wanted).map_err(|error| {
+                format!("sockets are not translated for Services, each of their packets is: {error}")
+            })?;
             self.sockets = Some(wanted);
         }
         Ok(())
