@@ -1,0 +1,175 @@
+//! Short connections, made on several roads in turns: each is one byte there and one back.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::cluster::{PORT, WORKERS};
+use crate::bench::report::median;
+use crate::lab::{Place, until};
+
+/// How long connections are made on a road before it is the next one's turn, and the turns of each.
+const TURN: Duration = Duration::from_millis(40);
+const TURNS: usize = 101;
+/// How long the first connection may take.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A way from a client to a server.
+pub struct Road<'a> {
+    name: String,
+    client: &'a Place,
+    server: &'a Server,
+    /// Where a worker connects to, by its number and a random one.
+    to: Box<dyn Fn(usize, usize) -> SocketAddr + Send + Sync + 'a>,
+    /// Connections a second, for each turn.
+    rates: Vec<f64>,
+    /// Microseconds that `connect` has taken.
+    latencies: Vec<f64>,
+}
+
+impl<'a> Road<'a> {
+    /// One to an address at which the server's ports are.
+    pub fn to(name: &str, client: &'a Place, server: &'a Server, address: Ipv4Addr) -> Self {
+        let to = move |worker, _| SocketAddr::new(address.into(), port(worker));
+        Self::by(name, client, server, to)
+    }
+
+    /// One that leads to other addresses with every connection.
+    pub fn by(
+        name: &str,
+        client: &'a Place,
+        server: &'a Server,
+        to: impl Fn(usize, usize) -> SocketAddr + Send + Sync + 'a,
+    ) -> Self {
+        let (rates, latencies) = Default::default();
+        Self { name: name.into(), client, server, to: Box::new(to), rates, latencies }
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Waits until it leads somewhere, for every worker.
+    ///
+    /// # Errors
+    /// Where it never does.
+    pub fn opens(&self) -> Result<()> {
+        (0..WORKERS).try_for_each(|worker| {
+            until(&format!("{} leads somewhere", self.name), || {
+                let to = (self.to)(worker, usize::MAX);
+                self.client
+                    .inside(|| Ok(TcpStream::connect_timeout(&to, PATIENCE)?))
+                    .with_context(|| to.to_string())?;
+                self.server.listeners[worker].accept().context("accepting")?;
+                Ok(())
+            })
+        })
+    }
+
+    /// Its median rate.
+    pub fn rate(&self) -> f64 {
+        median(&mut self.rates.clone())
+    }
+
+    /// The median of what its turns were to those of another.
+    pub fn ratio(&self, other: &Self) -> f64 {
+        median(&mut self.rates.iter().zip(&other.rates).map(|(own, other)| own / other).collect::<Vec<_>>())
+    }
+
+    /// How long `connect` has taken, of so much of all connections at most.
+    pub fn latency(&self, share: f64) -> f64 {
+        let mut sorted = self.latencies.clone();
+        sorted.sort_by(f64::total_cmp);
+        sorted.get((sorted.len() as f64 * share) as usize).copied().unwrap_or(f64::NAN)
+    }
+
+    /// Makes connections for one turn: both ends of each in one thread, so that nothing is waited for but the kernel.
+    fn turn(&self, length: Duration) -> Result<(f64, Vec<f64>)> {
+        let start = Barrier::new(WORKERS);
+        let work = |worker: usize| {
+            self.client.inside(|| {
+                let listener = &self.server.listeners[worker];
+                let mut latencies = Vec::with_capacity(1 << 14);
+                start.wait();
+                let started = Instant::now();
+                while started.elapsed() < length {
+                    latencies.push(connection(listener, (self.to)(worker, fastrand::usize(..)))?);
+                }
+                Ok((latencies.len() as f64 / started.elapsed().as_secs_f64(), latencies))
+            })
+        };
+        let worked = thread::scope(|scope| {
+            let workers: Vec<_> = (0..WORKERS).map(|worker| scope.spawn(move || work(worker))).collect();
+            workers.into_iter().map(|worker| worker.join().expect("no panic")).collect::<Result<Vec<_>>>()
+        })
+        .with_context(|| format!("connecting by {}", self.name))?;
+        let rate = worked.iter().map(|(rate, _)| rate).sum();
+        Ok((rate, worked.into_iter().flat_map(|(_, latencies)| latencies).collect()))
+    }
+}
+
+/// Makes connections on all roads, in turns.
+///
+/// # Errors
+/// Where one does not lead where it should.
+pub fn travel(roads: &mut [Road<'_>]) -> Result<()> {
+    for road in roads.iter() {
+        // What is needed once is not measured.
+        road.turn(TURN)?;
+    }
+    for turn in 0..TURNS {
+        // No road follows upon the same one always.
+        let count = roads.len();
+        for at in 0..count {
+            let at = if turn % 2 == 0 { at } else { count - 1 - at };
+            let (rate, mut latencies) = roads[at].turn(TURN)?;
+            roads[at].rates.push(rate);
+            roads[at].latencies.append(&mut latencies);
+        }
+    }
+    Ok(())
+}
+
+/// A connection; gives the microseconds of `connect`. The server closes it first, so that the client's port is free.
+fn connection(listener: &TcpListener, to: SocketAddr) -> Result<f64> {
+    let before = Instant::now();
+    let mut client = TcpStream::connect(to).with_context(|| format!("connecting to {to}"))?;
+    let latency = before.elapsed();
+    let (mut server, _) = listener.accept().context("accepting")?;
+    let mut byte = [0];
+    client.write_all(b"?")?;
+    server.read_exact(&mut byte)?;
+    server.write_all(b"!")?;
+    drop(server);
+    client.read_exact(&mut byte)?;
+    Ok(latency.as_secs_f64() * 1e6)
+}
+
+/// Somebody who listens, at a port for each worker.
+pub struct Server {
+    listeners: Vec<TcpListener>,
+}
+
+impl Server {
+    /// Has somebody listen in a place.
+    ///
+    /// # Errors
+    /// Where a port cannot be had.
+    pub fn start(place: &Place) -> Result<Self> {
+        let listen = |worker| {
+            let at = (Ipv4Addr::UNSPECIFIED, port(worker));
+            place.inside(|| Ok(TcpListener::bind(at)?)).with_context(|| format!("listening in {}", place.name))
+        };
+        Ok(Self { listeners: (0..WORKERS).map(listen).collect::<Result<_>>()? })
+    }
+}
+
+/// The port of a worker.
+pub fn port(worker: usize) -> u16 {
+    PORT + worker as u16
+}
