@@ -9,6 +9,7 @@ use super::kube_proxy::{self, Rules};
 use super::roads::{Road, Server, travel};
 use super::stage::{FEW, Stage, v4};
 use crate::bench::report::{Row, Target};
+use crate::lab::Pod;
 
 /// How many services there are where there are many.
 const MANY: [usize; 3] = [1_000, 10_000, 30_000];
@@ -28,13 +29,14 @@ pub fn run() -> Result<Vec<Row>> {
 fn direct(how: &str, settings: &str) -> Result<Vec<Row>> {
     let stage = Stage::set("sluice-bench", 2, FEW, settings)?;
     let far = stage.far.as_ref().context("another node's pod")?;
-    let (near, away) = (Server::start(&stage.near.place)?, Server::start(&far.place)?);
+    let servers = |pod: &Pod| Ok::<_, anyhow::Error>((Server::start(&pod.place)?, Server::start_apart(&pod.place)?));
+    let ((near, near_apart), (away, away_apart)) = (servers(&stage.near)?, servers(far)?);
     let to = |first: usize| move |worker: usize, _| SocketAddr::new(vip(first + worker).into(), PORT);
     let client = &stage.client.place;
     let mut roads = [
-        Road::to("direct", client, &near, v4(&stage.near)),
+        Road::to("direct", client, &near_apart, v4(&stage.near)),
         Road::by("cluster IP", client, &near, to(WORKERS)),
-        Road::to("direct", client, &away, v4(far)),
+        Road::to("direct", client, &away_apart, v4(far)),
         Road::by("cluster IP", client, &away, to(0)),
     ];
     roads.iter().try_for_each(Road::opens)?;

@@ -1,5 +1,6 @@
 //! What services cost.
 
+mod agent;
 mod cluster;
 mod connections;
 mod kube_proxy;
@@ -7,12 +8,13 @@ mod packets;
 mod roads;
 mod sockets;
 mod stage;
+mod writing;
 
 use anyhow::Result;
 
 use super::report::Row;
 
-/// Measures packets, sockets and connections.
+/// Measures packets, sockets, connections, and what the agent makes of services.
 ///
 /// # Errors
 /// Where one of these cannot be run.
@@ -21,5 +23,7 @@ pub fn run() -> Result<Vec<Row>> {
     let mut rows = std::thread::spawn(packets::run).join().expect("no panic")?;
     rows.extend(sockets::run()?);
     rows.extend(connections::run()?);
+    rows.extend(writing::run()?);
+    rows.extend(agent::run()?);
     Ok(rows)
 }

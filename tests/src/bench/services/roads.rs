@@ -32,9 +32,9 @@ pub struct Road<'a> {
 }
 
 impl<'a> Road<'a> {
-    /// One to an address at which the server's ports are.
+    /// One to a server's own address.
     pub fn to(name: &str, client: &'a Place, server: &'a Server, address: Ipv4Addr) -> Self {
-        let to = move |worker, _| SocketAddr::new(address.into(), port(worker));
+        let to = move |worker, _| SocketAddr::new(address.into(), server.first + worker as u16);
         Self::by(name, client, server, to)
     }
 
@@ -153,23 +153,32 @@ fn connection(listener: &TcpListener, to: SocketAddr) -> Result<f64> {
 /// Somebody who listens, at a port for each worker.
 pub struct Server {
     listeners: Vec<TcpListener>,
+    first: u16,
 }
 
 impl Server {
-    /// Has somebody listen in a place.
+    /// Has somebody listen where services lead to.
     ///
     /// # Errors
     /// Where a port cannot be had.
     pub fn start(place: &Place) -> Result<Self> {
+        Self::start_at(place, PORT)
+    }
+
+    /// Has somebody listen where no service leads to. Who connects to the same port by a service and without would be taken,
+    /// where both connections have the same ports at the server, for the other one's client, whose sequence was another.
+    ///
+    /// # Errors
+    /// As [`start`](Server::start).
+    pub fn start_apart(place: &Place) -> Result<Self> {
+        Self::start_at(place, PORT + WORKERS as u16)
+    }
+
+    fn start_at(place: &Place, first: u16) -> Result<Self> {
         let listen = |worker| {
-            let at = (Ipv4Addr::UNSPECIFIED, port(worker));
+            let at = (Ipv4Addr::UNSPECIFIED, first + worker as u16);
             place.inside(|| Ok(TcpListener::bind(at)?)).with_context(|| format!("listening in {}", place.name))
         };
-        Ok(Self { listeners: (0..WORKERS).map(listen).collect::<Result<_>>()? })
+        Ok(Self { listeners: (0..WORKERS).map(listen).collect::<Result<_>>()?, first })
     }
-}
-
-/// The port of a worker.
-pub fn port(worker: usize) -> u16 {
-    PORT + worker as u16
 }

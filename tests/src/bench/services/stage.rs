@@ -13,7 +13,8 @@ pub const FEW: usize = 10;
 
 /// Pods that serve every worker's services, and a pod that asks.
 pub struct Stage {
-    _lab: Lab,
+    /// The lab.
+    pub lab: Lab,
     /// Who asks.
     pub client: Pod,
     /// Who serves on its node.
@@ -39,7 +40,7 @@ impl Stage {
         let server = |number: usize| far.as_ref().filter(|_| number < WORKERS).unwrap_or(&near);
         let objects = (0..services).flat_map(|number| [service(number), slice(number, &[v4(server(number))])]);
         lab.tell("services.json", &manifest(objects))?;
-        Ok(Self { _lab: lab, client, near, far })
+        Ok(Self { lab, client, near, far })
     }
 }
 
