@@ -48,6 +48,8 @@ fn direct(how: &str, settings: &str) -> Result<Vec<Row>> {
     let mut rows = vec![
         row(&id("one_node"), vip, direct, target()),
         row(&id("two_nodes"), vip_away, direct_away, target()),
+        by_processor(&id("one_node"), vip, direct),
+        by_processor(&id("two_nodes"), vip_away, direct_away),
         latency(&id("one_node.connect_p50"), vip, direct, 0.5),
         latency(&id("one_node.connect_p99"), vip, direct, 0.99),
     ];
@@ -103,10 +105,13 @@ fn many() -> Result<Vec<Row>> {
     let at_least = Target::RatioAtLeast;
     let mut rows = vec![
         row("services_scaling", most, few, at_least(0.97)),
+        by_processor("services_scaling", most, few),
         row("services_scaling.10k", ten_thousand, few, Target::None),
         row("services_scaling.1k", thousand, few, Target::None),
         row("short_connections_vs_iptables", few, &other[1], at_least(1.2)),
         row("short_connections_vs_iptables.10k", ten_thousand, &other[2], at_least(2.0)),
+        by_processor("short_connections_vs_iptables", few, &other[1]),
+        by_processor("short_connections_vs_iptables.10k", ten_thousand, &other[2]),
         row("short_connections_vs_nftables", few, &other[3], Target::None),
         row("short_connections_vs_nftables.10k", ten_thousand, &other[4], Target::None),
         row("short_connections_vs_routed", few, &other[0], Target::None),
@@ -122,6 +127,12 @@ fn many() -> Result<Vec<Row>> {
 /// What a road carries beside another: the ratio is the median of those of their turns.
 fn row(id: &str, own: &Road<'_>, other: &Road<'_>, target: Target) -> Row {
     Row::new(id, own.rate(), "/s", target).against(other.name(), own.rate() / own.ratio(other))
+}
+
+/// The same for a second of processor time.
+fn by_processor(id: &str, own: &Road<'_>, other: &Road<'_>) -> Row {
+    let (rate, ratio) = own.by_processor(other);
+    Row::new(&format!("{id}.by_processor_time"), rate, "/s", Target::None).against(other.name(), rate / ratio)
 }
 
 fn latency(id: &str, own: &Road<'_>, other: &Road<'_>, share: f64) -> Row {

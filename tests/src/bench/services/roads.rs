@@ -7,14 +7,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use nix::time::ClockId;
 
 use super::cluster::{PORT, WORKERS};
 use crate::bench::report::median;
 use crate::lab::{Place, until};
 
 /// How long connections are made on a road before it is the next one's turn, and the turns of each.
-const TURN: Duration = Duration::from_millis(40);
-const TURNS: usize = 101;
+const TURN: Duration = Duration::from_millis(20);
+const TURNS: usize = 201;
 /// How long the first connection may take.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -25,8 +26,10 @@ pub struct Road<'a> {
     server: &'a Server,
     /// Where a worker connects to, by its number and a random one.
     to: Box<dyn Fn(usize, usize) -> SocketAddr + Send + Sync + 'a>,
-    /// Connections a second, for each turn.
+    /// Connections a second, for each turn,
     rates: Vec<f64>,
+    /// and a second of processor time, which others who want it take no part of.
+    costs: Vec<f64>,
     /// Microseconds that `connect` has taken.
     latencies: Vec<f64>,
 }
@@ -45,8 +48,8 @@ impl<'a> Road<'a> {
         server: &'a Server,
         to: impl Fn(usize, usize) -> SocketAddr + Send + Sync + 'a,
     ) -> Self {
-        let (rates, latencies) = Default::default();
-        Self { name: name.into(), client, server, to: Box::new(to), rates, latencies }
+        let (rates, costs, latencies) = Default::default();
+        Self { name: name.into(), client, server, to: Box::new(to), rates, costs, latencies }
     }
 
     /// What it is called.
@@ -78,7 +81,12 @@ impl<'a> Road<'a> {
 
     /// The median of what its turns were to those of another.
     pub fn ratio(&self, other: &Self) -> f64 {
-        median(&mut self.rates.iter().zip(&other.rates).map(|(own, other)| own / other).collect::<Vec<_>>())
+        of_turns(&self.rates, &other.rates)
+    }
+
+    /// Its median rate for a second of processor time, and the ratio of that to another's.
+    pub fn by_processor(&self, other: &Self) -> (f64, f64) {
+        (median(&mut self.costs.clone()), of_turns(&self.costs, &other.costs))
     }
 
     /// How long `connect` has taken, of so much of all connections at most.
@@ -89,18 +97,19 @@ impl<'a> Road<'a> {
     }
 
     /// Makes connections for one turn: both ends of each in one thread, so that nothing is waited for but the kernel.
-    fn turn(&self, length: Duration) -> Result<(f64, Vec<f64>)> {
+    fn turn(&self) -> Result<Turn> {
         let start = Barrier::new(WORKERS);
         let work = |worker: usize| {
             self.client.inside(|| {
                 let listener = &self.server.listeners[worker];
-                let mut latencies = Vec::with_capacity(1 << 14);
+                let mut latencies = Vec::with_capacity(1 << 12);
                 start.wait();
-                let started = Instant::now();
-                while started.elapsed() < length {
+                let (started, busy) = (Instant::now(), processor_time()?);
+                while started.elapsed() < TURN {
                     latencies.push(connection(listener, (self.to)(worker, fastrand::usize(..)))?);
                 }
-                Ok((latencies.len() as f64 / started.elapsed().as_secs_f64(), latencies))
+                let (took, busy) = (started.elapsed(), processor_time()? - busy);
+                Ok(Turn { rate: latencies.len() as f64 / took.as_secs_f64(), busy, latencies })
             })
         };
         let worked = thread::scope(|scope| {
@@ -108,9 +117,29 @@ impl<'a> Road<'a> {
             workers.into_iter().map(|worker| worker.join().expect("no panic")).collect::<Result<Vec<_>>>()
         })
         .with_context(|| format!("connecting by {}", self.name))?;
-        let rate = worked.iter().map(|(rate, _)| rate).sum();
-        Ok((rate, worked.into_iter().flat_map(|(_, latencies)| latencies).collect()))
+        Ok(Turn {
+            rate: worked.iter().map(|turn| turn.rate).sum(),
+            busy: worked.iter().map(|turn| turn.busy).sum(),
+            latencies: worked.into_iter().flat_map(|turn| turn.latencies).collect(),
+        })
     }
+}
+
+/// What came of a turn.
+struct Turn {
+    rate: f64,
+    busy: Duration,
+    latencies: Vec<f64>,
+}
+
+/// Processor time of this thread, with what the kernel does for it.
+fn processor_time() -> Result<Duration> {
+    Ok(nix::time::clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).context("reading a clock")?.into())
+}
+
+/// The median of the ratios of turns that followed each other.
+fn of_turns(own: &[f64], other: &[f64]) -> f64 {
+    median(&mut own.iter().zip(other).map(|(own, other)| own / other).collect::<Vec<_>>())
 }
 
 /// Makes connections on all roads, in turns.
@@ -120,15 +149,16 @@ impl<'a> Road<'a> {
 pub fn travel(roads: &mut [Road<'_>]) -> Result<()> {
     for road in roads.iter() {
         // What is needed once is not measured.
-        road.turn(TURN)?;
+        road.turn()?;
     }
     for turn in 0..TURNS {
         // No road follows upon the same one always.
         let count = roads.len();
         for at in 0..count {
             let at = if turn % 2 == 0 { at } else { count - 1 - at };
-            let (rate, mut latencies) = roads[at].turn(TURN)?;
+            let Turn { rate, busy, mut latencies } = roads[at].turn()?;
             roads[at].rates.push(rate);
+            roads[at].costs.push(latencies.len() as f64 / busy.as_secs_f64());
             roads[at].latencies.append(&mut latencies);
         }
     }
