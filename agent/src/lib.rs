@@ -11,6 +11,7 @@ pub mod host;
 pub mod http;
 pub mod kernel;
 pub mod kube_proxy;
+pub mod memory;
 pub mod metrics;
 pub mod model;
 mod ports;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use sluice_agent::config::{self, Config, Flags, LogFormat};
-use sluice_agent::{kube_proxy, model, uninstall};
+use sluice_agent::{kube_proxy, memory, model, uninstall};
 
 /// The node daemon of Sluice: fills the tables that the kernel programs carry packets by.
 #[derive(Parser)]
@@ -25,6 +25,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    memory::share_one_heap();
     let arguments = Arguments::parse();
     let config = match Config::load(arguments.flags) {
         Ok(config) => config,

@@ -126,10 +126,7 @@ impl ApiServer {
             }
             state.asked.push(path.into());
             let (code, body) = match state.given.get(path) {
-                Some(Value::Array(items)) => {
-                    let metadata = json!({ "resourceVersion": "1" });
-                    (200, json!({ "kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items }))
-                }
+                Some(Value::Array(items)) => (200, page(items, query)),
                 Some(Value::Null) => (403, status(403, "Forbidden")),
                 Some(object) => (200, object.clone()),
                 None => (404, status(404, "NotFound")),
@@ -139,6 +136,19 @@ impl ApiServer {
             write!(writer, "HTTP/1.1 {code} X\r\n{kind}\r\nContent-Length: {}\r\n\r\n{body}", body.len())?;
         }
     }
+}
+
+/// As much of a list as is asked for, from where the page before has ended.
+fn page(items: &[Value], query: &str) -> Value {
+    let asked =
+        |name| query.split('&').find_map(|part| part.strip_prefix(name)?.strip_prefix('=')?.parse::<usize>().ok());
+    let start = asked("continue").unwrap_or(0).min(items.len());
+    let end = asked("limit").map_or(items.len(), |limit| items.len().min(start + limit));
+    let mut metadata = json!({ "resourceVersion": "1" });
+    if end < items.len() {
+        metadata["continue"] = end.to_string().into();
+    }
+    json!({ "kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items[start..end] })
 }
 
 fn status(code: u16, reason: &str) -> Value {
