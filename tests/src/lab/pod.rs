@@ -153,16 +153,11 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// Makes a network namespace and has the plugin wire it.
+    /// Makes a network namespace and has the plugin wire it, with what the runtime asks for (`runtimeConfig`).
     ///
     /// # Errors
     /// Where the plugin refuses.
-    pub(super) fn add(
-        node: &Node,
-        container: &str,
-        (namespace, name): (&str, &str),
-        addresses: &[IpAddr],
-    ) -> Result<Self> {
+    pub(super) fn add(node: &Node, container: &str, (namespace, name): (&str, &str), asked: &Value) -> Result<Self> {
         let mut place = Place::make(container)?;
         if let Some(group) = node.place.group() {
             place.join(group);
@@ -171,10 +166,7 @@ impl Pod {
         let call = |verb| {
             Ok::<_, anyhow::Error>(Call::new(node, verb, container, &place.path())?.with("CNI_ARGS", &arguments))
         };
-        let mut add = call("ADD")?;
-        if !addresses.is_empty() {
-            add = add.config("runtimeConfig", json!({ "ips": addresses }));
-        }
+        let add = call("ADD")?.config("runtimeConfig", asked.clone());
         let result = add.run().with_context(|| format!("adding the pod {name} to {}", node.name))?;
         let del = call("DEL")?;
         let mut addresses = Vec::new();

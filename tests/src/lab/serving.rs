@@ -12,9 +12,9 @@ use anyhow::{Context, Result, anyhow, ensure};
 use super::Place;
 
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(5);
 /// How long nothing is waited for: longer than an answer ever takes, however busy the machine is.
-const SILENCE: Duration = Duration::from_secs(1);
+pub const SILENCE: Duration = Duration::from_secs(1);
 /// How often a server looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -126,12 +126,40 @@ fn is_silence(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock)
 }
 
+/// By what somebody asks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Means {
+    /// A connection.
+    Tcp,
+    /// A datagram.
+    Udp,
+    /// A datagram of a socket that is connected first: whoever has one is told of a refusal.
+    ConnectedUdp,
+}
+
+impl Means {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::ConnectedUdp];
+
+    /// Asks from here, the place that this thread is in, and waits so long.
+    ///
+    /// # Errors
+    /// Where something else comes of it than an answer, a refusal or silence.
+    pub fn ask(self, at: SocketAddr, patience: Duration) -> Result<Heard> {
+        match self {
+            Self::Tcp => ask_here(at, patience),
+            Self::Udp => Asker::here(at, false)?.ask(patience),
+            Self::ConnectedUdp => Asker::here(at, true)?.ask(patience),
+        }
+    }
+}
+
 /// Asks over TCP. The client's own end of the connection must know its server by the name that it was asked by.
 ///
 /// # Errors
 /// Where something else comes of it than an answer, a refusal or silence.
 pub fn ask(from: &Place, address: IpAddr, port: u16) -> Result<Heard> {
-    ask_with_patience(from, address, port, PATIENCE)
+    from.inside(|| ask_here((address, port).into(), PATIENCE))
 }
 
 /// As [`ask`], where nothing is expected.
@@ -139,22 +167,20 @@ pub fn ask(from: &Place, address: IpAddr, port: u16) -> Result<Heard> {
 /// # Errors
 /// As [`ask`].
 pub fn ask_in_vain(from: &Place, address: IpAddr, port: u16) -> Result<Heard> {
-    ask_with_patience(from, address, port, SILENCE)
+    from.inside(|| ask_here((address, port).into(), SILENCE))
 }
 
-fn ask_with_patience(from: &Place, address: IpAddr, port: u16, patience: Duration) -> Result<Heard> {
-    let at = SocketAddr::new(address, port);
-    let connected = from.inside(|| Ok(TcpStream::connect_timeout(&at, patience)))?;
-    let mut stream = match connected {
+fn ask_here(at: SocketAddr, patience: Duration) -> Result<Heard> {
+    let mut stream = match TcpStream::connect_timeout(&at, patience) {
         Ok(stream) => stream,
         Err(error) if is_refusal(&error) => return Ok(Heard::Refused),
         Err(error) if is_silence(&error) => return Ok(Heard::Nothing),
-        Err(error) => return Err(error).with_context(|| format!("connecting from {} to {at}", from.name)),
+        Err(error) => return Err(error).with_context(|| format!("connecting to {at}")),
     };
-    ensure!(stream.peer_addr()? == at, "{} has asked {at} and is connected to {}", from.name, stream.peer_addr()?);
+    ensure!(stream.peer_addr()? == at, "has asked {at} and is connected to {}", stream.peer_addr()?);
     stream.set_read_timeout(Some(patience))?;
     let mut text = String::new();
-    stream.read_to_string(&mut text).with_context(|| format!("hearing what {at} says to {}", from.name))?;
+    stream.read_to_string(&mut text).with_context(|| format!("hearing what {at} says"))?;
     understand(&text).map(Heard::Said)
 }
 
@@ -163,8 +189,7 @@ fn ask_with_patience(from: &Place, address: IpAddr, port: u16, patience: Duratio
 /// # Errors
 /// As [`ask`].
 pub fn ask_datagram(from: &Place, address: IpAddr, port: u16, connected: bool) -> Result<Heard> {
-    let asker = Asker::new(from, address, port, connected)?;
-    asker.ask(PATIENCE)
+    Asker::new(from, (address, port).into(), connected)?.ask(PATIENCE)
 }
 
 /// Somebody who asks by datagrams, from one and the same port.
@@ -175,13 +200,17 @@ pub struct Asker {
 }
 
 impl Asker {
-    /// Makes a socket to ask an address and port.
+    /// Makes a socket at a place, to ask an address and port.
     ///
     /// # Errors
     /// Where it cannot be made.
-    pub fn new(from: &Place, address: IpAddr, port: u16, connected: bool) -> Result<Self> {
-        let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        let (at, socket) = (SocketAddr::new(address, port), from.inside(|| Ok(UdpSocket::bind((any, 0))?))?);
+    pub fn new(from: &Place, at: SocketAddr, connected: bool) -> Result<Self> {
+        from.inside(|| Self::here(at, connected))
+    }
+
+    fn here(at: SocketAddr, connected: bool) -> Result<Self> {
+        let any: IpAddr = if at.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let socket = UdpSocket::bind((any, 0))?;
         if connected {
             socket.connect(at)?;
             ensure!(socket.peer_addr()? == at, "is connected to {} instead of {at}", socket.peer_addr()?);
