@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde_json::json;
 
-use super::stage::{EXPRESS, OVERLAY, PLAIN, SLOW_OVERLAY, Stage, TARGET, ignored, refused, served};
+use super::stage::{EXPRESS, OVERLAY, PLAIN, SLOW_OVERLAY, Stage, TARGET, refused, served};
 use super::world::{ports, world};
 use sluice_tests::lab::serving::Means;
 
@@ -66,7 +66,7 @@ fn a_host_port_gives_way_to_a_node_port() -> Result<()> {
     stage.expect([served("stranger c3", "n2:30080", "a1")])?;
     let problems = stage.lab.nodes[1].status()?.problems;
     assert!(
-        problems.len() == 2
+        problems.len() == 1
             && problems.iter().all(|problem| problem.contains("30080/TCP is already Service default/web's")),
         "{problems:?}"
     );
