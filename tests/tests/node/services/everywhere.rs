@@ -3,7 +3,7 @@
 use anyhow::Result;
 use sluice_tests::lab::serving::Means;
 
-use super::stage::{EVERY_WAY, How, PLAIN, Stage, served};
+use super::stage::{EVERY_WAY, How, PLAIN, Stage, each_way, served};
 use super::world::{World, ports, world};
 
 const INSIDERS: &str = "a1 a2 c1 c3 n1 n2 n3";
@@ -15,15 +15,14 @@ fn web() -> World {
 
 #[test]
 fn everybody_reaches_a_service_by_its_cluster_ip_and_node_ports() -> Result<()> {
-    for how in EVERY_WAY {
-        let stage = Stage::set(how)?;
+    each_way(&EVERY_WAY, |stage| {
         stage.play(&web())?;
         stage.expect([
             served(INSIDERS, "web:80", "a1 a2"),
             served("stranger c1 c3 a1", "n1:30080 n2:30080 n3:30080", "a1 a2"),
         ])?;
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use sluice_tests::lab::serving::Means;
 
-use super::stage::{EVERY_WAY, EXPRESS, PLAIN, SLOW_OVERLAY, Stage, ignored, refused, served};
+use super::stage::{EVERY_WAY, EXPRESS, PLAIN, SLOW_OVERLAY, Stage, each_way, ignored, refused, served};
 use super::world::{World, ports, world};
 
 /// What a load balancer has for the service, and an external IP of it.
@@ -11,6 +11,9 @@ const INGRESS: &str = "{ip: 203.0.113.10}, {ip: '2001:db8:cafe::10'}";
 const BALANCED: &str = "203.0.113.10:80 [2001:db8:cafe::10]:80";
 const EXTERNAL_IPS: &str = "externalIPs: [203.0.113.20, '2001:db8:cafe::20']";
 const EXTERNAL: &str = "203.0.113.20:80 [2001:db8:cafe::20]:80";
+
+/// Only endpoints of the node that is asked answer.
+const LOCAL: &str = "externalTrafficPolicy: Local, healthCheckNodePort: 30900";
 
 /// A load balanced service with a pod that serves on each of the first two nodes.
 fn web(spec: &str) -> World {
@@ -34,8 +37,18 @@ impl Stage {
 
 #[test]
 fn load_balancers_and_external_ips_lead_to_all_backends() -> Result<()> {
-    for how in EVERY_WAY {
-        let stage = Stage::set(how)?;
+    each_way(&EVERY_WAY, |stage| {
+        stage.play(&web(""))?;
+        // One that is a node's own, too.
+        let own = stage.addresses("n3")?;
+        let also = format!("externalIPs: ['{}', '{}']", own[0], own[1]);
+        let low = world().pods("a1 a2", "app: web").service(
+            "low",
+            11,
+            &format!("selector: {{app: web}}, {also}, {}", ports("81>8080")),
+        );
+        stage.play(&low)?;
+        stage.expect([served("stranger c1 c3 n1", "n3:81", "a1 a2"), refused("stranger", "n3:82")])?;
         stage.play(&web(""))?;
         for node in 1..=3 {
             stage.route_to(node)?;
@@ -51,15 +64,14 @@ fn load_balancers_and_external_ips_lead_to_all_backends() -> Result<()> {
             served("c1 c3", BALANCED, "a1 a2").seen_as("itself n1 n2"),
             refused("c1 c3", "web:81"),
         ])?;
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 #[test]
 fn local_endpoints_see_clients_outside_as_they_are() -> Result<()> {
-    for how in EVERY_WAY {
-        let stage = Stage::set(how)?;
-        stage.play(&web("externalTrafficPolicy: Local"))?;
+    each_way(&EVERY_WAY, |stage| {
+        stage.play(&web(LOCAL))?;
         stage.expect([
             served("stranger n2 n3 c3", "n1:30080", "a1"),
             served("stranger", "n1:30080", "a1").seen_as("stranger"),
@@ -77,7 +89,7 @@ fn local_endpoints_see_clients_outside_as_they_are() -> Result<()> {
         stage.expect([ignored("stranger", &format!("{BALANCED} {EXTERNAL}"))])?;
         // Endpoints that drain serve where none is ready.
         let draining = "conditions: {ready: false, serving: true, terminating: true}";
-        let slice = web("externalTrafficPolicy: Local").slice("web", "web", "80>8080", &[("a1", draining), ("a2", "")]);
+        let slice = web(LOCAL).slice("web", "web", "80>8080", &[("a1", draining), ("a2", "")]);
         stage.play(&slice)?;
         stage.expect([
             served("stranger", "n1:30080", "a1").seen_as("stranger"),
@@ -85,16 +97,15 @@ fn local_endpoints_see_clients_outside_as_they_are() -> Result<()> {
             served("c1", "n1:30080 web:80", "a2"),
         ])?;
         // Where there is none at all, that is said.
-        stage.play(&web("externalTrafficPolicy: Local").pods("a1 a2", ""))?;
+        stage.play(&web(LOCAL).pods("a1 a2", ""))?;
         stage.expect([refused("stranger", "n1:30080 n3:30080"), refused("stranger c1 n1", BALANCED)])?;
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 #[test]
 fn cluster_ips_may_be_served_by_endpoints_of_the_clients_node_only() -> Result<()> {
-    for how in [PLAIN, SLOW_OVERLAY] {
-        let stage = Stage::set(how)?;
+    each_way(&[PLAIN, SLOW_OVERLAY], |stage| {
         stage.play(&web("internalTrafficPolicy: Local"))?;
         stage.expect([
             served("a1 c1 n1", "web:80", "a1"),
@@ -103,15 +114,13 @@ fn cluster_ips_may_be_served_by_endpoints_of_the_clients_node_only() -> Result<(
             served("stranger", "n3:30080", "a1 a2"),
             served("c3", BALANCED, "a1 a2"),
         ])?;
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 #[test]
 fn load_balancers_let_in_whom_they_are_to() -> Result<()> {
-    for how in [PLAIN, EXPRESS] {
-        let stage = Stage::set(how)?;
-        stage.lab.also_at("192.0.2.101".parse()?)?;
+    each_way(&[PLAIN, EXPRESS], |stage| {
         stage.route_to(1)?;
         let ranges = |ranges: &str| web(&format!("loadBalancerSourceRanges: [{ranges}]"));
         stage.play(&ranges("192.0.2.100/32, '2001:db8::64/128', 10.1.3.0/24, 'fd00:1:3::/64'"))?;
@@ -126,8 +135,8 @@ fn load_balancers_let_in_whom_they_are_to() -> Result<()> {
         stage.expect([ignored("stranger c3 c1", BALANCED)])?;
         stage.play(&web(""))?;
         stage.expect([served("stranger c3 c1 n2", BALANCED, "a1 a2")])?;
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 #[test]
@@ -139,7 +148,10 @@ fn what_a_load_balancer_proxies_is_its_own() -> Result<()> {
     stage.serve("stranger", 80)?;
     let proxied = "{ip: 203.0.113.10, ipMode: Proxy}, {ip: '2001:db8:cafe::10', ipMode: Proxy}";
     stage.play(&web("allocateLoadBalancerNodePorts: false").balanced("web", proxied))?;
-    stage.expect([served("c1 c3 n1", BALANCED, "stranger"), served("c1 n1 stranger", "n1:30080", "a1 a2")])?;
+    stage.expect([
+        served("c1 c3 n1", BALANCED, "stranger").by(&[Means::Tcp]),
+        served("c1 n1 stranger", "n1:30080", "a1 a2"),
+    ])?;
     // One that needs no node ports.
     let bare = format!(
         "type: LoadBalancer, allocateLoadBalancerNodePorts: false, selector: {{app: web}}, {}",

@@ -3,14 +3,13 @@
 use anyhow::Result;
 use serde_json::json;
 
-use super::stage::{EXPRESS, OVERLAY, PLAIN, SLOW_OVERLAY, Stage, TARGET, refused, served};
+use super::stage::{EVERY_WAY, PLAIN, Stage, TARGET, each_way, refused, served};
 use super::world::{ports, world};
 use sluice_tests::lab::serving::Means;
 
 #[test]
 fn ports_of_a_node_lead_to_a_pod() -> Result<()> {
-    for how in [PLAIN, EXPRESS, OVERLAY, SLOW_OVERLAY] {
-        let mut stage = Stage::set(how)?;
+    each_way(&EVERY_WAY, |stage| {
         let [v4, v6] = [stage.addresses("n2")?[0], stage.addresses("n2")?[1]];
         let lead = |port: u16, protocol: &str, host_ip: &str| json!({ "hostPort": port, "containerPort": TARGET, "protocol": protocol, "hostIP": host_ip });
         let everywhere = [lead(8081, "tcp", ""), lead(8081, "udp", "0.0.0.0"), lead(8081, "udp", "::")];
@@ -34,7 +33,7 @@ fn ports_of_a_node_lead_to_a_pod() -> Result<()> {
             refused("stranger c3 n1", &format!("[{v6}]:8082 [{v6}]:8084 {v4}:8083 {v4}:8084")).by(&tcp),
             refused("stranger c3 n1", "n1:8081"),
         ])?;
-        if how.sockets {
+        if stage.how.sockets {
             stage.expect([
                 served("n2", "n2:8081 127.0.0.1:8081 [::1]:8081", "h2"),
                 served("n2", "127.0.0.1:8084", "h2").by(&tcp),
@@ -44,8 +43,8 @@ fn ports_of_a_node_lead_to_a_pod() -> Result<()> {
         stage.leave("h2")?;
         stage.play(&world())?;
         stage.expect([refused("stranger c1 a2 c3 n1 n2", "n2:8081")])?;
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 #[test]

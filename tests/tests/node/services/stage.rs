@@ -21,7 +21,7 @@ const ENOUGH: usize = 8;
 const MOST: usize = 300;
 
 /// How nodes serve.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct How {
     pub routing: &'static str,
     /// Whether sockets are translated.
@@ -50,11 +50,29 @@ impl How {
     }
 }
 
+/// Plays on a stage where nodes serve in each of these ways, one after the other; another routing is another stage.
+pub fn each_way(ways: &[How], play: impl Fn(&mut Stage) -> Result<()>) -> Result<()> {
+    let mut stage: Option<Stage> = None;
+    for how in ways {
+        let mut next = match stage.take() {
+            Some(mut stage) if stage.how.routing == how.routing => {
+                stage.turn(*how)?;
+                stage
+            }
+            _ => Stage::set(*how)?,
+        };
+        play(&mut next)?;
+        stage = Some(next);
+    }
+    Ok(())
+}
+
 /// Three nodes. On the first two, a pod that serves, `a1` and `a2`; on the first and the last, one that only asks, `c1` and
 /// `c3`.
 pub struct Stage {
     pub lab: Lab,
     pub how: How,
+    is_plugged: bool,
     cast: BTreeMap<String, (usize, Pod)>,
     servers: BTreeMap<(String, u16), Server>,
     /// How many namespaces the agents were told of last: ever more, so that they can be seen to have heard.
@@ -160,27 +178,26 @@ impl Trial<'_> {
 }
 
 impl Stage {
+    /// Sets it.
     pub fn set(how: How) -> Result<Self> {
         let lab = Lab::start(Plan { nodes: 3, routing: how.routing, ..Plan::default() })?;
         let mut stage = Self {
             lab,
             how,
+            is_plugged: false,
             cast: BTreeMap::new(),
             servers: BTreeMap::new(),
             namespaces: Cell::new(0),
             numbers: RefCell::default(),
         };
-        for node in &mut stage.lab.nodes {
-            node.restart_with(&how.settings())?;
-        }
-        if how.xdp {
-            stage.lab.plug_as_hardware()?;
-        }
         for (node, name) in [(1, "a1"), (2, "a2"), (1, "c1"), (3, "c3")] {
             stage.enter(node, name)?;
         }
         for name in ["a1", "a2"] {
             stage.serve(name, TARGET)?;
+        }
+        if how != PLAIN && how != OVERLAY {
+            stage.turn(how)?;
         }
         stage.write(&World::default())?;
         for node in &stage.lab.nodes {
@@ -188,6 +205,19 @@ impl Stage {
         }
         stage.play(&World::default())?;
         Ok(stage)
+    }
+
+    /// Nodes serve in another way from now on, but for their routing.
+    fn turn(&mut self, how: How) -> Result<()> {
+        self.how = how;
+        for node in &mut self.lab.nodes {
+            node.restart_with(&how.settings())?;
+        }
+        if how.xdp && !self.is_plugged {
+            self.lab.plug_as_hardware()?;
+            self.is_plugged = true;
+        }
+        Ok(())
     }
 
     /// A pod enters.
