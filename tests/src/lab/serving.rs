@@ -42,6 +42,8 @@ pub enum Heard {
     Refused,
     /// Nothing.
     Nothing,
+    /// That its socket is no longer connected to anybody.
+    Disconnected,
 }
 
 impl Heard {
@@ -119,6 +121,11 @@ fn understand(text: &str) -> Result<Said> {
 /// Whether an error says that nobody serves.
 fn is_refusal(error: &std::io::Error) -> bool {
     error.kind() == ErrorKind::ConnectionRefused
+}
+
+/// Whether an error says that a socket is no longer connected: to who listens, or to who sends.
+fn is_disconnection(error: &std::io::Error) -> bool {
+    error.kind() == ErrorKind::ConnectionAborted || error.raw_os_error() == Some(nix::errno::Errno::EDESTADDRREQ as i32)
 }
 
 /// Whether an error says that nothing was heard.
@@ -233,6 +240,7 @@ impl Asker {
             }
             Err(error) if is_refusal(&error) => Ok(Heard::Refused),
             Err(error) if is_silence(&error) => Ok(Heard::Nothing),
+            Err(error) if is_disconnection(&error) => Ok(Heard::Disconnected),
             Err(error) => Err(error).with_context(|| format!("asking {}", self.at)),
         }
     }

@@ -2,6 +2,8 @@
 
 mod everywhere;
 mod external;
+mod gone;
 mod host_ports;
+mod load;
 mod stage;
 mod world;

@@ -61,7 +61,7 @@ pub fn each_way(ways: &[How], play: impl Fn(&mut Stage) -> Result<()>) -> Result
             }
             _ => Stage::set(*how)?,
         };
-        play(&mut next)?;
+        play(&mut next).with_context(|| format!("{how:?}"))?;
         stage = Some(next);
     }
     Ok(())
@@ -207,8 +207,8 @@ impl Stage {
         Ok(stage)
     }
 
-    /// Nodes serve in another way from now on, but for their routing.
-    fn turn(&mut self, how: How) -> Result<()> {
+    /// Agents are killed and start again; nodes serve in another way from now on, but for their routing.
+    pub fn turn(&mut self, how: How) -> Result<()> {
         self.how = how;
         for node in &mut self.lab.nodes {
             node.restart_with(&how.settings())?;
@@ -423,7 +423,7 @@ impl Stage {
             if failed.is_empty() {
                 return Ok(());
             }
-            Err(anyhow!("{:?}: {} of {} fail:\n{}", self.how, failed.len(), trials.len(), failed.join("\n")))
+            Err(anyhow!("{} of {} fail:\n{}", failed.len(), trials.len(), failed.join("\n")))
         })
     }
 

@@ -64,6 +64,11 @@ pub fn ports(text: &str) -> String {
 }
 
 impl World {
+    /// Whether it has no Services.
+    pub fn is_empty(&self) -> bool {
+        self.services.is_empty()
+    }
+
     /// A Service in the namespace `default`, whose cluster IPs end with a number, with more of its spec.
     pub fn service(mut self, name: &str, number: u8, spec: &str) -> Self {
         let service = ServiceText { number, metadata: String::new(), spec: spec.into(), ingress: String::new() };
