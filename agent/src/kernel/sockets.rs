@@ -39,7 +39,7 @@ pub fn root() -> Result<std::path::PathBuf, KernelError> {
 }
 
 /// Attaches this generation's programs to a control group, in place of those of another and without a call between: for a
-/// moment both translate, and what the one has translated is no service to the other.
+/// moment both translate, and what the one has translated is neither a service nor a backend to the other.
 ///
 /// # Errors
 /// Where the kernel refuses.
