@@ -69,7 +69,7 @@ impl Server {
         let any: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
         let at = |address: IpAddr| SocketAddr::new(address, port);
         // One of IPv6 takes both families, where there is IPv6 at all.
-        let address = place.inside(|| Ok(UdpSocket::bind(at(any[1])).map_or(any[0], |_| any[1])))?;
+        let address = place.inside(|| Ok(UdpSocket::bind((any[1], 0)).map_or(any[0], |_| any[1])))?;
         let what = || format!("serving at port {port} of {}", place.name);
         let listener = place.inside(|| Ok(TcpListener::bind(at(address))?)).with_context(what)?;
         let socket = place.inside(|| Ok(UdpSocket::bind(at(address))?)).with_context(what)?;
