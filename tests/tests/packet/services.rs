@@ -559,6 +559,19 @@ fn with_direct_return_a_backends_node_is_sent_packets_as_they_are() -> Result<()
 }
 
 #[test]
+fn whoever_is_in_the_cluster_is_not_answered_directly() -> Result<()> {
+    for client in [NATIVE_POD, NATIVE_NODE] {
+        let mut both = direct_scene((OVERLAY_POD, TARGET))?;
+        let uplink = both.scene.uplink;
+        for packet in tcp((client, 4000), (NODE, NODE_PORT), SYN, 0) {
+            assert_eq!(both.run(Hook::FromNet, uplink, &packet)?.verdict, Verdict::Overlay(2));
+        }
+        both.compare_flows()?;
+    }
+    Ok(())
+}
+
+#[test]
 fn what_is_sent_on_directly_goes_on_so_when_it_is_judged_again() -> Result<()> {
     let mut both = direct_scene((NATIVE_POD, TARGET))?;
     let uplink = both.scene.uplink;

@@ -133,6 +133,12 @@ impl World {
         self
     }
 
+    /// All other objects of another scenario too.
+    pub fn more_of(mut self, other: &Self) -> Self {
+        self.more.extend(other.more.iter().cloned());
+        self
+    }
+
     /// Any other object.
     pub fn object(mut self, manifest: &str) -> Self {
         self.more.push(manifest.into());
