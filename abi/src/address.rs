@@ -61,6 +61,8 @@ pub enum AddressKind {
     RemotePods = 5,
     /// Another node itself.
     Node = 6,
+    /// Cluster IPs: those that no frontend has are nobody's.
+    Services = 7,
 }
 
 const _: () = assert!(size_of::<AddressEntry>() == 12);

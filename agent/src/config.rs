@@ -82,6 +82,8 @@ pub struct Config {
     pub healthz_address: Served,
     /// The nets whose addresses of this node serve node ports and health checks of Services. Default: all addresses.
     pub node_port_addresses: Vec<IpNet>,
+    /// Addresses of Services. What pods send to those of them that no Service has is dropped; without, it leaves the node.
+    pub service_cidrs: Vec<IpNet>,
     /// Logs.
     pub log: Log,
 }
@@ -248,6 +250,7 @@ impl Default for Config {
             metrics_address: Served::At(SocketAddr::from((Ipv4Addr::LOCALHOST, 9921))),
             healthz_address: Served::At(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 10_256))),
             node_port_addresses: Vec::new(),
+            service_cidrs: Vec::new(),
             log: Log::default(),
         }
     }
@@ -471,6 +474,7 @@ impl Config {
             ("pod_cidrs", &self.pod_cidrs),
             ("masquerade.exempt", &self.masquerade.exempt),
             ("node_port_addresses", &self.node_port_addresses),
+            ("service_cidrs", &self.service_cidrs),
         ] {
             for net in nets {
                 ensure!(

@@ -3,6 +3,7 @@
 pub mod config;
 pub mod conflist;
 mod disconnect;
+mod exhaustion;
 #[cfg(test)]
 mod fixture;
 pub mod health;

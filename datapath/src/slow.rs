@@ -180,12 +180,16 @@ fn from_net<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
         AddressKind::LocalPods => return Err(parsed.err().unwrap_or(Reason::NoEndpoint)),
         // An answer to a masqueraded flow, for a node port, or the node's own.
         AddressKind::Host => false,
-        AddressKind::Outside | AddressKind::Unmasqueraded
+        AddressKind::Outside | AddressKind::Unmasqueraded | AddressKind::Services
             if tables.may_be_frontend(FrontendBit::of_address(destination)) =>
         {
             false
         }
-        AddressKind::Outside | AddressKind::Unmasqueraded | AddressKind::RemotePods | AddressKind::Node => {
+        AddressKind::Outside
+        | AddressKind::Unmasqueraded
+        | AddressKind::RemotePods
+        | AddressKind::Node
+        | AddressKind::Services => {
             return Ok(Admission::Pass);
         }
     };
@@ -227,7 +231,11 @@ fn leaving<A: Parse, T: Tables + FamilyTables<A>>(source: Option<A>, tables: &T)
         }
         AddressKind::LocalPods => Err(Reason::NoEndpoint),
         AddressKind::Host => Ok(Some(Scope::HOST)),
-        AddressKind::Outside | AddressKind::Unmasqueraded | AddressKind::RemotePods | AddressKind::Node => Ok(None),
+        AddressKind::Outside
+        | AddressKind::Unmasqueraded
+        | AddressKind::RemotePods
+        | AddressKind::Node
+        | AddressKind::Services => Ok(None),
     }
 }
 
@@ -274,9 +282,11 @@ fn from_overlay<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(
         AddressKind::Endpoint => Ok(Admission::May { open: true, scope: Scope::OVERLAY }),
         AddressKind::Host => Ok(Admission::May { open: false, scope: Scope::OVERLAY }),
         AddressKind::LocalPods => Err(Reason::NoEndpoint),
-        AddressKind::Outside | AddressKind::Unmasqueraded | AddressKind::RemotePods | AddressKind::Node => {
-            Err(Reason::NoRoute)
-        }
+        AddressKind::Outside
+        | AddressKind::Unmasqueraded
+        | AddressKind::RemotePods
+        | AddressKind::Node
+        | AddressKind::Services => Err(Reason::NoRoute),
     }
 }
 

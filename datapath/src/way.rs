@@ -125,6 +125,7 @@ pub fn to<A: Parse, T: Tables + FamilyTables<A>>(
     match kind {
         AddressKind::Endpoint => return to_endpoint(slot, destination, way, tables),
         AddressKind::LocalPods => return Err(Reason::NoEndpoint),
+        AddressKind::Services => return Err(Reason::NoRoute),
         AddressKind::Host => return Ok(()),
         // Nodes know one another without the overlay.
         AddressKind::Node if is_nodes => {}

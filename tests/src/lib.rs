@@ -3,3 +3,4 @@
 pub mod bench;
 pub mod lab;
 pub mod packet;
+pub mod service_maps;

@@ -32,6 +32,8 @@ pub struct Local {
     pub host_addresses: Vec<IpAddr>,
     /// Of those, the ones at which node ports are served. Empty: all.
     pub node_ports: Vec<IpNet>,
+    /// Addresses of Services, as far as they are known to be no others'.
+    pub service_cidrs: Vec<IpNet>,
     /// Destinations outside the cluster that see pods with their own addresses.
     pub exempt: Vec<IpNet>,
 }
@@ -105,6 +107,9 @@ pub fn plan<'a>(
     let entry = |kind, slot| AddressEntry { kind, slot: Slot(slot), identity: Identity::ANYONE };
     for net in &local.exempt {
         plan.addresses.insert(*net, entry(AddressKind::Unmasqueraded, 0));
+    }
+    for net in &local.service_cidrs {
+        plan.addresses.insert(*net, entry(AddressKind::Services, 0));
     }
     for net in &local.pod_cidrs {
         plan.addresses.insert(*net, entry(AddressKind::LocalPods, 0));
@@ -316,6 +321,7 @@ mod tests {
             pod_cidrs: vec!["10.1.0.0/24".parse().expect("a CIDR")],
             host_addresses: vec!["172.16.0.1".parse().expect("an address")],
             node_ports: Vec::new(),
+            service_cidrs: vec!["10.96.0.0/12".parse().expect("a CIDR")],
             exempt: vec!["203.0.113.0/24".parse().expect("a CIDR")],
         }
     }
@@ -344,6 +350,7 @@ mod tests {
         assert_eq!(kind(&plan, "10.3.0.0/24"), Some(AddressKind::RemotePods));
         assert_eq!(kind(&plan, "172.16.0.1/32"), Some(AddressKind::Host));
         assert_eq!(kind(&plan, "203.0.113.0/24"), Some(AddressKind::Unmasqueraded));
+        assert_eq!(kind(&plan, "10.96.0.0/12"), Some(AddressKind::Services));
         let route = |to: &str| plan.routes.iter().find(|route| route.to.to_string() == to).map(|route| route.way);
         assert_eq!(route("10.2.0.0/24"), Some(Way::Via("192.0.2.2".parse().expect("an address"))));
         assert_eq!(route("10.3.0.0/24"), Some(Way::Overlay("198.51.100.3".parse().expect("an address"))));

@@ -29,6 +29,8 @@ enum Bench {
     Restart,
     /// What compiling policies takes
     Policy,
+    /// What services cost: packets, connections, tables
+    Services,
 }
 
 impl Bench {
@@ -39,6 +41,7 @@ impl Bench {
             Self::Cni => "cni",
             Self::Restart => "restart",
             Self::Policy => "policy",
+            Self::Services => "services",
         }
     }
 
@@ -48,6 +51,7 @@ impl Bench {
             Self::Datapath | Self::Restart | Self::Policy => &[],
             Self::Throughput => &["iperf3", "containernetworking-plugins"],
             Self::Cni => &["containernetworking-plugins"],
+            Self::Services => &["iptables", "nftables"],
         }
     }
 }

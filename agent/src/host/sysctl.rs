@@ -1,6 +1,7 @@
 //! The few settings of the host's network stack that pods need.
 
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 /// Sets what is not set yet; gives a line for each change. A kernel without IPv6 has nothing of it to set.
@@ -21,6 +22,16 @@ pub fn apply(uplinks: &[String]) -> Result<Vec<String>, String> {
     Ok(changes)
 }
 
+/// The ports that the stack takes for connections of the node's own processes.
+pub fn local_ports() -> Option<RangeInclusive<u16>> {
+    ports(&read("ipv4/ip_local_port_range")?)
+}
+
+fn ports(text: &str) -> Option<RangeInclusive<u16>> {
+    let (first, last) = text.split_once(char::is_whitespace)?;
+    Some(first.parse().ok()?..=last.trim().parse().ok()?)
+}
+
 fn path(key: &str) -> PathBuf {
     PathBuf::from("/proc/sys/net").join(key)
 }
@@ -39,4 +50,16 @@ fn set(key: &str, value: &str, changes: &mut Vec<String>) -> Result<(), String> 
     })?;
     changes.push(format!("net.{} {before} -> {value}", key.replace('/', ".")));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{local_ports, ports};
+
+    #[test]
+    fn a_range_of_ports_is_two_numbers() {
+        assert_eq!(ports("32768\t60999"), Some(32_768..=60_999));
+        assert_eq!(ports("none"), None);
+        assert!(local_ports().is_some());
+    }
 }

@@ -85,6 +85,7 @@ impl Kernel {
             }
             AddressKind::Host => Some("this node".into()),
             AddressKind::Node => Some("another node".into()),
+            AddressKind::Services => Some("a Service".into()),
             // A pod that the cluster has seen elsewhere may have moved here.
             AddressKind::Outside | AddressKind::Unmasqueraded | AddressKind::LocalPods | AddressKind::RemotePods => {
                 None

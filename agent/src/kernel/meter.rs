@@ -37,12 +37,13 @@ pub struct Count {
 /// Where the kernel refuses.
 pub(super) fn counts(counters: &PerCpuArray<MapData, u64>) -> Result<Vec<Count>, KernelError> {
     let all = Hook::ALL.into_iter().flat_map(|hook| Reason::ALL.iter().map(move |reason| (hook, *reason)));
-    all.map(|(hook, reason)| {
-        let index = reason.index(hook);
-        let values = counters.get(&index, 0).doing(|| format!("reading counter {index}"))?;
-        Ok(Count { hook, reason, packets: values.iter().sum() })
-    })
-    .collect()
+    all.map(|(hook, reason)| Ok(Count { hook, reason, packets: count(counters, hook, reason)? })).collect()
+}
+
+fn count(counters: &PerCpuArray<MapData, u64>, hook: Hook, reason: Reason) -> Result<u64, KernelError> {
+    let index = reason.index(hook);
+    let values = counters.get(&index, 0).doing(|| format!("reading counter {index}"))?;
+    Ok(values.iter().sum())
 }
 
 /// What a meter reads.
@@ -54,6 +55,30 @@ pub struct Reading {
     pub denied: Vec<(PolicyDirection, PolicyMode, u64)>,
     /// How full the table of it is.
     pub denials: Fill,
+}
+
+/// Reads how often one thing has happened, in all programs together.
+pub struct Tally {
+    counters: PerCpuArray<MapData, u64>,
+    reason: Reason,
+}
+
+impl Tally {
+    /// Opens the counters.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub(super) fn open(pins: &Pins, reason: Reason) -> Result<Self, KernelError> {
+        Ok(Self { counters: open(pins, maps::COUNTERS)?, reason })
+    }
+
+    /// Reads.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn read(&self) -> Result<u64, KernelError> {
+        Hook::ALL.into_iter().map(|hook| count(&self.counters, hook, self.reason)).sum()
+    }
 }
 
 /// Reads what programs count.

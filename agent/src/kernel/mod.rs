@@ -28,8 +28,8 @@ use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, LpmTrie, MapData, PerCpuArray};
 use ipnet::IpNet;
 use sluice_abi::{
-    AddressEntry, AddressKind, Config, Endpoint, Hook, Identity, Ipv4, Ipv6, MAX_ENDPOINTS, Node, RevisionSlot, Rule,
-    RuleKey, RulePath, Slot, Uplink, maps,
+    AddressEntry, AddressKind, Config, Endpoint, Hook, Identity, Ipv4, Ipv6, MAX_ENDPOINTS, Node, Reason, RevisionSlot,
+    Rule, RuleKey, RulePath, Slot, Uplink, maps,
 };
 use sluice_api::{Counter, EndpointRecord};
 use sluice_policy::{Limits, PodName};
@@ -42,7 +42,7 @@ pub use error::KernelError;
 pub use flows::{Listed, Reaper, jiffies};
 use layout::Pins;
 pub use layout::Sizes;
-pub use meter::{Count, Fill, Meter, Reading};
+pub use meter::{Count, Fill, Meter, Reading, Tally};
 pub use peers::Peers;
 pub use policy::Denied;
 use policy::Policy;
@@ -414,6 +414,14 @@ impl Kernel {
     /// Where the kernel refuses.
     pub fn meter(&self) -> Result<Meter, KernelError> {
         Meter::open(&self.pins)
+    }
+
+    /// What reads how often one thing has happened, on a thread of its own.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn tally(&self, reason: Reason) -> Result<Tally, KernelError> {
+        Tally::open(&self.pins, reason)
     }
 
     /// How full the tables are that this writes. Of the flow tables, the [`Reaper`] tells.

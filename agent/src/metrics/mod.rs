@@ -37,6 +37,14 @@ pub struct Measures {
     pub rule_sets: usize,
     /// and identities.
     pub identities: usize,
+    /// Ports of Services, one for each family, and host ports,
+    pub service_ports: usize,
+    /// and those of them that the tables have no room for.
+    pub service_ports_refused: usize,
+    /// Services with a health check for load balancers,
+    pub health_checks: usize,
+    /// and those of them that are not answered for.
+    pub health_checks_unserved: usize,
     /// How full its tables are.
     pub fills: Vec<Fill>,
     /// What is wrong: objects that are not enforced as they stand, and whatever else does not work;
@@ -137,6 +145,10 @@ mod tests {
             policies: 7,
             rule_sets: 4,
             identities: 9,
+            service_ports: 17,
+            service_ports_refused: 18,
+            health_checks: 19,
+            health_checks_unserved: 20,
             fills: vec![Fill { table: "rules", entries: 15, capacity: 16 }],
             errors: 5,
             warnings: 6,

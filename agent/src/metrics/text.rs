@@ -31,6 +31,7 @@ pub fn render(
     let mut registry = Registry::with_prefix("sluice");
     of_agent(measures, &mut registry);
     of_policies(measures, &mut registry);
+    of_services(measures, &mut registry);
     of_tables(fills, &mut registry);
     of_packets(counts, denied, &mut registry);
     let mut text = String::new();
@@ -77,6 +78,26 @@ fn of_policies(measures: &Measures, registry: &mut Registry) {
     let help =
         "Time from the arrival of a change of objects until the kernel's tables have it; of changes that concern them";
     registry.register_with_unit("policy_apply_duration", help, Unit::Seconds, measures.changes.0.clone());
+}
+
+fn of_services(measures: &Measures, registry: &mut Registry) {
+    let numbers = [
+        ("service_ports", "Ports of Services, one for each family, and host ports", measures.service_ports),
+        (
+            "service_ports_refused",
+            "Ports of Services that the tables have no room for: they make do with some of their backends, or reject clients",
+            measures.service_ports_refused,
+        ),
+        ("service_health_checks", "Services with a healthCheckNodePort", measures.health_checks),
+        (
+            "service_health_checks_unserved",
+            "Services whose healthCheckNodePort is not answered at, because somebody else listens there",
+            measures.health_checks_unserved,
+        ),
+    ];
+    for (name, help, number) in numbers {
+        gauge(registry, name, help, number);
+    }
 }
 
 fn of_tables(fills: &[Fill], registry: &mut Registry) {
@@ -161,6 +182,10 @@ mod tests {
             "sluice_policies 7",
             "sluice_policy_rule_sets 4",
             "sluice_policy_identities 9",
+            "sluice_service_ports 17",
+            "sluice_service_ports_refused 18",
+            "sluice_service_health_checks 19",
+            "sluice_service_health_checks_unserved 20",
             "sluice_problems{severity=\"error\"} 5",
             "sluice_problems{severity=\"warning\"} 6",
             "sluice_drops_total{hook=\"from_pod\",reason=\"policy\"} 11",

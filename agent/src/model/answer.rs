@@ -75,7 +75,7 @@ impl Model {
                 pods: self.policies.pods().count(),
                 namespaces: self.policies.index().namespaces().count(),
                 policies: self.policies.index().policies().count(),
-                service_ports: self.services.index().ports().count(),
+                service_ports: self.services.index().ports().len(),
             },
             policy: self.policy_status(),
             problems: self.all_problems().cloned().collect(),

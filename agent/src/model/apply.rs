@@ -1,6 +1,7 @@
 //! Making the node what the objects and the host say that it should be.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -9,7 +10,7 @@ use sluice_netlink::Address;
 use sluice_topology::{Local, Mode, Plan, Underlay, plan};
 
 use super::{Model, Ready};
-use crate::config::{Dsr, Xdp};
+use crate::config::{Dsr, Masquerade, Xdp};
 use crate::conflist;
 use crate::host::{self, Device, Given};
 use crate::kernel::{Express, Sockets, UplinkDevice, jiffies};
@@ -113,10 +114,12 @@ impl Model {
             self.kernel.bump_routes()?;
         }
         self.view.made = host::view()?.made;
-        self.translate_sockets()?;
 
         let sources = tunnel_problems(&local, &plan, |remote| host::source_to(remote).ok().flatten());
-        self.problems.set([plan.problems, routes.problems, sources].concat());
+        let sockets: Vec<String> = self.translate_sockets().err().into_iter().collect();
+        let is_incomplete = routes.is_incomplete || !sockets.is_empty();
+        let ports = shared_ports(&self.config.masquerade, host::sysctl::local_ports());
+        self.problems.set([plan.problems, routes.problems, sources, ports, sockets].concat());
         let content = conflist::content(&self.config, &local.pod_cidrs, mtu);
         if conflist::write(&self.config.cni_conf_dir, &content)
             .with_context(|| format!("writing the CNI configuration into {}", self.config.cni_conf_dir.display()))?
@@ -125,18 +128,23 @@ impl Model {
         }
         self.ready = Ready { local: Some(local), uplinks: names, mtu, view: plan.view };
         self.tell_load_balancers();
-        Ok(if routes.is_incomplete { Done::InPart } else { Done::InFull })
+        Ok(if is_incomplete { Done::InPart } else { Done::InFull })
     }
 
     /// Has sockets be translated as the settings say. The tables by which they are must be there.
-    fn translate_sockets(&mut self) -> Result<()> {
+    ///
+    /// # Errors
+    /// Says why they are not: then packets are.
+    fn translate_sockets(&mut self) -> Result<(), String> {
         let wanted = match (self.config.socket_lb, &self.config.cgroup) {
             (false, _) => Sockets::Off,
             (true, None) => Sockets::All,
             (true, Some(group)) => Sockets::Below(group.clone()),
         };
         if self.sockets.as_ref() != Some(&wanted) {
-            self.kernel.set_sockets(&wanted)?;
+            self.kernel.set_sockets(&wanted).map_err(|error| {
+                format!("sockets are not translated for Services, each of their packets is: {error}")
+            })?;
             self.sockets = Some(wanted);
         }
         Ok(())
@@ -172,6 +180,7 @@ impl Model {
             pod_cidrs,
             host_addresses: host.addresses.clone(),
             node_ports: self.config.node_port_addresses.clone(),
+            service_cidrs: self.config.service_cidrs.clone(),
             exempt: self.config.masquerade.exempt.clone(),
         })
     }
@@ -222,6 +231,20 @@ fn tunnel_problems(local: &Local, plan: &Plan, source: impl Fn(IpAddr) -> Option
         }
     }
     problems
+}
+
+/// Ports that translated flows and the node's own connections would share: answers to one could be taken for the other's.
+fn shared_ports(masquerade: &Masquerade, local: Option<RangeInclusive<u16>>) -> Vec<String> {
+    let (first, last) = (masquerade.port_first, masquerade.port_last);
+    let shared = local.filter(|local| *local.start() <= last && first <= *local.end());
+    let problem = |local: RangeInclusive<u16>| {
+        let (start, end) = local.into_inner();
+        format!(
+            "the node's own connections take ports {start} to {end} (net.ipv4.ip_local_port_range), and translated flows {first} to \
+             {last} (masquerade.port_first, port_last): set one of them so that they share none"
+        )
+    };
+    shared.map(problem).into_iter().collect()
 }
 
 /// Bytes that the overlay adds, where it goes over both families: the more.
@@ -302,10 +325,20 @@ mod tests {
             pod_cidrs: Vec::new(),
             host_addresses: vec![node],
             node_ports: Vec::new(),
+            service_cidrs: Vec::new(),
             exempt: Vec::new(),
         };
         let v4 = node.is_ipv4();
         masquerade_address(&device, &local, |ip| ip.is_ipv4() == v4).map(|ip| ip.to_string())
+    }
+
+    #[test]
+    fn ports_that_the_node_itself_takes_are_not_for_translated_flows() {
+        let masquerade = Masquerade::default();
+        assert!(shared_ports(&masquerade, Some(32_768..=60_999)).is_empty());
+        assert!(shared_ports(&masquerade, None).is_empty());
+        assert_eq!(shared_ports(&masquerade, Some(1_024..=65_535)).len(), 1);
+        assert_eq!(shared_ports(&masquerade, Some(29_999..=40_000)).len(), 1);
     }
 
     #[test]

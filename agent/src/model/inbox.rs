@@ -38,6 +38,7 @@ impl Inbox {
                 | Event::Unserved(_)
                 | Event::Leftovers(_)
                 | Event::Shared(_)
+                | Event::Exhausted(_)
                 | Event::End(_)
                 | Event::Dead(_) => {
                     self.next = Some(event);

@@ -24,6 +24,10 @@ impl Model {
             policies: counts.policies,
             rule_sets: counts.rule_sets,
             identities: counts.identities,
+            service_ports: self.services.index().ports().len(),
+            service_ports_refused: self.kernel.refused_services(),
+            health_checks: self.services.index().health().len(),
+            health_checks_unserved: self.check_problems.all().len(),
             fills,
             errors: self.all_problems().count() - warnings,
             warnings,
@@ -39,6 +43,7 @@ impl Model {
             self.check_problems.all(),
             self.leftovers.all(),
             self.shared_ports.all(),
+            self.exhaustion.all(),
         ];
         let own = own.into_iter().flatten();
         own.chain(self.policies.problems()).chain(self.services.problems())

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{SigSet, Signal};
+use sluice_abi::Reason;
 use sluice_api::{Call, ErrorKind, Outcome, Records, SOCKET};
 use sluice_netlink::{Change, Monitor};
 use sluice_policy::{Index, View as PolicyView};
@@ -36,7 +37,7 @@ use crate::kernel::{Kernel, Sockets};
 use crate::metrics::{Changes, Flows, Gathering, Measures};
 use crate::ports::{self, Claimed};
 use crate::source::{Change as SourceChange, Directory, Kubernetes, Source};
-use crate::{host, kube_proxy, metrics, prepare, server};
+use crate::{exhaustion, host, kube_proxy, metrics, prepare, server};
 use answer::failure;
 use inbox::Inbox;
 use pace::Pace;
@@ -63,6 +64,8 @@ enum Event {
     Leftovers(Vec<String>),
     /// Ports that both Services and processes of the node have are these.
     Shared(Vec<String>),
+    /// Source ports run out, or no longer do.
+    Exhausted(Vec<String>),
     /// Somebody wants the agent to end.
     End(Signal),
     /// A thread cannot go on, and with it the agent.
@@ -117,6 +120,8 @@ struct Model {
     check_problems: Problems,
     /// What others have left here.
     leftovers: Problems,
+    /// What is wrong with source ports.
+    exhaustion: Problems,
 }
 
 /// Runs the agent.
@@ -176,6 +181,7 @@ pub fn run(config: Config) -> Result<()> {
         checks,
         check_problems: Problems::default(),
         leftovers: Problems::default(),
+        exhaustion: Problems::default(),
         kernel,
         config,
     };
@@ -263,6 +269,12 @@ impl Model {
         let told = events.clone();
         start("kube-proxy", move || kube_proxy::watch(|problems| told.send(Event::Leftovers(problems)).is_ok()))?;
 
+        let (told, dropped) = (events.clone(), self.kernel.tally(Reason::PortsExhausted)?);
+        let ports = self.config.masquerade.port_first..=self.config.masquerade.port_last;
+        start("exhaustion", move || {
+            exhaustion::watch(&dropped, &ports, |problems| told.send(Event::Exhausted(problems)).is_ok());
+        })?;
+
         let flows = Flows::default();
         self.serve_metrics(&flows, events)?;
 
@@ -314,6 +326,7 @@ impl Model {
                 Ok(Event::Unserved(problems)) => self.check_problems.set(problems),
                 Ok(Event::Leftovers(problems)) => self.leftovers.set(problems),
                 Ok(Event::Shared(problems)) => self.shared_ports.set(problems),
+                Ok(Event::Exhausted(problems)) => self.exhaustion.set(problems),
                 Ok(Event::End(signal)) => {
                     tracing::info!(%signal, "ending; what is in force stays");
                     return Ok(());

@@ -1,5 +1,8 @@
 //! Services: what the source says of them, and what the tables are told.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;

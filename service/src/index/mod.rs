@@ -168,7 +168,7 @@ impl Index {
     }
 
     /// All ports, sorted by name.
-    pub fn ports(&self) -> impl Iterator<Item = (&PortName, &Arc<ServicePort>)> {
+    pub fn ports(&self) -> impl ExactSizeIterator<Item = (&PortName, &Arc<ServicePort>)> {
         self.ports.iter()
     }
 
@@ -178,7 +178,7 @@ impl Index {
     }
 
     /// What load balancers are told that ask, sorted by Service.
-    pub fn health(&self) -> impl Iterator<Item = &Health> {
+    pub fn health(&self) -> impl ExactSizeIterator<Item = &Health> {
         self.health.values()
     }
 

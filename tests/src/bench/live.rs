@@ -55,7 +55,8 @@ fn flow(from: &Place, to: &Place, address: IpAddr) -> Result<BTreeMap<String, Ve
         client.recv(&mut [0; 64]).context("nothing comes back")?;
     }
     let stats = Stats::on()?;
-    let before = stats.read()?;
+    let programs: Vec<&str> = Hook::ALL.iter().map(|hook| hook.name()).chain(Stage::PROGRAMS).collect();
+    let before = stats.read(&programs)?;
     let drain = std::thread::spawn(move || {
         let mut buffer = [0; 64];
         let mut arrived = 0_u64;
@@ -72,7 +73,7 @@ fn flow(from: &Place, to: &Place, address: IpAddr) -> Result<BTreeMap<String, Ve
         let _ = client.send(&[0]);
     }
     let arrived = drain.join().map_err(|_| anyhow::anyhow!("the receiver panicked"))?;
-    let after = stats.read()?;
+    let after = stats.read(&programs)?;
     ensure!(arrived > DATAGRAMS / 100, "only {arrived} of {DATAGRAMS} datagrams arrived");
     let mut costs: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for (id, now) in after {
@@ -88,37 +89,43 @@ fn flow(from: &Place, to: &Place, address: IpAddr) -> Result<BTreeMap<String, Ve
 
 /// What a program has done.
 #[derive(Clone, Default)]
-struct Run {
-    name: String,
-    runs: u64,
-    nanoseconds: u64,
+pub struct Run {
+    /// Its name.
+    pub name: String,
+    /// How often it has run,
+    pub runs: u64,
+    /// and how long that has taken.
+    pub nanoseconds: u64,
 }
 
 /// The kernel's accounting of programs, switched on until dropped.
-struct Stats {
+pub struct Stats {
     before: String,
 }
 
 impl Stats {
-    fn on() -> Result<Self> {
+    /// Switches it on.
+    ///
+    /// # Errors
+    /// Where the kernel has none.
+    pub fn on() -> Result<Self> {
         let before = fs::read_to_string(SWITCH).with_context(|| format!("reading {SWITCH}"))?;
         fs::write(SWITCH, "1").with_context(|| format!("writing {SWITCH}"))?;
         Ok(Self { before })
     }
 
-    /// What our programs have done, by their ids.
-    fn read(&self) -> Result<BTreeMap<u64, Run>> {
+    /// What the programs of these names have done, by their ids.
+    ///
+    /// # Errors
+    /// Where bpftool is missing.
+    pub fn read(&self, names: &[&str]) -> Result<BTreeMap<u64, Run>> {
         let output = Command::new("bpftool").args(["prog", "show", "-j"]).output().context("starting bpftool")?;
         let programs: Vec<Value> = serde_json::from_slice(&output.stdout).context("reading what bpftool says")?;
         let number = |program: &Value, key: &str| program[key].as_u64().unwrap_or(0);
         let ours = programs.iter().filter_map(|program| {
-            let name = Hook::ALL
-                .iter()
-                .map(|hook| hook.name())
-                .chain(Stage::PROGRAMS)
-                .find(|name| program["name"] == *name)?;
+            let name = names.iter().find(|name| program["name"] == **name)?;
             let (runs, nanoseconds) = (number(program, "run_cnt"), number(program, "run_time_ns"));
-            Some((number(program, "id"), Run { name: name.into(), runs, nanoseconds }))
+            Some((number(program, "id"), Run { name: (*name).into(), runs, nanoseconds }))
         });
         Ok(ours.collect())
     }

@@ -7,12 +7,13 @@ mod policy;
 mod reference;
 mod report;
 mod restart;
+mod services;
 mod throughput;
 
 use anyhow::{Result, bail};
 
 /// The names of all benches.
-pub const NAMES: [&str; 5] = ["datapath", "throughput", "cni", "restart", "policy"];
+pub const NAMES: [&str; 6] = ["datapath", "throughput", "cni", "restart", "policy", "services"];
 
 /// Runs benches, publishes what each finds, and ends with what is to be reached.
 ///
@@ -36,6 +37,7 @@ pub fn run(names: &[String]) -> Result<()> {
             "cni" => cni::run()?,
             "restart" => restart::run()?,
             "policy" => policy::run()?,
+            "services" => services::run()?,
             _ => bail!("there is no bench {name:?}; there are {}", NAMES.join(", ")),
         };
         report::publish(name, &rows)?;

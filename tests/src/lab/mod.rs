@@ -21,7 +21,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
+use serde_json::Value;
 use sluice_api::DenialStatus;
 
 pub use api::ApiServer;
@@ -192,7 +192,7 @@ impl Lab {
     /// # Errors
     /// Where the plugin refuses.
     pub fn pod_of(&self, namespace: &str, node: usize, name: &str) -> Result<Pod> {
-        Pod::add(&self.nodes[node - 1], &format!("{}-{name}", self.name), (namespace, name), &json!({}))
+        Pod::add(&self.nodes[node - 1], &format!("{}-{name}", self.name), (namespace, name), &[], &Value::Null)
     }
 
     /// Adds a pod of a namespace to a node (counted from 1), with these addresses.
@@ -201,16 +201,16 @@ impl Lab {
     /// Where the plugin refuses.
     pub fn pod_with(&self, node: usize, namespace: &str, name: &str, addresses: &[IpAddr]) -> Result<Pod> {
         let place = format!("{}-{namespace}.{name}", self.name);
-        Pod::add(&self.nodes[node - 1], &place, (namespace, name), &json!({ "ips": addresses }))
+        Pod::add(&self.nodes[node - 1], &place, (namespace, name), addresses, &Value::Null)
     }
 
-    /// Adds a pod of the namespace `default` to a node (counted from 1), to which ports of the node lead (`portMappings`).
+    /// Adds a pod of the namespace `default` to a node (counted from 1), with these mappings of host ports.
     ///
     /// # Errors
     /// Where the plugin refuses.
-    pub fn pod_with_ports(&self, node: usize, name: &str, ports: &Value) -> Result<Pod> {
-        let place = format!("{}-{name}", self.name);
-        Pod::add(&self.nodes[node - 1], &place, ("default", name), &json!({ "portMappings": ports }))
+    pub fn pod_with_host_ports(&self, node: usize, name: &str, ports: &Value) -> Result<Pod> {
+        let container = format!("{}-{name}", self.name);
+        Pod::add(&self.nodes[node - 1], &container, ("default", name), &[], ports)
     }
 
     /// The stranger's addresses.

@@ -153,11 +153,17 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// Makes a network namespace and has the plugin wire it, with what the runtime asks for (`runtimeConfig`).
+    /// Makes a network namespace and has the plugin wire it.
     ///
     /// # Errors
     /// Where the plugin refuses.
-    pub(super) fn add(node: &Node, container: &str, (namespace, name): (&str, &str), asked: &Value) -> Result<Self> {
+    pub(super) fn add(
+        node: &Node,
+        container: &str,
+        (namespace, name): (&str, &str),
+        addresses: &[IpAddr],
+        ports: &Value,
+    ) -> Result<Self> {
         let mut place = Place::make(container)?;
         if let Some(group) = node.place.group() {
             place.join(group);
@@ -166,7 +172,15 @@ impl Pod {
         let call = |verb| {
             Ok::<_, anyhow::Error>(Call::new(node, verb, container, &place.path())?.with("CNI_ARGS", &arguments))
         };
-        let add = call("ADD")?.config("runtimeConfig", asked.clone());
+        let mut add = call("ADD")?;
+        let mut runtime = json!({});
+        if !addresses.is_empty() {
+            runtime["ips"] = json!(addresses);
+        }
+        if !ports.is_null() {
+            runtime["portMappings"] = ports.clone();
+        }
+        add = add.config("runtimeConfig", runtime);
         let result = add.run().with_context(|| format!("adding the pod {name} to {}", node.name))?;
         let del = call("DEL")?;
         let mut addresses = Vec::new();

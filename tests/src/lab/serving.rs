@@ -244,4 +244,15 @@ impl Asker {
             Err(error) => Err(error).with_context(|| format!("asking {}", self.at)),
         }
     }
+
+    /// Asks once more: a socket that was disconnected meanwhile is connected again.
+    ///
+    /// # Errors
+    /// As [`ask`].
+    pub fn ask_again(&self, patience: Duration) -> Result<Heard> {
+        if self.connected && self.socket.peer_addr().is_err() {
+            self.socket.connect(self.at)?;
+        }
+        self.ask(patience)
+    }
 }

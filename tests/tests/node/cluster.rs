@@ -1,10 +1,10 @@
 //! Who reaches whom.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 
 use anyhow::{Context, Result};
 use sluice_tests::lab::traffic::{fits, is_refused, ping, tcp, udp};
-use sluice_tests::lab::{Families, Lab, Place, Plan, Pod};
+use sluice_tests::lab::{Families, Lab, Place, Plan, Pod, until_so};
 
 /// A megabyte: large segments on every path that has them.
 const MUCH: usize = 1 << 20;
@@ -165,4 +165,28 @@ fn some_see_pods_with_their_own_addresses() -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[test]
+fn source_ports_that_run_out_are_told_of() -> Result<()> {
+    let mut lab = Lab::start(Plan { nodes: 1, routing: "native", ..Plan::default() })?;
+    let a = lab.pod(1, "a")?;
+    lab.nodes[0].restart_with("masquerade: {port_first: 1024, port_last: 1025}\n")?;
+    let is_told = || {
+        let named = |problem: &String| problem.contains("none of the ports 1024 to 1025");
+        Ok(lab.nodes[0].status()?.problems.iter().any(named))
+    };
+    let sockets = a.place.inside(|| {
+        let bind = |_| Ok(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?);
+        (0..3).map(bind).collect::<Result<Vec<_>>>()
+    })?;
+    let send = |sockets: &[UdpSocket]| {
+        sockets.iter().try_for_each(|socket| socket.send_to(b"?", (lab.stranger_addresses()[0], 9)).map(drop))
+    };
+    send(&sockets[..2])?;
+    assert!(!is_told()?, "there are two");
+    until_so("that there is no third is told", || {
+        send(&sockets)?;
+        is_told()
+    })
 }

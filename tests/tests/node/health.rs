@@ -66,6 +66,11 @@ fn load_balancers_ask_for_services_where_node_ports_are() -> Result<()> {
     until_so("it is at one address", || Ok(told(&lab, (own, PORT).into())?.0 == 200))?;
     assert!(told(&lab, everywhere[0]).is_err(), "it is asked for at one address only");
     // Where the port is taken, nobody is served, and that is told.
+    let checks = |lab: &Lab| {
+        let number = |name: &str| lab.nodes[0].metric(&format!("sluice_service_{name}"));
+        Ok::<_, anyhow::Error>((number("health_checks")?, number("health_checks_unserved")?))
+    };
+    assert_eq!((checks(&lab)?, lab.nodes[0].metric("sluice_service_ports")?), ((1.0, 0.0), 1.0));
     lab.nodes[0].stop_agent();
     let taken = lab.nodes[0].place.inside(|| Ok(TcpListener::bind((own, PORT))?))?;
     lab.nodes[0].restart_with("")?;
@@ -74,6 +79,7 @@ fn load_balancers_ask_for_services_where_node_ports_are() -> Result<()> {
         Ok(lab.nodes[0].status()?.problems.iter().any(named))
     };
     until_so("that is told", || is_told(&lab))?;
+    assert_eq!(checks(&lab)?, (1.0, 1.0));
     drop(taken);
     lab.nodes[0].restart_with("")?;
     until_so("it is at all addresses again", || Ok(told(&lab, everywhere[1])?.0 == 200))?;

@@ -2,77 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::os::fd::AsFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use aya::Pod;
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData};
+use aya::maps::{LpmTrie, Map, MapData};
 use sluice_abi::{
     Backend, BackendId, FRONTEND_BITS, Frontend, FrontendBit, FrontendFlags, FrontendKey, Ipv4, Ipv6, MAGLEV_SIZE,
-    Membership, Port, Position, Prefix, Protocol, RangePath, ServiceId, SetId, maps,
+    Membership, Port, Position, Protocol, RangePath, ServiceId, SetId, maps,
 };
-use sluice_agent::kernel::services::{Maps, Owed, Room, Writer};
+use sluice_agent::kernel::services::{Owed, Room, Writer};
 use sluice_service::{Choice, Family, FrontendKind, Place, PortName, ServicePort, Transport};
+use sluice_tests::service_maps::Tables;
 
 const SMALL: Room = Room { backends: 1_000, sets: 500, members: 4_000, frontends: 1_000, maglev: 10 };
 const LARGE: Room = Room { backends: 1 << 19, sets: 1 << 18, members: 1 << 21, frontends: 1 << 20, maglev: 16_384 };
-
-/// Makes a map as the programs' object defines it. No program reads it.
-fn make(name: &str, room: Room) -> MapData {
-    use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LPM_TRIE};
-    const NO_PREALLOC: u32 = 1;
-    const MAPPED: u32 = 1 << 10;
-    fn of<K, V>() -> (u32, u32) {
-        (size_of::<K>() as u32, size_of::<V>() as u32)
-    }
-    let (hash, array) = ((BPF_MAP_TYPE_HASH, NO_PREALLOC), (BPF_MAP_TYPE_ARRAY, MAPPED));
-    let trie = (BPF_MAP_TYPE_LPM_TRIE, NO_PREALLOC);
-    let ((kind, flags), (key, value), entries) = match name {
-        maps::FRONTENDS4 => (hash, of::<FrontendKey<Ipv4>, Frontend>(), room.frontends as u32),
-        maps::FRONTENDS6 => (hash, of::<FrontendKey<Ipv6>, Frontend>(), room.frontends as u32),
-        maps::SOURCE_RANGES4 => (trie, of::<Prefix<RangePath<Ipv4>>, u32>(), room.frontends as u32),
-        maps::SOURCE_RANGES6 => (trie, of::<Prefix<RangePath<Ipv6>>, u32>(), room.frontends as u32),
-        maps::BACKENDS4 => (array, of::<BackendId, Backend<Ipv4>>(), room.backends),
-        maps::BACKENDS6 => (array, of::<BackendId, Backend<Ipv6>>(), room.backends),
-        maps::FRONTEND_BITS => (array, of::<u32, u64>(), FRONTEND_BITS / 64),
-        maps::SETS => (array, of::<SetId, Position>(), room.sets),
-        maps::MEMBERS => (array, of::<Position, u32>(), room.members),
-        maps::MAGLEV => (hash, of::<SetId, [BackendId; MAGLEV_SIZE]>(), room.maglev as u32),
-        other => panic!("no table of services: {other}"),
-    };
-    MapData::create(aya_obj::Map::new_from_params(kind as u32, key, value, entries, flags), name, None).unwrap()
-}
-
-/// Maps that outlive those who open them.
-struct Tables(std::collections::HashMap<&'static str, MapData>);
-
-impl Tables {
-    fn new(room: Room) -> Self {
-        let names = [
-            [maps::FRONTENDS4, maps::SOURCE_RANGES4, maps::BACKENDS4, maps::FRONTEND_BITS, maps::SETS],
-            [maps::FRONTENDS6, maps::SOURCE_RANGES6, maps::BACKENDS6, maps::MEMBERS, maps::MAGLEV],
-        ];
-        Self(names.into_iter().flatten().map(|name| (name, make(name, room))).collect())
-    }
-
-    fn data(&self, name: &str) -> MapData {
-        MapData::from_fd(self.0[name].fd().as_fd().try_clone_to_owned().unwrap()).unwrap()
-    }
-
-    fn maps(&self) -> Maps {
-        Maps::open(|name| Ok(self.data(name)), Path::new("/nonexistent")).unwrap()
-    }
-
-    fn array<V: Pod>(&self, name: &str) -> Array<MapData, V> {
-        Map::from_map_data(self.data(name)).unwrap().try_into().unwrap()
-    }
-
-    fn hash<K: Pod, V: Pod>(&self, name: &str) -> HashMap<MapData, K, V> {
-        Map::from_map_data(self.data(name)).unwrap().try_into().unwrap()
-    }
-}
 
 fn name(number: usize, family: Family) -> PortName {
     PortName {
@@ -107,9 +50,9 @@ fn ip(text: &str) -> IpAddr {
 
 #[test]
 fn programs_find_what_was_written() {
-    let tables = Tables::new(SMALL);
+    let tables = Tables::new(SMALL).unwrap();
     let own = BTreeSet::from([ip("10.9.0.1")]);
-    let mut writer = Writer::open(tables.maps(), SMALL, own.clone(), true).unwrap();
+    let mut writer = Writer::open(tables.maps().unwrap(), SMALL, own.clone(), true).unwrap();
     let (web, six) = (name(1, Family::V4), name(1, Family::V6));
     let mut v4 = port(
         &[
@@ -127,7 +70,7 @@ fn programs_find_what_was_written() {
     writer.take_over(all.clone()).unwrap();
     assert!(matches!(writer.owed(), Owed::Of(owed) if owed.contains(&ip("203.0.113.7")) && owed.len() == 4));
 
-    let (sets, members) = (tables.array::<Position>(maps::SETS), tables.array::<u32>(maps::MEMBERS));
+    let (sets, members) = (tables.array::<Position>(maps::SETS).unwrap(), tables.array::<u32>(maps::MEMBERS).unwrap());
     let of_set = |set: SetId| -> Vec<BackendId> {
         let Position(start) = sets.get(&set.0, 0).unwrap();
         let count = members.get(&start, 0).unwrap();
@@ -137,7 +80,7 @@ fn programs_find_what_was_written() {
         let address: std::net::Ipv4Addr = address.parse().unwrap();
         FrontendKey { address: Ipv4::from(address), protocol, port: Port::new(port), pad: 0 }
     };
-    let frontends = tables.hash::<FrontendKey<Ipv4>, Frontend>(maps::FRONTENDS4);
+    let frontends = tables.hash::<FrontendKey<Ipv4>, Frontend>(maps::FRONTENDS4).unwrap();
     let cluster_ip = frontends.get(&key("10.96.0.1", 80, Protocol::TCP), 0).unwrap();
     let balancer = frontends.get(&key("203.0.113.7", 8_080, Protocol::TCP), 0).unwrap();
     let node_port = frontends.get(&key("0.0.0.0", 30_080, Protocol::TCP), 0).unwrap();
@@ -149,7 +92,7 @@ fn programs_find_what_was_written() {
     assert_eq!(balancer.flags, FrontendFlags::SOURCE_RANGES.with(FrontendFlags::MAGLEV));
     assert_eq!((node_port.flags, node_port.affinity), (FrontendFlags::MAGLEV, 600));
 
-    let backends = tables.array::<Backend<Ipv4>>(maps::BACKENDS4);
+    let backends = tables.array::<Backend<Ipv4>>(maps::BACKENDS4).unwrap();
     let of_backend = |id: &BackendId| {
         let Backend { address, port, membership, service } = backends.get(&id.0, 0).unwrap();
         assert_eq!(service, cluster_ip.service);
@@ -162,11 +105,11 @@ fn programs_find_what_was_written() {
     let local = [server("10.0.0.2", 80, both), server("10.9.0.1", 9_090, both)];
     assert_eq!((&inside[0], &inside[1..]), (&server("10.0.0.1", 80, near), &local[..]));
     assert!(of_set(balancer.outside).iter().map(of_backend).eq(local.clone()));
-    let maglev = tables.hash::<SetId, [BackendId; MAGLEV_SIZE]>(maps::MAGLEV).get(&balancer.outside, 0).unwrap();
+    let maglev = tables.hash::<SetId, [BackendId; MAGLEV_SIZE]>(maps::MAGLEV).unwrap().get(&balancer.outside, 0).unwrap();
     assert!(maglev.iter().map(of_backend).all(|server| local.contains(&server)));
 
     let ranges: LpmTrie<MapData, RangePath<Ipv4>, u32> =
-        Map::from_map_data(tables.data(maps::SOURCE_RANGES4)).unwrap().try_into().unwrap();
+        Map::from_map_data(tables.data(maps::SOURCE_RANGES4).unwrap()).unwrap().try_into().unwrap();
     let client = |service, text: &str| {
         let address: std::net::Ipv4Addr = text.parse().unwrap();
         ranges.get(&aya::maps::lpm_trie::Key::new(64, RangePath { service, address: address.into() }), 0).is_ok()
@@ -174,7 +117,7 @@ fn programs_find_what_was_written() {
     assert!(client(balancer.service, "192.0.2.77") && !client(balancer.service, "192.0.3.77"));
     assert!(!client(ServiceId(77), "192.0.2.77"));
 
-    let bits = tables.array::<u64>(maps::FRONTEND_BITS);
+    let bits = tables.array::<u64>(maps::FRONTEND_BITS).unwrap();
     let is_set = |bit: FrontendBit| bits.get(&bit.place().0, 0).unwrap() & bit.place().1 != 0;
     assert!(is_set(FrontendBit::of_address(key("10.96.0.1", 0, Protocol(0)).address)));
     assert!(is_set(FrontendBit::of_port(Port::new(30_080), Protocol::TCP)));
@@ -187,15 +130,15 @@ fn programs_find_what_was_written() {
         port: Port::new(80),
         pad: 0,
     };
-    let found = tables.hash::<FrontendKey<Ipv6>, Frontend>(maps::FRONTENDS6).get(&six_key, 0).unwrap();
+    let found = tables.hash::<FrontendKey<Ipv6>, Frontend>(maps::FRONTENDS6).unwrap().get(&six_key, 0).unwrap();
     let [BackendId(id)] = of_set(found.outside)[..] else { panic!("one backend") };
-    let backend = tables.array::<Backend<Ipv6>>(maps::BACKENDS6).get(&id, 0).unwrap();
+    let backend = tables.array::<Backend<Ipv6>>(maps::BACKENDS6).unwrap().get(&id, 0).unwrap();
     assert_eq!((std::net::Ipv6Addr::from(backend.address).to_string().as_str(), backend.port.get()), ("fd00::5", 81));
 
     // Who comes next finds it as it is to be, and keeps everybody's numbers; then all goes.
     writer.paid();
     drop(writer);
-    let mut writer = Writer::open(tables.maps(), SMALL, own, true).unwrap();
+    let mut writer = Writer::open(tables.maps().unwrap(), SMALL, own, true).unwrap();
     writer.take_over(all).unwrap();
     assert!(matches!(writer.owed(), Owed::Of(owed) if owed.is_empty()));
     assert_eq!(frontends.get(&key("10.96.0.1", 80, Protocol::TCP), 0).unwrap(), cluster_ip);
@@ -209,8 +152,8 @@ fn programs_find_what_was_written() {
 #[test]
 #[ignore = "takes a while, and tells only times"]
 fn a_large_cluster() {
-    let tables = Tables::new(LARGE);
-    let open = || Writer::open(tables.maps(), LARGE, BTreeSet::new(), false).unwrap();
+    let tables = Tables::new(LARGE).unwrap();
+    let open = || Writer::open(tables.maps().unwrap(), LARGE, BTreeSet::new(), false).unwrap();
     let served = |number: usize, from: usize, count: usize| {
         let address = |base: u32, at: usize| IpAddr::V4((base + at as u32).into());
         let backends: Vec<_> = (from..from + count).map(|at| (address(0x0a00_0000, at), 80)).collect();

@@ -666,3 +666,21 @@ fn who_sends_more_than_can_be_sent_on_is_told_how_much() -> Result<()> {
     assert_eq!((icmp[0], icmp[1], u32::from_be_bytes(icmp[4..8].try_into()?)), (3, 4, 1480));
     both.compare_counters()
 }
+
+#[test]
+fn an_address_of_services_that_none_has_is_nobodys() -> Result<()> {
+    let mut both = scene(&[(POD_B, TARGET)])?;
+    both.addresses(VIP, (24, 112), sluice_abi::AddressKind::Services, 0)?;
+    let free: Pair = (Ipv4Addr::new(10, 96, 0, 99), Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, 0x99));
+    let (a, b) = (both.scene.pod_a, both.scene.pod_b);
+    for packet in tcp((POD_A, 4000), (free, PORT), SYN, 0xa) {
+        assert_eq!(both.run(Hook::FromPod, a, &packet)?.verdict, Verdict::Drop(Reason::NoRoute));
+    }
+    for packet in tcp((POD_A, 4000), (VIP, PORT), SYN, 0xa) {
+        assert_eq!(both.run(Hook::FromPod, a, &packet)?.verdict, Verdict::Pod(b));
+    }
+    for packet in tcp((OUTSIDE, 4000), (VIP, PORT), SYN, 0) {
+        assert_eq!(both.run(Hook::FromNet, both.scene.uplink, &packet)?.verdict, Verdict::Pod(b));
+    }
+    Ok(())
+}

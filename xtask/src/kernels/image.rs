@@ -13,7 +13,7 @@ use super::{binaries, modules};
 use crate::run::output;
 
 /// Programs of this machine that the tests call, taken along with their libraries.
-const TOOLS: [&str; 3] = ["ip", "nsenter", "ping"];
+const TOOLS: [&str; 5] = ["ip", "nsenter", "ping", "ethtool", "bpftool"];
 /// Whom the agent's client of the Kubernetes API trusts; without any, there is no client.
 const CERTIFICATES: &str = "etc/ssl/certs/ca-certificates.crt";
 const INIT: &str = include_str!("init.sh");

@@ -89,6 +89,11 @@ impl Kernel {
         problems.map(|(name, text)| (name.clone(), text)).collect()
     }
 
+    /// How many ports of services do not fit, and make do with what there is of them, or reject.
+    pub fn refused_services(&self) -> usize {
+        self.services.as_ref().map_or(0, Writer::refused)
+    }
+
     /// The backends of UDP that are gone since the last call.
     pub fn take_ended_backends(&mut self) -> BTreeSet<SocketAddr> {
         self.services.as_mut().map(Writer::take_ended).unwrap_or_default()

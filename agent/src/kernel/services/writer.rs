@@ -401,6 +401,11 @@ impl<T: Tables> Writer<T> {
         refused.chain(self.unspread.iter().map(move |name| (name, text.to_owned())))
     }
 
+    /// How many ports found no room.
+    pub fn refused(&self) -> usize {
+        self.refused.len()
+    }
+
     /// How full the tables are.
     pub fn fills(&self) -> [Fill; 7] {
         let fill = |table, (entries, capacity)| Fill { table, entries, capacity };

@@ -7,6 +7,7 @@ mod flows;
 mod offline;
 mod party;
 mod policies;
+mod services;
 mod table;
 
 use std::io::Write;
@@ -120,7 +121,8 @@ fn run(keep: bool) -> Result<()> {
         policies::are_in_force(&lab, 0)
     })?;
     println!();
-    show(&lab, &parties, "everybody calls everybody once more")
+    show(&lab, &parties, "everybody calls everybody once more")?;
+    services::show(&lab, &pods)
 }
 
 /// Adds the pods, and tells of them.

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::stage::{How, PLAIN, each_way, ignored, refused, served};
+use super::stage::{How, OVERLAY, PLAIN, each_way, ignored, refused, served};
 use super::world::{World, ports, world};
 
 fn web(spec: &str) -> World {
@@ -16,7 +16,8 @@ fn web(spec: &str) -> World {
 #[test]
 fn whoever_is_asked_backends_see_their_clients() -> Result<()> {
     let direct = How { direct: true, ..PLAIN };
-    each_way(&[direct, How { sockets: false, ..direct }], |stage| {
+    let overlay = How { direct: true, ..OVERLAY };
+    each_way(&[direct, How { sockets: false, ..direct }, overlay], |stage| {
         stage.play(&web(""))?;
         stage.expect([
             served("stranger", "n1:30080 n2:30080 n3:30080", "a1 a2").seen_as("stranger"),

@@ -84,6 +84,8 @@ fn whoever_is_connected_to_a_backend_that_is_gone_is_told() -> Result<()> {
                 ensure!(heard == Heard::Disconnected, "hears {heard:?}");
                 Ok(())
             })?;
+            let heard = asker.ask_again(PATIENCE)?.said()?;
+            ensure!(heard.name == "a2", "{what} again, and hears {heard:?}");
         }
         Ok(())
     })

@@ -1,6 +1,8 @@
 //! Services, tried with real traffic: who is served by whom, from where, by every kind of address.
 
+mod claims;
 mod direct;
+mod endpoints;
 mod everywhere;
 mod external;
 mod gone;

@@ -229,7 +229,7 @@ impl Stage {
 
     /// A pod enters, to which ports of its node lead.
     pub fn enter_with_ports(&mut self, node: usize, name: &str, ports: &serde_json::Value) -> Result<()> {
-        let pod = self.lab.pod_with_ports(node, name, ports)?;
+        let pod = self.lab.pod_with_host_ports(node, name, ports)?;
         self.cast.insert(name.into(), (node, pod));
         Ok(())
     }

@@ -59,7 +59,7 @@ fn a_port_that_does_not_fit_is_refused_alone_and_comes_once_there_is_room() {
     let all = [("a", &a), ("b", &b), ("c", &c)];
     writer.apply(all.map(|(text, port)| (name(text), Some(port.clone())))).unwrap();
     let text = "6 more backends do not fit into the table; raise `service_backends`";
-    assert_eq!(problems(&writer), [("b".to_owned(), text.to_owned())]);
+    assert_eq!((problems(&writer), writer.refused()), (vec![("b".to_owned(), text.to_owned())], 1));
     assert_eq!([&a, &b, &c].map(|port| servers(&writer, port)), [answer_of(&a), Answer::Nobody, answer_of(&c)]);
     // What is not enough for it leaves it refused.
     writer.apply([(name("c"), Some(served(3, 20..21)))]).unwrap();
@@ -111,6 +111,7 @@ fn members_sets_frontends_and_tables_are_counted() {
     let mut writer = small();
     writer.apply([(name("a"), Some(external(1, 0..2))), (name("b"), Some(external(2, 4..6)))]).unwrap();
     assert!(problems(&writer).len() == 1 && problems(&writer)[0].1.starts_with("one more Maglev table"));
+    assert_eq!(writer.refused(), 0, "it is served");
     assert_eq!(servers(&writer, &external(2, 0..0)), answer_of(&external(2, 4..6)), "spread at random");
     writer.apply([(name("a"), Some(served(1, 0..2)))]).unwrap();
     writer.apply([(name("b"), Some(external(2, 4..7)))]).unwrap();
