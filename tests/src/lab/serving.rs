@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -199,6 +199,16 @@ pub fn ask_datagram(from: &Place, address: IpAddr, port: u16, connected: bool) -
     Asker::new(from, (address, port).into(), connected)?.ask(PATIENCE)
 }
 
+/// A socket with a port that nobody has had for a long time: no flow is known of it.
+fn fresh(address: IpAddr) -> Result<UdpSocket> {
+    /// Beyond those that nodes take for translated flows, and node ports.
+    const PORTS: std::ops::Range<u32> = 33_000..65_000;
+    static LAST: AtomicU32 = AtomicU32::new(0);
+    let next = || (PORTS.start + LAST.fetch_add(1, Ordering::Relaxed) % (PORTS.end - PORTS.start)) as u16;
+    let free = PORTS.find_map(|_| UdpSocket::bind((address, next())).ok());
+    free.with_context(|| format!("no port is free beside {address}"))
+}
+
 /// Somebody who asks by datagrams, from one and the same port.
 pub struct Asker {
     socket: UdpSocket,
@@ -217,7 +227,7 @@ impl Asker {
 
     fn here(at: SocketAddr, connected: bool) -> Result<Self> {
         let any: IpAddr = if at.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        let socket = UdpSocket::bind((any, 0))?;
+        let socket = fresh(any)?;
         if connected {
             socket.connect(at)?;
             ensure!(socket.peer_addr()? == at, "is connected to {} instead of {at}", socket.peer_addr()?);

@@ -105,7 +105,8 @@ fn programs_find_what_was_written() {
     let local = [server("10.0.0.2", 80, both), server("10.9.0.1", 9_090, both)];
     assert_eq!((&inside[0], &inside[1..]), (&server("10.0.0.1", 80, near), &local[..]));
     assert!(of_set(balancer.outside).iter().map(of_backend).eq(local.clone()));
-    let maglev = tables.hash::<SetId, [BackendId; MAGLEV_SIZE]>(maps::MAGLEV).unwrap().get(&balancer.outside, 0).unwrap();
+    let maglev =
+        tables.hash::<SetId, [BackendId; MAGLEV_SIZE]>(maps::MAGLEV).unwrap().get(&balancer.outside, 0).unwrap();
     assert!(maglev.iter().map(of_backend).all(|server| local.contains(&server)));
 
     let ranges: LpmTrie<MapData, RangePath<Ipv4>, u32> =
