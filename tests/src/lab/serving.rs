@@ -202,10 +202,11 @@ pub fn ask_datagram(from: &Place, address: IpAddr, port: u16, connected: bool) -
 /// A socket with a port that nobody has had for a long time: no flow is known of it.
 fn fresh(address: IpAddr) -> Result<UdpSocket> {
     /// Beyond those that nodes take for translated flows, and node ports.
-    const PORTS: std::ops::Range<u32> = 33_000..65_000;
+    const FIRST: u32 = 33_000;
+    const COUNT: u32 = 32_000;
     static LAST: AtomicU32 = AtomicU32::new(0);
-    let next = || (PORTS.start + LAST.fetch_add(1, Ordering::Relaxed) % (PORTS.end - PORTS.start)) as u16;
-    let free = PORTS.find_map(|_| UdpSocket::bind((address, next())).ok());
+    let next = || (FIRST + LAST.fetch_add(1, Ordering::Relaxed) % COUNT) as u16;
+    let free = (0..COUNT).find_map(|_| UdpSocket::bind((address, next())).ok());
     free.with_context(|| format!("no port is free beside {address}"))
 }
 

@@ -21,8 +21,15 @@ fn claim(world: World, name: &str, number: u8, app: &str, made: &str) -> World {
 }
 
 #[test]
-fn the_first_has_what_several_claim_and_the_next_where_it_goes() -> Result<()> {
+fn whoever_claims_too_much_is_told() -> Result<()> {
     let stage = Stage::set(PLAIN)?;
+    the_first_has_what_several_claim_and_the_next_where_it_goes(&stage)?;
+    what_makes_no_sense_is_told_and_the_rest_is_served(&stage)?;
+    a_node_port_that_a_process_of_the_node_has_is_told(&stage)?;
+    a_service_may_have_thousands_of_ports(&stage)
+}
+
+fn the_first_has_what_several_claim_and_the_next_where_it_goes(stage: &Stage) -> Result<()> {
     let pods = || world().pods("a1", "app: one").pods("a2", "app: two");
     let one = |world| claim(world, "one", 11, "one", "2024-01-01T00:00:00Z");
     let two = |world| claim(world, "two", 12, "two", "2024-01-02T00:00:00Z");
@@ -49,9 +56,7 @@ fn the_first_has_what_several_claim_and_the_next_where_it_goes() -> Result<()> {
     stage.expect([served("c1 c3 n1", SHARED, "a2"), served("stranger", "n1:30080", "a2")])
 }
 
-#[test]
-fn what_makes_no_sense_is_told_and_the_rest_is_served() -> Result<()> {
-    let stage = Stage::set(PLAIN)?;
+fn what_makes_no_sense_is_told_and_the_rest_is_served(stage: &Stage) -> Result<()> {
     let web = || {
         world().pods("a1 a2", "app: web").service("web", 10, &format!("selector: {{app: web}}, {}", ports("80>8080")))
     };
@@ -75,9 +80,7 @@ fn what_makes_no_sense_is_told_and_the_rest_is_served() -> Result<()> {
     stage.expect([served("c1 c3 n1", "web:80", "a1 a2")])
 }
 
-#[test]
-fn a_node_port_that_a_process_of_the_node_has_is_told() -> Result<()> {
-    let stage = Stage::set(PLAIN)?;
+fn a_node_port_that_a_process_of_the_node_has_is_told(stage: &Stage) -> Result<()> {
     let taken = stage.place("n1")?.inside(|| Ok(TcpListener::bind("0.0.0.0:30080")?))?;
     let spec = format!("type: NodePort, selector: {{app: web}}, {}", ports("80>8080@30080"));
     stage.play_with_problems(&world().pods("a1 a2", "app: web").service("web", 10, &spec))?;
@@ -91,11 +94,9 @@ fn a_node_port_that_a_process_of_the_node_has_is_told() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_service_may_have_thousands_of_ports() -> Result<()> {
+fn a_service_may_have_thousands_of_ports(stage: &Stage) -> Result<()> {
     const FIRST: u16 = 10_000;
     const COUNT: u16 = 3_000;
-    let stage = Stage::set(PLAIN)?;
     let mut many = String::new();
     for port in FIRST..FIRST + COUNT {
         let _ = write!(many, "{{name: p{port}, port: {port}, targetPort: 8080}}, ");

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use sluice_tests::lab::serving::Means;
 
-use super::stage::{EVERY_WAY, How, PLAIN, Stage, each_way, served};
+use super::stage::{EVERY_WAY, How, PLAIN, Stage, each_way, refused, served};
 use super::world::{World, ports, world};
 
 const INSIDERS: &str = "a1 a2 c1 c3 n1 n2 n3";
@@ -20,6 +20,10 @@ fn everybody_reaches_a_service_by_its_cluster_ip_and_node_ports() -> Result<()> 
         stage.expect([
             served(INSIDERS, "web:80", "a1 a2"),
             served("stranger c1 c3 a1", "n1:30080 n2:30080 n3:30080", "a1 a2"),
+            // Sockets of IPv6 that talk IPv4. Whoever asks compares names: getpeername, and whom datagrams come from.
+            served("a1 c1 c3 n1 n3", "[::ffff:10.96.0.10]:80", "a1 a2"),
+            served("stranger c1 c3", "[::ffff:192.0.2.3]:30080", "a1 a2"),
+            refused("c1 c3 n1", "[::ffff:10.96.0.10]:81"),
         ])?;
         Ok(())
     })

@@ -43,67 +43,72 @@ fn all_hear(askers: &[(String, SocketAddr, Asker)], name: &str) -> Result<()> {
 }
 
 #[test]
-fn datagrams_go_to_whoever_serves_now() -> Result<()> {
+fn backends_may_go() -> Result<()> {
     each_way(&EVERY_WAY, |stage| {
-        stage.play(&web("a1"))?;
-        let (loose, connected) = (askers(stage, false)?, askers(stage, true)?);
-        for (before, now) in [("a1", "a2"), ("a2", "a1")] {
-            all_hear(&loose, before)?;
-            stage.play(&web(now))?;
-            all_hear(&loose, now)?;
-        }
-        // The last of these is a1 again, by which nobody is connected to whom it was.
-        for (what, at, asker) in &connected {
+        datagrams_go_to_whoever_serves_now(stage)?;
+        whoever_is_connected_to_a_backend_that_is_gone_is_told(stage)?;
+        a_client_stays_with_one_backend_of_datagrams(stage)?;
+        connections_go_on_without_their_service(stage)
+    })
+}
+
+fn datagrams_go_to_whoever_serves_now(stage: &mut Stage) -> Result<()> {
+    stage.play(&web("a1"))?;
+    let (loose, connected) = (askers(stage, false)?, askers(stage, true)?);
+    for (before, now) in [("a1", "a2"), ("a2", "a1")] {
+        all_hear(&loose, before)?;
+        stage.play(&web(now))?;
+        all_hear(&loose, now)?;
+    }
+    // The last of these is a1 again, by which nobody is connected to whom it was.
+    for (what, at, asker) in &connected {
+        let heard = asker.ask(PATIENCE)?;
+        ensure!(
+            matches!(&heard, Heard::Said(said) if said.name == "a1") || heard == Heard::Disconnected,
+            "{what}: {heard:?} {at}"
+        );
+    }
+    Ok(())
+}
+
+fn whoever_is_connected_to_a_backend_that_is_gone_is_told(stage: &mut Stage) -> Result<()> {
+    stage.play(&web("a1"))?;
+    let connected = askers(stage, true)?;
+    all_hear(&connected, "a1")?;
+    stage.play(&web("a2"))?;
+    for (what, at, asker) in &connected {
+        let is_translated = stage.how.sockets && stage.addresses("web")?.contains(&at.ip());
+        if !is_translated {
             let heard = asker.ask(PATIENCE)?;
-            ensure!(
-                matches!(&heard, Heard::Said(said) if said.name == "a1") || heard == Heard::Disconnected,
-                "{what}: {heard:?} {at}"
-            );
+            ensure!(matches!(&heard, Heard::Said(said) if said.name == "a2"), "{what}, hears {heard:?}");
+            continue;
         }
-        Ok(())
-    })
-}
-
-#[test]
-fn whoever_is_connected_to_a_backend_that_is_gone_is_told() -> Result<()> {
-    each_way(&EVERY_WAY, |stage| {
-        stage.play(&web("a1"))?;
-        let connected = askers(stage, true)?;
-        all_hear(&connected, "a1")?;
-        stage.play(&web("a2"))?;
-        for (what, at, asker) in &connected {
-            let is_translated = stage.how.sockets && stage.addresses("web")?.contains(&at.ip());
-            if !is_translated {
-                let heard = asker.ask(PATIENCE)?;
-                ensure!(matches!(&heard, Heard::Said(said) if said.name == "a2"), "{what}, hears {heard:?}");
-                continue;
-            }
-            // Until then, nobody says that it will be.
-            until(&format!("{what}: it is disconnected"), || {
-                let heard = asker.ask(PATIENCE)?;
-                ensure!(heard == Heard::Disconnected, "hears {heard:?}");
-                Ok(())
-            })?;
+        // Until then, nobody says that it will be.
+        until(&format!("{what}: it is disconnected"), || {
+            let heard = asker.ask(PATIENCE)?;
+            ensure!(heard == Heard::Disconnected, "hears {heard:?}");
+            Ok(())
+        })?;
+        // Perhaps it is told once more.
+        until(&format!("{what} again"), || {
             let heard = asker.ask_again(PATIENCE)?.said()?;
-            ensure!(heard.name == "a2", "{what} again, and hears {heard:?}");
-        }
-        Ok(())
-    })
+            ensure!(heard.name == "a2", "hears {heard:?}");
+            Ok(())
+        })?;
+    }
+    Ok(())
 }
 
-#[test]
-fn a_client_stays_with_one_backend_of_datagrams() -> Result<()> {
-    each_way(&EVERY_WAY, |stage| {
-        stage.play(&web("a1 a2"))?;
-        for (what, _, asker) in askers(stage, false)?.into_iter().chain(askers(stage, true)?) {
-            let first = asker.ask(PATIENCE)?.said()?.name;
-            for _ in 0..20 {
-                let next = asker.ask(PATIENCE)?.said()?.name;
-                ensure!(first == next, "{what}, hears {first}, then {next}");
-            }
+fn a_client_stays_with_one_backend_of_datagrams(stage: &mut Stage) -> Result<()> {
+    stage.play(&web("a1 a2"))?;
+    for (what, _, asker) in askers(stage, false)?.into_iter().chain(askers(stage, true)?) {
+        let first = asker.ask(PATIENCE)?.said()?.name;
+        for _ in 0..20 {
+            let next = asker.ask(PATIENCE)?.said()?.name;
+            ensure!(first == next, "{what}, hears {first}, then {next}");
         }
-        Ok(())
-    })
+    }
+    Ok(())
 }
 
 /// A connection, from both its ends.
@@ -134,27 +139,24 @@ impl Connection {
     }
 }
 
-#[test]
-fn connections_go_on_without_their_service() -> Result<()> {
-    each_way(&EVERY_WAY, |stage| {
-        stage.play(&web("a1"))?;
-        let listener = stage.place("a1")?.inside(|| Ok(TcpListener::bind("[::]:9000")?))?;
-        let mut open = Vec::new();
-        for from in ["c1", "c3", "n1", "n3", "a1"] {
-            for at in stage.at("web:90")? {
-                open.push(Connection::make(stage, from, at, &listener)?);
-            }
+fn connections_go_on_without_their_service(stage: &mut Stage) -> Result<()> {
+    stage.play(&web("a1"))?;
+    let listener = stage.place("a1")?.inside(|| Ok(TcpListener::bind("[::]:9000")?))?;
+    let mut open = Vec::new();
+    for from in ["c1", "c3", "n1", "n3", "a1"] {
+        for at in stage.at("web:90")? {
+            open.push(Connection::make(stage, from, at, &listener)?);
         }
-        for world in [web("a2"), web(""), world(), web("a1")] {
-            if world.is_empty() && !stage.how.sockets {
-                // What the node itself sends is translated only where there is a Service at its address.
-                open.retain(|connection| !connection.what.starts_with('n'));
-            }
-            stage.play(&world)?;
-            for connection in &open {
-                connection.goes_on().map_err(|error| error.context(connection.what.clone()))?;
-            }
+    }
+    for world in [web("a2"), web(""), world(), web("a1")] {
+        if world.is_empty() && !stage.how.sockets {
+            // What the node itself sends is translated only where there is a Service at its address.
+            open.retain(|connection| !connection.what.starts_with('n'));
         }
-        Ok(())
-    })
+        stage.play(&world)?;
+        for connection in &open {
+            connection.goes_on().map_err(|error| error.context(connection.what.clone()))?;
+        }
+    }
+    Ok(())
 }

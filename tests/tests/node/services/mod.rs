@@ -8,7 +8,6 @@ mod external;
 mod gone;
 mod host_ports;
 mod load;
-mod names;
 mod policies;
 mod refused;
 mod stage;

@@ -247,11 +247,6 @@ impl Stage {
         Ok(())
     }
 
-    /// Somebody serves no more.
-    pub fn silence(&mut self, name: &str, port: u16) {
-        self.servers.remove(&(name.into(), port));
-    }
-
     /// Where somebody is.
     pub fn place(&self, name: &str) -> Result<&Place> {
         if let Some((_, pod)) = self.cast.get(name) {
