@@ -29,7 +29,8 @@ pub fn balance<A: Parse, T: Tables + FamilyTables<A>>(
         Direction::Forward => &case.key,
         Direction::Reply => &case.peer,
     };
-    let is_sent_on = desk.is_sent_on;
+    // A flow to another node's address has a backend only where that node has sent it on.
+    let is_sent_on = desk.is_sent_on || case.target.is_backend();
     let is_node = || {
         let entry = tables.address(opener.destination);
         entry.serves_node_ports() || (is_sent_on && entry.kind == AddressKind::Node)

@@ -559,6 +559,23 @@ fn with_direct_return_a_backends_node_is_sent_packets_as_they_are() -> Result<()
 }
 
 #[test]
+fn answers_to_what_was_sent_on_are_judged_again_as_such() -> Result<()> {
+    let mut both = direct_scene((POD_A, TARGET))?;
+    let (a, uplink) = (both.scene.pod_a, both.scene.uplink);
+    for at in [(NATIVE_NODE, NODE_PORT), (VIP, PORT)] {
+        for (family, packet) in udp((OUTSIDE, 4000), at, 0).iter().enumerate() {
+            let came = both.run(Hook::FromNet, uplink, &sent_on(NATIVE_NODE, packet))?;
+            assert_eq!(came.verdict, Verdict::Pod(a));
+            both.revise(RevisionSlot::ROUTES)?;
+            let back = both.run(Hook::FromPod, a, &from(0xa, reversed(&came.data, 0)))?;
+            assert_eq!(back.verdict, Verdict::Neighbour(words(family, ROUTER)));
+            assert_eq!(ends(&back.data).0, end(family, at));
+        }
+    }
+    both.compare_flows()
+}
+
+#[test]
 fn whoever_is_in_the_cluster_is_not_answered_directly() -> Result<()> {
     for client in [NATIVE_POD, NATIVE_NODE] {
         let mut both = direct_scene((OVERLAY_POD, TARGET))?;
