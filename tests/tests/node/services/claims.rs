@@ -25,8 +25,8 @@ fn whoever_claims_too_much_is_told() -> Result<()> {
     let stage = Stage::set(PLAIN)?;
     the_first_has_what_several_claim_and_the_next_where_it_goes(&stage)?;
     what_makes_no_sense_is_told_and_the_rest_is_served(&stage)?;
-    a_node_port_that_a_process_of_the_node_has_is_told(&stage)?;
-    a_service_may_have_thousands_of_ports(&stage)
+    a_service_may_have_thousands_of_ports(&stage)?;
+    a_node_port_that_a_process_of_the_node_has_is_told(&stage)
 }
 
 fn the_first_has_what_several_claim_and_the_next_where_it_goes(stage: &Stage) -> Result<()> {

@@ -86,7 +86,7 @@ fn no_connection_fails_while_endpoints_change() -> Result<()> {
             let mut endpoints = String::new();
             for (at, pod) in ["a1", "a2"].into_iter().enumerate() {
                 // One stays, another comes and goes; which one, changes with every fourth.
-                if (number / 4) as usize % 2 == at || number % 2 == 0 {
+                if (number / 4) as usize % 2 == at || number.is_multiple_of(2) {
                     let addresses = &stage.pod(pod).addresses;
                     let address =
                         addresses.iter().find(|address| address.is_ipv4() == (family == "IPv4")).expect("one");
