@@ -97,7 +97,7 @@ reasons! {
     NoLocalBackend = 28, "no_local_backend";
     /// A client that a service's source ranges do not name.
     SourceRange = 29, "source_range";
-    /// Too large to be wrapped up for the node that serves it: its sender was told the size.
+    /// Too large to be wrapped up for the node that it is for, or that serves it: its sender was told the size.
     TooLarge = 30, "too_large";
 }
 

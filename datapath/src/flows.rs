@@ -2,7 +2,7 @@
 
 use sluice_abi::{
     BackendId, Deliver, Direction, Flow, FlowKey, Hook, IpAddress, Mac, Protocol, Reason, Rewrites, Scope, Seen, Slot,
-    Stamp, TimeoutClass,
+    Stage, Stamp, TimeoutClass,
 };
 
 use crate::desk::Case;
@@ -205,7 +205,7 @@ fn on_the_wire<A: Parse, P: Packet>(packet: &P, headers: &Headers<A>) -> u32 {
     headers.length.min((headers.transport - headers.network) as u32 + transport + payload)
 }
 
-/// Does to a packet what its flow says.
+/// Does to a packet what its flow says, if it fits.
 #[inline(always)]
 pub fn apply<A: Parse, P: Packet, T: Tables>(
     packet: &mut P,
@@ -213,8 +213,9 @@ pub fn apply<A: Parse, P: Packet, T: Tables>(
     action: &Action<A>,
     tables: &T,
 ) -> Outcome {
+    // Somebody has to say so.
     if is_too_large(packet, headers, action) {
-        return Outcome::Pass;
+        return Outcome::Slow(Stage::Admit, Family::of::<A>());
     }
     if action.rewrites != Rewrites::NONE
         && let Err(reason) = rewrite::translate(packet, headers, action)

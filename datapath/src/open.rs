@@ -48,7 +48,8 @@ fn direct<A: Parse>(flow: &mut Flow<A>, direction: Direction, target: &Target<A>
     flow.interface = way.interface;
     flow.node = way.node;
     // The stack, which fragments or complains, would know neither of the addresses that are translated.
-    flow.mtu = if target.is_backend() && way.deliver != Deliver::Direct { 0 } else { way.mtu };
+    let is_stacks = !matches!(way.deliver, Deliver::Direct | Deliver::Overlay);
+    flow.mtu = if target.is_backend() && is_stacks { 0 } else { way.mtu };
     flow.backend = target.backend;
     flow.deliver = way.deliver;
     flow.source_mac = if opposite.deliver == Deliver::Pod { opposite.mac } else { Mac::default() };

@@ -8,6 +8,7 @@ use sluice_abi::{
 };
 
 use crate::desk::{Desk, Refusal};
+use crate::flows::Action;
 use crate::outcome::{Family, Outcome};
 use crate::packet::{Packet, View};
 use crate::parse::{self, ETHERNET, Headers, Message, Parse, Piece};
@@ -417,8 +418,7 @@ pub fn carry<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(hook: Hook, packe
         // What is on its way out is cut up behind this hook, where it is too large; and an error is never answered with an
         // error (RFC 1122 section 3.2.2).
         if hook != Hook::ToNet && !is_error && flows::is_too_large(packet, headers, action) {
-            // To the stack it would be the node's own.
-            if action.deliver == Deliver::Direct {
+            if is_unknown_to_stack(headers, action, tables) {
                 desk.refusal = Refusal::TooLarge(action.mtu);
                 return Ok(Outcome::Slow(Stage::Refuse, Family::of::<A>()));
             }
@@ -435,6 +435,25 @@ pub fn carry<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(hook: Hook, packe
         }
         Ok(deliver(hook, desk, tables))
     })
+}
+
+/// Whether the stack cannot answer or cut up what is too large for its way: it would send it another way.
+#[inline(always)]
+fn is_unknown_to_stack<A: Parse, T: Tables + FamilyTables<A>>(
+    headers: &Headers<A>,
+    action: &Action<A>,
+    tables: &T,
+) -> bool {
+    match action.deliver {
+        // To the stack it would be the node's own.
+        Deliver::Direct => true,
+        // It knows which pods are reached through the overlay, but also a way to their nodes without, and nothing of what is
+        // translated.
+        Deliver::Overlay => {
+            action.rewrites != Rewrites::NONE || tables.address(headers.destination).kind == AddressKind::Node
+        }
+        Deliver::Pod | Deliver::Neighbour | Deliver::Stack => false,
+    }
 }
 
 /// Where a packet goes that its flow lets pass.

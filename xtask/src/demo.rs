@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: a cluster on this machine, who can talk to whom in it, and what policies change about that.
+//! `cargo xtask demo`: a cluster on this machine, who can talk to whom in it, by Services too, and what policies change about that.
 
 use std::process::{Command, ExitCode};
 

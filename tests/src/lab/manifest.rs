@@ -42,6 +42,18 @@ impl Lab {
     /// # Errors
     /// As [`write`].
     pub fn declare(&self, pod: &Pod, labels: &[(&str, &str)], ports: &[u16]) -> Result<()> {
+        self.declare_as(pod, labels, ports, true)
+    }
+
+    /// As [`declare`](Lab::declare), of a pod that is not ready to serve.
+    ///
+    /// # Errors
+    /// As [`write`].
+    pub fn declare_unready(&self, pod: &Pod, labels: &[(&str, &str)], ports: &[u16]) -> Result<()> {
+        self.declare_as(pod, labels, ports, false)
+    }
+
+    fn declare_as(&self, pod: &Pod, labels: &[(&str, &str)], ports: &[u16], is_ready: bool) -> Result<()> {
         let ips: Vec<_> = pod.addresses.iter().map(|address| json!({ "ip": address })).collect();
         let ports: Vec<_> = ports.iter().map(|port| json!({ "containerPort": port })).collect();
         let manifest = json!({
@@ -53,8 +65,24 @@ impl Lab {
                 "labels": labels.iter().copied().collect::<BTreeMap<_, _>>(),
             },
             "spec": { "nodeName": pod.node, "containers": [{ "name": "main", "ports": ports }] },
-            "status": { "podIPs": ips },
+            "status": {
+                "podIPs": ips,
+                "conditions": [{ "type": "Ready", "status": if is_ready { "True" } else { "False" } }],
+            },
         });
-        self.tell(&format!("{}-{}.json", pod.namespace, pod.name), &format!("{manifest:#}\n"))
+        self.tell(&manifest_of(pod), &format!("{manifest:#}\n"))
     }
+
+    /// Tells no longer of a pod.
+    ///
+    /// # Errors
+    /// Where nothing was told of it.
+    pub fn take_back_pod(&self, pod: &Pod) -> Result<()> {
+        self.take_back(&manifest_of(pod))
+    }
+}
+
+/// The file that tells of a pod.
+fn manifest_of(pod: &Pod) -> String {
+    format!("{}-{}.json", pod.namespace, pod.name)
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use std::{env, fs};
 
 use anyhow::{Context, Result, bail, ensure};
-use sluice_api::{Answer, Call, Client, Counter, DenialStatus, SOCKET, Status};
+use sluice_api::{Answer, Call, Client, Counter, DenialStatus, SOCKET, ServicePortStatus, Status};
 
 use super::{Families, Place, Plan, manifest, until};
 
@@ -204,12 +204,17 @@ impl Node {
         })
     }
 
+    /// Where the agent is asked.
+    pub fn socket(&self) -> PathBuf {
+        self.directory.join("run").join(SOCKET)
+    }
+
     /// Asks the agent.
     ///
     /// # Errors
     /// Where it does not answer, or refuses.
     pub fn ask(&self, call: Call) -> Result<Answer> {
-        let mut client = Client::connect(&self.directory.join("run").join(SOCKET), PATIENCE)?;
+        let mut client = Client::connect(&self.socket(), PATIENCE)?;
         Ok(client.call(call)?)
     }
 
@@ -232,6 +237,17 @@ impl Node {
         match self.ask(Call::Denials { limit })? {
             Answer::Denials(denials) => Ok(denials),
             other => bail!("asked for denials, the agent of {} says {other:?}", self.name),
+        }
+    }
+
+    /// The ports of Services that it knows.
+    ///
+    /// # Errors
+    /// As [`ask`](Node::ask).
+    pub fn services(&self) -> Result<Vec<ServicePortStatus>> {
+        match self.ask(Call::Services {})? {
+            Answer::Services(ports) => Ok(ports),
+            other => bail!("asked for Services, the agent of {} says {other:?}", self.name),
         }
     }
 

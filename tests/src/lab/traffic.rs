@@ -29,10 +29,24 @@ fn any(address: IpAddr) -> SocketAddr {
 /// Where anything of it fails.
 pub fn tcp(client: &Place, server: &Place, address: IpAddr, bytes: usize) -> Result<IpAddr> {
     let listener = server.inside(|| Ok(TcpListener::bind(any(address))?))?;
-    let port = listener.local_addr()?.port();
+    let at = SocketAddr::new(address, listener.local_addr()?.port());
+    tcp_with(client, &listener, at, bytes)
+}
+
+/// As [`tcp`], by way of a Service: where the server listens is one thing, where it is asked another.
+///
+/// # Errors
+/// As [`tcp`].
+pub fn tcp_by_service(client: &Place, server: &Place, port: u16, at: SocketAddr, bytes: usize) -> Result<IpAddr> {
+    let own = SocketAddr::new(any(at.ip()).ip(), port);
+    let listener = server.inside(|| Ok(TcpListener::bind(own)?))?;
+    tcp_with(client, &listener, at, bytes)
+}
+
+fn tcp_with(client: &Place, listener: &TcpListener, at: SocketAddr, bytes: usize) -> Result<IpAddr> {
     let stream = client
-        .inside(|| Ok(TcpStream::connect_timeout(&(address, port).into(), PATIENCE)?))
-        .with_context(|| format!("TCP from {} to {address} ({})", client.name, server.name))?;
+        .inside(|| Ok(TcpStream::connect_timeout(&at, PATIENCE)?))
+        .with_context(|| format!("TCP from {} to {at}", client.name))?;
     // The handshake is over: somebody waits to be accepted.
     let (accepted, peer) = listener.accept()?;
     for stream in [&stream, &accepted] {
@@ -58,8 +72,8 @@ pub fn tcp(client: &Place, server: &Place, address: IpAddr, bytes: usize) -> Res
         send.join().expect("no panic").context("sending")?;
         echo.join().expect("no panic").context("echoing")
     })
-    .with_context(|| format!("{bytes} bytes over TCP from {} to {address}", client.name))?;
-    ensure!(sent == received, "TCP from {} to {address} garbles what it carries", client.name);
+    .with_context(|| format!("{bytes} bytes over TCP from {} to {at}", client.name))?;
+    ensure!(sent == received, "TCP from {} to {at} garbles what it carries", client.name);
     Ok(peer.ip())
 }
 

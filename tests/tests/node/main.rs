@@ -5,6 +5,7 @@ mod cluster;
 mod health;
 mod host;
 mod kube_proxy;
+mod large;
 mod lifecycle;
 mod metrics;
 mod policy;

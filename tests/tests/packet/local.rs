@@ -2,7 +2,9 @@
 
 use anyhow::Result;
 use sluice_abi::{AddressKind, Hook, IpAddress, Ipv4, Ipv6, Reason, RevisionSlot, Slot};
-use sluice_tests::packet::addresses::{NATIVE_NODE, NATIVE_POD, NOBODY, NODE, OVERLAY_POD, POD_A, POD_B, Pair, ROUTER};
+use sluice_tests::packet::addresses::{
+    NATIVE_NODE, NATIVE_POD, NOBODY, NODE, OVERLAY_NODE, OVERLAY_POD, POD_A, POD_B, Pair, ROUTER,
+};
 use sluice_tests::packet::{Both, Build, Bytes, Ip, Recipe, Transport, Verdict, mac, reversed};
 
 const SYN: u8 = 0x02;
@@ -150,6 +152,20 @@ fn what_is_too_large_for_the_overlay_goes_to_the_stack_to_be_answered() -> Resul
     for ip in [Ip::v4(POD_A.0, OVERLAY_POD.0), Ip::v6(POD_A.1, OVERLAY_POD.1)] {
         let large = Recipe { mac: mac(0xa), ip, transport: Transport::Udp(1, 2), payload: 1444 }.build();
         assert_eq!(both.run(Hook::FromPod, a, &large)?.verdict, Verdict::Pass);
+    }
+    both.compare_flows()
+}
+
+#[test]
+fn what_is_too_large_for_the_way_to_a_node_through_the_overlay_is_answered_here() -> Result<()> {
+    let mut both = Both::set()?;
+    let a = both.scene.pod_a;
+    for (ip, kind) in [(Ip::v4(POD_A.0, OVERLAY_NODE.0), [3, 4]), (Ip::v6(POD_A.1, OVERLAY_NODE.1), [2, 0])] {
+        let large = Recipe { mac: mac(0xa), ip, transport: Transport::Udp(1, 2), payload: 1444 }.build();
+        let told = both.run(Hook::FromPod, a, &large)?;
+        // The stack has a way there that is not the overlay's.
+        assert_eq!(told.verdict, Verdict::Back);
+        assert_eq!(told.data[if kind[0] == 3 { 34 } else { 54 }..][..2], kind);
     }
     both.compare_flows()
 }

@@ -685,6 +685,37 @@ fn who_sends_more_than_can_be_sent_on_is_told_how_much() -> Result<()> {
 }
 
 #[test]
+fn what_is_too_large_for_the_overlay_is_answered_by_whom_was_asked() -> Result<()> {
+    let mut both = scene(&[(OVERLAY_POD, TARGET)])?;
+    let (a, uplink) = (both.scene.pod_a, both.scene.uplink);
+    for (hook, interface, client, at) in
+        [(Hook::FromPod, a, POD_A, (VIP, PORT)), (Hook::FromNet, uplink, OUTSIDE, (NODE, NODE_PORT))]
+    {
+        let (pair, port) = at;
+        for (family, ip) in [Ip::v4(client.0, pair.0), Ip::v6(client.1, pair.1)].into_iter().enumerate() {
+            let header = [20, 40][family];
+            let most = 1450 - header - 20;
+            let of_size = |payload: usize, flags| {
+                let mac = mac(if hook == Hook::FromPod { 0xa } else { 0 });
+                Recipe { mac, ip: ip.clone(), transport: Transport::Tcp(4000, port, flags), payload }.build()
+            };
+            for (size, flags) in [(0, SYN), (most, ACK)] {
+                assert_eq!(both.run(hook, interface, &of_size(size, flags))?.verdict, Verdict::Overlay(2));
+            }
+            let told = both.run(hook, interface, &of_size(most + 1, ACK))?;
+            assert_eq!(told.verdict, Verdict::Back);
+            assert!(checksums_hold(&told.data));
+            let icmp = &told.data[14 + header..];
+            assert_eq!(icmp[..2], [[3, 4], [2, 0]][family]);
+            assert_eq!(u32::from_be_bytes(icmp[4..8].try_into()?), 1450);
+            assert_eq!(ends(&[&told.data[..14], &icmp[8..]].concat()), (end(family, (client, 4000)), end(family, at)));
+        }
+    }
+    both.compare_flows()?;
+    both.compare_counters()
+}
+
+#[test]
 fn an_address_of_services_that_none_has_is_nobodys() -> Result<()> {
     let mut both = scene(&[(POD_B, TARGET)])?;
     both.addresses(VIP, (24, 112), sluice_abi::AddressKind::Services, 0)?;

@@ -4,7 +4,8 @@
     reason = "memory that is shared with the kernel is mapped by address; this module is its only use here"
 )]
 
-use std::os::fd::AsFd;
+use std::cell::OnceCell;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -41,37 +42,41 @@ macro_rules! word {
 word!(u32, AtomicU32);
 word!(u64, AtomicU64);
 
-/// An array whose elements are some words each.
-#[derive(Debug)]
+/// Bytes that are mapped at once: a change touches a few places, and what is mapped counts as the agent's memory.
+const WINDOW: usize = 1 << 18;
+
+/// An array whose elements are some words each. It is mapped in pieces, where it is looked into.
 pub struct Mapped<W: Word> {
-    start: NonNull<W::Shared>,
+    map: MapData,
+    name: &'static str,
+    windows: Box<[OnceCell<Window<W>>]>,
+    /// Bytes in all.
     bytes: usize,
     /// Words of an element that are its value's, and all words from one to the next.
     value: usize,
     stride: usize,
 }
 
-// SAFETY: it is memory that belongs to no thread, and all access to it is atomic.
-unsafe impl<W: Word> Send for Mapped<W> {}
-
 impl<W: Word> Mapped<W> {
-    /// Maps an array that was made with `BPF_F_MMAPABLE`.
+    /// Opens an array that was made with `BPF_F_MMAPABLE`, and maps the start of it.
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub fn of(map: &MapData, name: &str) -> Result<Self, KernelError> {
+    pub fn of(map: MapData, name: &'static str) -> Result<Self, KernelError> {
         let action = || format!("mapping the table {name}");
         let info = map.info().doing(action)?;
         // The kernel rounds elements up to 8 bytes (`array_map_alloc`, kernel/bpf/arraymap.c).
         let stride = (info.value_size() as usize).next_multiple_of(8);
-        let bytes = stride * info.max_entries() as usize;
-        let (read_and_write, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
-        // SAFETY: a new mapping, wherever the kernel puts it, takes no memory from anyone.
-        let start =
-            unsafe { mmap(std::ptr::null_mut(), bytes, read_and_write, flags, map.fd().as_fd(), 0) }.doing(action)?;
-        let start = NonNull::new(start.cast()).ok_or("mapped at address 0").doing(action)?;
+        // The last page may be mapped whole (`array_map_mmap`).
+        let bytes = (stride * info.max_entries() as usize).next_multiple_of(rustix::param::page_size());
+        let windows = (0..bytes.div_ceil(WINDOW)).map(|_| OnceCell::new()).collect();
         let word = size_of::<W>();
-        Ok(Self { start, bytes, value: info.value_size() as usize / word, stride: stride / word })
+        let this = Self { map, name, windows, bytes, value: info.value_size() as usize / word, stride: stride / word };
+        let first = this.map_window(0).doing(action)?;
+        if let Some(cell) = this.windows.first() {
+            cell.get_or_init(|| first);
+        }
+        Ok(this)
     }
 
     /// Reads a word: of all words of all values, one after the other, the one at `at`.
@@ -89,8 +94,49 @@ impl<W: Word> Mapped<W> {
         self.value
     }
 
+    /// Unmaps what is mapped.
+    pub fn release(&mut self) {
+        for window in &mut self.windows {
+            window.take();
+        }
+    }
+
+    /// # Panics
+    /// Where the kernel has no memory to map it, as it is with any other memory of the agent.
     fn cell(&self, at: usize) -> &W::Shared {
         let at = at / self.value * self.stride + at % self.value;
+        let words = WINDOW / size_of::<W>();
+        let window = self.windows[at / words].get_or_init(|| {
+            self.map_window(at / words).unwrap_or_else(|error| panic!("mapping the table {}: {error}", self.name))
+        });
+        window.cell(at % words)
+    }
+
+    fn map_window(&self, number: usize) -> rustix::io::Result<Window<W>> {
+        let start = number * WINDOW;
+        Window::map(self.map.fd().as_fd(), start, WINDOW.min(self.bytes - start))
+    }
+}
+
+/// Some of an array, mapped.
+struct Window<W: Word> {
+    start: NonNull<W::Shared>,
+    bytes: usize,
+}
+
+// SAFETY: it is memory that belongs to no thread, and all access to it is atomic.
+unsafe impl<W: Word> Send for Window<W> {}
+
+impl<W: Word> Window<W> {
+    /// Both numbers are of whole pages.
+    fn map(map: BorrowedFd<'_>, offset: usize, bytes: usize) -> rustix::io::Result<Self> {
+        let (read_and_write, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
+        // SAFETY: a new mapping, wherever the kernel puts it, takes no memory from anyone.
+        let start = unsafe { mmap(std::ptr::null_mut(), bytes, read_and_write, flags, map, offset as u64) }?;
+        Ok(Self { start: NonNull::new(start.cast()).ok_or(rustix::io::Errno::FAULT)?, bytes })
+    }
+
+    fn cell(&self, at: usize) -> &W::Shared {
         assert!(at < self.bytes / size_of::<W>(), "word {at} lies beyond the table");
         // SAFETY: it lies within the mapping, which lasts as long as `self`; the start of a mapping is aligned to a page and
         // all words are as large as `W`. The memory is shared and atomic, so that references to it claim nothing.
@@ -98,7 +144,7 @@ impl<W: Word> Mapped<W> {
     }
 }
 
-impl<W: Word> Drop for Mapped<W> {
+impl<W: Word> Drop for Window<W> {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours, and no reference to it outlives `self`.
         let unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.bytes) };

@@ -62,11 +62,11 @@ impl Maps {
         open: impl Fn(&'static str) -> Result<MapData, KernelError>,
         marker: &Path,
     ) -> Result<Self, KernelError> {
-        let words = |name| Mapped::of(&open(name)?, name);
+        let words = |name| Mapped::of(open(name)?, name);
         Ok(Self {
             of4: OfFamily::open(&open, [maps::FRONTENDS4, maps::SOURCE_RANGES4, maps::BACKENDS4])?,
             of6: OfFamily::open(&open, [maps::FRONTENDS6, maps::SOURCE_RANGES6, maps::BACKENDS6])?,
-            bits: Mapped::of(&open(maps::FRONTEND_BITS)?, maps::FRONTEND_BITS)?,
+            bits: Mapped::of(open(maps::FRONTEND_BITS)?, maps::FRONTEND_BITS)?,
             sets: words(maps::SETS)?,
             members: words(maps::MEMBERS)?,
             maglev: typed(open(maps::MAGLEV)?, maps::MAGLEV)?,
@@ -93,7 +93,7 @@ where
         open: &impl Fn(&'static str) -> Result<MapData, KernelError>,
         [frontends, ranges, backends]: [&'static str; 3],
     ) -> Result<Self, KernelError> {
-        let mapped = Mapped::of(&open(backends)?, backends)?;
+        let mapped = Mapped::of(open(backends)?, backends)?;
         debug_assert_eq!(mapped.words_of_value(), backend_words(A::FAMILY) as usize);
         Ok(Self {
             frontends: typed(open(frontends)?, frontends)?,
@@ -240,5 +240,12 @@ impl Tables for Maps {
 
     fn settle(&mut self) {
         grace::wait(&self.marker);
+    }
+
+    fn release(&mut self) {
+        self.bits.release();
+        for words in [&mut self.sets, &mut self.members, &mut self.of4.backends, &mut self.of6.backends] {
+            words.release();
+        }
     }
 }

@@ -79,6 +79,9 @@ pub trait Tables {
 
     /// Waits until nobody reads any more what is out of reach by now.
     fn settle(&mut self);
+
+    /// Gives back the memory by which the tables are reached, until they are again.
+    fn release(&mut self);
 }
 
 /// Words of an address.

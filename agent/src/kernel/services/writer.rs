@@ -381,12 +381,13 @@ impl<T: Tables> Writer<T> {
         if self.owes_all { Owed::All } else { Owed::Of(&self.owed) }
     }
 
-    /// They will be.
+    /// They will be, and the change is over.
     pub fn paid(&mut self) {
         (self.owed, self.owes_all) = (BTreeSet::new(), false);
         if self.tables.word(MARK.0, MARK.1) != 0 {
             self.tables.store(MARK.0, MARK.1, 0);
         }
+        self.tables.release();
     }
 
     /// The backends of UDP that are gone since the last call.

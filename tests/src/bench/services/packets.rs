@@ -1,4 +1,4 @@
-//! What a packet for a service costs the programs: test runs, beside plain flows that go the same way.
+//! What a packet for a service costs the programs: test runs, beside plain flows from the same client.
 //!
 //! A program leaves a packet translated, and a second run of it would be of another flow: so each run is a call of its own,
 //! of which the median counts. What plain flows cost is measured by the same means, not by those of `bench datapath`.

@@ -195,8 +195,8 @@ impl Server {
         Self::start_at(place, PORT)
     }
 
-    /// Has somebody listen where no service leads to. Who connects to the same port by a service and without would be taken,
-    /// where both connections have the same ports at the server, for the other one's client, whose sequence was another.
+    /// Has somebody listen where no service leads to. To a port that is reached both ways, many connections wait for a second
+    /// attempt: presumably the server has the same ports of the other way in TIME_WAIT, with later sequence numbers.
     ///
     /// # Errors
     /// As [`start`](Server::start).

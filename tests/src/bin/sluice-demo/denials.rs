@@ -24,6 +24,19 @@ impl Denials {
         Ok(Self(lab.denials(LIMIT)?))
     }
 
+    /// Those of which there are more than before.
+    pub fn since(mut self, before: &Self) -> Self {
+        let is_same = |one: &DenialStatus, other: &DenialStatus| {
+            let what = |it: &DenialStatus| (it.pod.clone(), it.direction.clone(), it.peer, it.protocol, it.port);
+            what(one) == what(other) && one.reason == other.reason
+        };
+        let count = |denial: &DenialStatus| {
+            before.0.iter().filter(|other| is_same(other, denial)).map(|other| other.packets).sum::<u64>()
+        };
+        self.0.retain(|denial| denial.packets > count(denial));
+        self
+    }
+
     /// Why something that one party sends to an address of another was denied, if it was, at whichever end.
     pub fn why(&self, from: &Party<'_>, to: &Party<'_>, address: IpAddr, protocol: Protocol) -> Option<&str> {
         let is_of = |denial: &DenialStatus, party: &Party<'_>| {

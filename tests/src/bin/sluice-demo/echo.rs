@@ -1,7 +1,7 @@
-//! Calls, and the servers that take them.
+//! Connections, and the servers that take them.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Ipv6Addr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -22,25 +22,27 @@ const PIECE: usize = 16_384;
 /// How long what is expected to come may take.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A server, which tells callers at which address it sees them, and sends back what they send. Ends when dropped.
+/// A server, which tells callers who it is and at which address it sees them, and sends back what they send. Ends when dropped; who
+/// is connected by then may go on.
 pub struct Server {
     listener: Arc<TcpListener>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Server {
-    /// Has somebody listen, over both families.
+    /// Has somebody of this name listen, over both families.
     ///
     /// # Errors
     /// Where the port is taken.
-    pub fn start(place: &Place) -> Result<Self> {
+    pub fn start(place: &Place, name: &str) -> Result<Self> {
         let listen = || Ok(TcpListener::bind((Ipv6Addr::UNSPECIFIED, PORT))?);
         let listener = Arc::new(place.inside(listen).with_context(|| format!("listening in {}", place.name))?);
-        let taken = listener.clone();
+        let (taken, name) = (listener.clone(), name.to_owned());
         let thread = thread::spawn(move || {
             while let Ok((caller, _)) = taken.accept() {
+                let name = name.clone();
                 // Callers notice what goes wrong.
-                thread::spawn(move || serve(&caller));
+                thread::spawn(move || serve(&caller, &name));
             }
         });
         Ok(Self { listener, thread: Some(thread) })
@@ -57,38 +59,74 @@ impl Drop for Server {
     }
 }
 
-fn serve(caller: &TcpStream) -> io::Result<u64> {
+fn serve(caller: &TcpStream, name: &str) -> io::Result<u64> {
     caller.set_nodelay(true)?;
-    caller.set_read_timeout(Some(PATIENCE))?;
     caller.set_write_timeout(Some(PATIENCE))?;
     let (mut reader, mut writer) = (caller, caller);
-    writeln!(writer, "{}", caller.peer_addr()?.ip().to_canonical())?;
+    writeln!(writer, "{name} {}", caller.peer_addr()?.ip().to_canonical())?;
     io::copy(&mut reader, &mut writer)
 }
 
-/// Calls somebody's server; gives the address that it saw. Whether there is a connection is known after `patience`.
-///
-/// # Errors
-/// Where anything of it fails.
-pub fn call(from: &Place, to: IpAddr, patience: Duration) -> Result<IpAddr> {
-    let connect = || Ok(TcpStream::connect_timeout(&(to, PORT).into(), patience)?);
-    let stream = from.inside(connect).with_context(|| format!("a connection from {} to {to}", from.name))?;
-    let talk = || -> Result<IpAddr> {
+/// What a server says.
+#[derive(Clone)]
+pub struct Heard {
+    /// Who it is.
+    pub name: String,
+    /// At which address it sees its caller.
+    pub seen: IpAddr,
+}
+
+/// A caller's end of a connection.
+pub struct Connection {
+    reader: BufReader<TcpStream>,
+    /// What the server said first.
+    pub heard: Heard,
+}
+
+impl Connection {
+    /// Calls somebody. Whether there is a connection is known after `patience`.
+    ///
+    /// # Errors
+    /// Where there is none, or the server does not say who it is.
+    pub fn open(from: &Place, to: SocketAddr, patience: Duration) -> Result<Self> {
+        let connect = || Ok(TcpStream::connect_timeout(&to, patience)?);
+        let stream = from.inside(connect).with_context(|| format!("a connection from {} to {to}", from.name))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        let mut reader = BufReader::new(&stream);
-        let mut seen = String::new();
-        reader.read_line(&mut seen)?;
+        let (mut reader, mut said) = (BufReader::new(stream), String::new());
+        reader.read_line(&mut said).with_context(|| format!("hearing what {to} says to {}", from.name))?;
+        let heard = said
+            .trim()
+            .split_once(' ')
+            .and_then(|(name, seen)| Some(Heard { name: name.into(), seen: seen.parse().ok()? }));
+        let heard = heard.with_context(|| format!("{to} says {said:?} to {}", from.name))?;
+        Ok(Self { reader, heard })
+    }
+
+    /// Sends a server something, and hears the same.
+    ///
+    /// # Errors
+    /// Where anything else comes of it.
+    pub fn talk(&mut self) -> Result<()> {
         // No two segments are alike.
         let sent: Vec<u8> = (0..PIECE).map(|at| (at * 31 / 7) as u8).collect();
         let mut received = vec![0; PIECE];
         for _ in 0..PIECES {
-            (&stream).write_all(&sent)?;
-            reader.read_exact(&mut received)?;
+            self.reader.get_mut().write_all(&sent)?;
+            self.reader.read_exact(&mut received)?;
             ensure!(sent == received, "it garbles what it carries");
         }
-        seen.trim().parse().with_context(|| format!("{seen:?} is no address"))
-    };
-    talk().with_context(|| format!("talking over TCP from {} to {to}", from.name))
+        Ok(())
+    }
+}
+
+/// Calls somebody, talks, and hangs up; gives what the server has said.
+///
+/// # Errors
+/// Where anything of it fails.
+pub fn call(from: &Place, to: SocketAddr, patience: Duration) -> Result<Heard> {
+    let mut connection = Connection::open(from, to, patience)?;
+    connection.talk().with_context(|| format!("talking over TCP from {} to {to}", from.name))?;
+    Ok(connection.heard)
 }

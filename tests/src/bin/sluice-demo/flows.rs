@@ -18,23 +18,23 @@ const SOME: u64 = 200;
 /// How long each waits for its answer, where there may be none.
 const BRIEFLY: Duration = Duration::from_millis(10);
 
-/// Shows how an edit ends one of two flows of the frontend, how undoing it lets that go on, and what both have lost.
+/// Shows how an edit ends one of two flows of a front end, how undoing it lets that go on, and what both have lost.
 ///
 /// # Errors
 /// Where it is not as it should be.
 pub fn show(lab: &Lab, parties: &[Party<'_>]) -> Result<()> {
-    let [frontend, backend, world] = ["frontend", "backend", "world"].map(|name| {
+    let [frontend, database, world] = ["front-1", "database", "world"].map(|name| {
         let party = parties.iter().find(|party| party.name == name);
         party.with_context(|| format!("nobody is {name}"))
     });
-    let (frontend, backend, world) = (frontend?, backend?, world?);
-    let spared = Steady::start(frontend.place, backend.place, over_v4(backend)?)?;
+    let (frontend, database, world) = (frontend?, database?, world?);
+    let spared = Steady::start(frontend.place, database.place, over_v4(database)?)?;
     let ended = Steady::start_with_patience(frontend.place, world.place, over_v4(world)?, BRIEFLY)?;
 
     let [before, after] = EDIT;
     let edited = FRONTEND.text.replace(before, after);
     ensure!(edited != FRONTEND.text, "there is no {before:?} in {}", FRONTEND.file);
-    let why = step("the frontend asks backend and world a question each millisecond; its policy is edited", || {
+    let why = step("front-1 asks database and world a question each millisecond; its policy is edited", || {
         for flow in [&spared, &ended] {
             flow.goes_on(SOME)?;
         }
@@ -55,8 +55,8 @@ pub fn show(lab: &Lab, parties: &[Party<'_>]) -> Result<()> {
     let (spared, ended) = (spared.stop()?, ended.stop()?);
     println!();
     for (name, (sent, answered), what) in [
-        ("frontend to backend", spared, "allowed throughout"),
-        ("frontend to world", ended, &*format!("denied meanwhile: {why}")),
+        ("front-1 to database", spared, "allowed throughout"),
+        ("front-1 to world", ended, &*format!("denied meanwhile: {why}")),
     ] {
         println!("  {name:20} {sent:>6} sent, {answered:>6} answered  {what}");
     }

@@ -1,4 +1,5 @@
-//! The demo: a cluster of three nodes on this machine, who can talk to whom in it, and what policies change about that.
+//! The demo: a cluster of three nodes on this machine, who can talk to whom in it, by Services too, and what policies change about
+//! that.
 
 mod calls;
 mod denials;
@@ -7,6 +8,7 @@ mod flows;
 mod offline;
 mod party;
 mod policies;
+mod rollout;
 mod services;
 mod table;
 
@@ -19,18 +21,24 @@ use nix::sys::signal::{SigSet, Signal};
 use sluice_api::{Answer, Call};
 use sluice_tests::lab::{self, Lab, Plan, Pod, binary};
 
-use calls::Cell;
+use calls::{Cell, Rows};
 use echo::PORT;
 use party::Party;
 use policies::{NAMESPACES, POLICIES};
-use table::{BOLD, DIM, Table};
+use services::Frontend;
+use table::{BOLD, DIM, Heading, Reasons, Table};
 
 /// Name of the demo's cluster: the prefix of its network namespaces.
 const NAME: &str = "sluice-demo";
 
-/// The pods: namespace, name, and the number of the node.
-const PODS: [(&str, &str, usize); 5] =
-    [("shop", "frontend", 1), ("shop", "backend", 2), ("shop", "database", 3), ("ci", "runner", 1), ("ci", "cache", 2)];
+/// The pods: namespace, name, what they are (the label `app`), and the number of the node.
+const PODS: [(&str, &str, &str, usize); 5] = [
+    ("shop", "front-1", "frontend", 1),
+    ("shop", "front-2", "frontend", 2),
+    ("shop", "database", "database", 3),
+    ("ci", "runner", "runner", 1),
+    ("ci", "cache", "cache", 2),
+];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -89,10 +97,21 @@ fn run(keep: bool) -> Result<()> {
     })?;
     let pods = step("five pods in two namespaces, wired by the plugin, declared as manifests", || wire(&lab))?;
     show_routing(&lab)?;
+    step("two Services are declared; served by all nodes, which tell of them (`sluicectl services` on n1)", || {
+        lab.tell("services.yaml", services::MANIFESTS)?;
+        services::are_served(&lab, &pods)
+    })?;
+    println!();
+    services::print(&lab.nodes[0])?;
+    println!();
     let parties = Party::all(&lab, &pods)?;
 
-    show(&lab, &parties, "everybody calls everybody; no policies yet")?;
-    println!("  yes: TCP over IPv4 and IPv6; as node: the same, masqueraded; a dot: not tried, no pod takes part\n");
+    let before = everybody_calls(&lab, &parties, "everybody calls everybody, and every Service; no policies yet")?;
+    before.show(&parties)?;
+    println!(
+        "  yes: TCP over IPv4 and IPv6, with every pod of a Service; as node: the same, but who serves, or some of them,"
+    );
+    println!("  see a node in place of the caller; a dot: not tried\n");
 
     step(&format!("three policies are written to {}; in force on all nodes", lab.manifests().display()), || {
         POLICIES.iter().try_for_each(|policy| lab.tell(policy.file, policy.text))?;
@@ -103,12 +122,15 @@ fn run(keep: bool) -> Result<()> {
         println!("  {:width$}  {}", policy.name, policy.purpose());
     }
     println!();
-    show(&lab, &parties, "everybody calls everybody again")?;
+    everybody_calls(&lab, &parties, "everybody calls everybody, and every Service, again")?.show(&parties)?;
     println!("  a number: denied; why, as the agents tell it (`sluicectl denials`)");
-    println!("  Every cell is what `sluicectl policy` answers offline for the same manifests.");
+    println!(
+        "  Every cell is what `sluicectl policy` answers offline for the same manifests, of a Service for its pods."
+    );
     println!("  Between a pod and its own node no NetworkPolicy stands, but a ClusterNetworkPolicy may.\n");
 
     flows::show(&lab, &parties)?;
+    rollout::show(&lab, &parties, &pods)?;
 
     if keep {
         drop(parties);
@@ -120,34 +142,63 @@ fn run(keep: bool) -> Result<()> {
         POLICIES.iter().try_for_each(|policy| lab.take_back(policy.file))?;
         policies::are_in_force(&lab, 0)
     })?;
-    println!();
-    show(&lab, &parties, "everybody calls everybody once more")?;
-    services::show(&lab, &pods)
+    let after =
+        everybody_calls(&lab, &parties, "everybody calls everybody, and every Service, as before the policies")?;
+    if after != before {
+        after.show(&parties)?;
+        anyhow::bail!("without the policies it is not as it was before them");
+    }
+    Ok(())
+}
+
+/// What came of the calls of everybody.
+#[derive(PartialEq, Eq)]
+struct Outcome {
+    /// To everybody,
+    direct: Rows,
+    /// and to every Service.
+    services: Rows,
+}
+
+/// Has everybody call everybody, and every Service.
+fn everybody_calls(lab: &Lab, parties: &[Party<'_>], what: &str) -> Result<Outcome> {
+    step(what, || {
+        let direct = calls::everybody(lab, parties)?;
+        Ok(Outcome { direct, services: services::everybody(lab, parties)? })
+    })
+}
+
+impl Outcome {
+    /// Shows it.
+    ///
+    /// # Errors
+    /// Where anything is not as it should be.
+    fn show(&self, parties: &[Party<'_>]) -> Result<()> {
+        let everybody: Vec<Heading<'_>> = parties.iter().map(|party| (party.group, party.name.to_owned())).collect();
+        let services = Frontend::all(parties).iter().map(Frontend::heading).collect();
+        let rows = || self.direct.iter().chain(&self.services);
+        let reasons = Reasons::of(rows());
+        for (headings, rows) in [(everybody, &self.direct), (services, &self.services)] {
+            println!();
+            Table::new(headings, parties, rows, &reasons).print();
+        }
+        println!();
+        reasons.print();
+        let wrong = rows().flatten().filter(|cell| matches!(cell, Cell::Wrong(_))).count();
+        ensure!(wrong == 0, "{wrong} cells are not as they should be");
+        Ok(())
+    }
 }
 
 /// Adds the pods, and tells of them.
 fn wire(lab: &Lab) -> Result<Vec<Pod>> {
     lab.tell("namespaces.yaml", NAMESPACES)?;
-    let add = |(namespace, name, node): (&str, &str, usize)| {
+    let add = |(namespace, name, app, node): (&str, &str, &str, usize)| {
         let pod = lab.pod_of(namespace, node, name)?;
-        lab.declare(&pod, &[("app", name)], &[PORT])?;
+        lab.declare(&pod, &[("app", app)], &[PORT])?;
         Ok(pod)
     };
     PODS.into_iter().map(add).collect()
-}
-
-/// Has everybody call everybody, and shows what came of it.
-///
-/// # Errors
-/// Where anything is not as it should be.
-fn show(lab: &Lab, parties: &[Party<'_>], what: &str) -> Result<()> {
-    let rows = step(what, || calls::everybody(lab, parties))?;
-    println!();
-    Table::new(parties, &rows).print();
-    println!();
-    let wrong = rows.iter().flatten().filter(|cell| matches!(cell, Cell::Wrong(_))).count();
-    ensure!(wrong == 0, "{wrong} cells are not as they should be");
-    Ok(())
 }
 
 fn show_routing(lab: &Lab) -> Result<()> {
@@ -161,14 +212,14 @@ fn show_routing(lab: &Lab) -> Result<()> {
 
 fn explain(lab: &Lab, pods: &[Pod]) {
     let node = &lab.nodes[0];
-    let ctl = format!("{} --socket {}", binary("sluicectl").display(), node.directory.join("run/agent.sock").display());
-    let (frontend, database) = (&pods[0], &pods[2]);
-    println!("The cluster goes on, with its policies. Does the frontend reach the database, and why not?");
-    println!("  ip netns exec {} ping -c 1 -W 1 {}", frontend.place.name, database.addresses[0]);
+    let ctl = format!("{} --socket {}", binary("sluicectl").display(), node.socket().display());
+    let (database, runner) = (&pods[2], &pods[3]);
+    println!("The cluster goes on, with its Services and policies. Does ci reach the database, and why not?");
+    println!("  ip netns exec {} ping -c 1 -W 1 {}", runner.place.name, database.addresses[0]);
     println!("  {ctl} denials");
-    println!("  {ctl} policy explain --from shop/frontend --to shop/database --port ICMP");
+    println!("  {ctl} policy explain --from ci/runner --to shop/database --port ICMP");
     println!("What else the agent of n1 knows:");
-    for what in ["status", "endpoints", "flows"] {
+    for what in ["status", "endpoints", "services", "flows"] {
         println!("  {ctl} {what}");
     }
     println!("  tail {}", node.directory.join("agent.log").display());

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use anyhow::Result;
-use sluice_tests::lab::{Lab, Place, Pod};
+use sluice_tests::lab::{Lab, Node, Place, Pod};
 
 use crate::echo::Server;
 
@@ -26,8 +26,8 @@ pub struct Party<'a> {
     pub group: &'a str,
     /// Its name there.
     pub name: &'a str,
-    /// Its node, of a pod.
-    pub node: Option<&'a str>,
+    /// The node that it is, or is on.
+    pub node: Option<&'a Node>,
     /// Where it is.
     pub place: &'a Place,
     /// Its addresses.
@@ -37,7 +37,7 @@ pub struct Party<'a> {
 
 impl<'a> Party<'a> {
     fn new(role: Role, (group, name): (&'a str, &'a str), place: &'a Place, addresses: Vec<IpAddr>) -> Result<Self> {
-        Ok(Self { role, group, name, node: None, place, addresses, _server: Server::start(place)? })
+        Ok(Self { role, group, name, node: None, place, addresses, _server: Server::start(place, name)? })
     }
 
     /// All of a cluster: its pods, then its nodes, then the world.
@@ -48,10 +48,11 @@ impl<'a> Party<'a> {
         let mut all = Vec::new();
         for pod in pods {
             let party = Self::new(Role::Pod, (&pod.namespace, &pod.name), &pod.place, pod.addresses.clone())?;
-            all.push(Self { node: Some(&pod.node), ..party });
+            all.push(Self { node: lab.nodes.iter().find(|node| node.name == pod.node), ..party });
         }
         for node in &lab.nodes {
-            all.push(Self::new(Role::Node, ("nodes", &node.name), &node.place, node.addresses.clone())?);
+            let party = Self::new(Role::Node, ("nodes", &node.name), &node.place, node.addresses.clone())?;
+            all.push(Self { node: Some(node), ..party });
         }
         all.push(Self::new(Role::World, ("outside", "world"), &lab.stranger, lab.stranger_addresses())?);
         Ok(all)
@@ -72,6 +73,20 @@ impl<'a> Party<'a> {
 
     /// Its address of a family.
     pub fn address_like(&self, other: IpAddr) -> Option<IpAddr> {
-        self.addresses.iter().copied().find(|own| own.is_ipv4() == other.is_ipv4())
+        like(&self.addresses, other)
     }
+
+    /// Its node's.
+    pub fn node_address_like(&self, other: IpAddr) -> Option<IpAddr> {
+        like(&self.node?.addresses, other)
+    }
+
+    /// Whether both are on one node.
+    pub fn is_beside(&self, other: &Self) -> bool {
+        self.node.zip(other.node).is_some_and(|(own, other)| own.name == other.name)
+    }
+}
+
+fn like(addresses: &[IpAddr], other: IpAddr) -> Option<IpAddr> {
+    addresses.iter().copied().find(|address| address.is_ipv4() == other.is_ipv4())
 }

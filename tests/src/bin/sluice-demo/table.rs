@@ -2,8 +2,8 @@
 
 use anstyle::{AnsiColor, Style};
 
-use crate::calls::Cell;
-use crate::party::Party;
+use crate::calls::{Cell, Rows};
+use crate::party::{Party, Role};
 
 pub const BOLD: Style = Style::new().bold();
 pub const DIM: Style = Style::new().dimmed();
@@ -14,26 +14,53 @@ const BAD: Style = AnsiColor::Red.on_default().bold();
 /// The width of columns, where names are no longer.
 const WIDEST: usize = 7;
 
-/// A table's rows, and what its marks stand for.
-pub struct Table<'a> {
-    parties: &'a [Party<'a>],
-    rows: &'a [Vec<Cell>],
-    /// Reasons, in the order in which they appear.
-    reasons: Vec<&'a str>,
-}
+/// A column's heading: a word above those that belong together, and its own.
+pub type Heading<'a> = (&'a str, String);
 
-impl<'a> Table<'a> {
-    /// A row and a column for each party; those who call nobody have no row.
-    pub fn new(parties: &'a [Party<'a>], rows: &'a [Vec<Cell>]) -> Self {
+/// Reasons of denials, in the order in which they appear in tables; their numbers are marks there.
+pub struct Reasons<'a>(Vec<&'a str>);
+
+impl<'a> Reasons<'a> {
+    /// Those of all these rows.
+    pub fn of(rows: impl IntoIterator<Item = &'a Vec<Cell>>) -> Self {
         let mut reasons: Vec<&str> = Vec::new();
-        for cell in rows.iter().flatten() {
+        for cell in rows.into_iter().flatten() {
             if let Cell::Denied { why } = cell
                 && !reasons.contains(&&**why)
             {
                 reasons.push(why);
             }
         }
-        Self { parties, rows, reasons }
+        Self(reasons)
+    }
+
+    fn mark(&self, why: &str) -> usize {
+        self.0.iter().position(|reason| *reason == why).map_or(0, |at| at + 1)
+    }
+
+    /// Prints what the marks stand for.
+    pub fn print(&self) {
+        for (at, why) in self.0.iter().enumerate() {
+            anstream::println!("  {DENIED}{}{DENIED:#}  {why}", at + 1);
+        }
+        if !self.0.is_empty() {
+            println!();
+        }
+    }
+}
+
+/// A table.
+pub struct Table<'a> {
+    headings: Vec<Heading<'a>>,
+    labels: Vec<String>,
+    rows: &'a Rows,
+    reasons: &'a Reasons<'a>,
+}
+
+impl<'a> Table<'a> {
+    /// A row for each party, and a column for each heading; those who call nobody have no row.
+    pub fn new(headings: Vec<Heading<'a>>, callers: &[Party<'_>], rows: &'a Rows, reasons: &'a Reasons<'a>) -> Self {
+        Self { headings, labels: callers.iter().map(label).collect(), rows, reasons }
     }
 
     /// Prints it, in colours on a terminal.
@@ -43,34 +70,29 @@ impl<'a> Table<'a> {
 
     /// The lines, cells in their styles.
     fn lines(&self) -> Vec<String> {
-        let labels: Vec<String> = self.parties.iter().map(label).collect();
-        let first = labels.iter().map(String::len).max().unwrap_or(0);
+        let first = self.labels.iter().map(String::len).max().unwrap_or(0);
         let line = |heading: &str, cells: Vec<(String, Style)>| {
             let mut line = format!("{BOLD}{heading:first$}{BOLD:#}");
             let mut padding = 0;
-            for ((text, style), party) in cells.iter().zip(self.parties) {
+            for ((text, style), (_, name)) in cells.iter().zip(&self.headings) {
                 line += &format!("{:padding$}  {style}{text}{style:#}", "");
-                padding = party.name.len().max(WIDEST).saturating_sub(text.len());
+                padding = name.len().max(WIDEST).saturating_sub(text.len());
             }
             line
         };
         let mut above = None;
-        let groups = self.parties.iter().map(|party| {
-            let is_new = above.replace(party.group) != Some(party.group);
-            (if is_new { party.group.to_owned() } else { String::new() }, BOLD)
+        let groups = self.headings.iter().map(|(group, _)| {
+            let is_new = above.replace(*group) != Some(*group);
+            (if is_new { (*group).to_owned() } else { String::new() }, BOLD)
         });
         let groups = groups.collect();
-        let names = self.parties.iter().map(|party| (party.name.to_owned(), BOLD)).collect();
+        let names = self.headings.iter().map(|(_, name)| (name.clone(), BOLD)).collect();
         let mut lines = vec![line("", groups), line("from \\ to", names)];
-        for (label, row) in labels.iter().zip(self.rows) {
+        for (label, row) in self.labels.iter().zip(self.rows) {
             if !row.iter().all(|cell| matches!(cell, Cell::Untried)) {
                 lines.push(line(label, row.iter().map(|cell| self.text(cell)).collect()));
             }
         }
-        if !self.reasons.is_empty() {
-            lines.push(String::new());
-        }
-        lines.extend(self.reasons.iter().enumerate().map(|(at, why)| format!("{DENIED}{}{DENIED:#}  {why}", at + 1)));
         for cell in self.rows.iter().flatten() {
             if let Cell::Wrong(how) = cell {
                 lines.push(format!("{BAD}{how}{BAD:#}"));
@@ -84,10 +106,7 @@ impl<'a> Table<'a> {
             Cell::Untried => (".".into(), DIM),
             Cell::Passed { masqueraded: false } => ("yes".into(), GOOD),
             Cell::Passed { masqueraded: true } => ("as node".into(), GOOD),
-            Cell::Denied { why } => {
-                let mark = self.reasons.iter().position(|reason| reason == why).map_or(0, |at| at + 1);
-                (mark.to_string(), DENIED)
-            }
+            Cell::Denied { why } => (self.reasons.mark(why).to_string(), DENIED),
             Cell::Wrong(_) => ("WRONG".into(), BAD),
         }
     }
@@ -95,6 +114,8 @@ impl<'a> Table<'a> {
 
 /// How a row begins.
 fn label(party: &Party<'_>) -> String {
-    let name = party.full_name();
-    party.node.map_or_else(|| name.clone(), |node| format!("{name} ({node})"))
+    match party.node {
+        Some(node) if party.role == Role::Pod => format!("{} ({})", party.full_name(), node.name),
+        _ => party.full_name(),
+    }
 }

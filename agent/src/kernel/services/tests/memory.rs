@@ -128,4 +128,6 @@ impl Tables for Memory {
     fn settle(&mut self) {
         self.write(Write::Settle).unwrap();
     }
+
+    fn release(&mut self) {}
 }
