@@ -30,7 +30,7 @@ pub use policy::{
 };
 pub use service::{
     Affinity, AffinityKey, Backend, BackendId, FRONTEND_BITS, Frontend, FrontendBit, FrontendFlags, FrontendKey,
-    MAGLEV_SIZE, Membership, Position, RangePath, ServiceId, SetId, Side, SocketKey, SocketPeer,
+    MAGLEV_SIZE, Membership, PeerName, Position, RangePath, ServiceId, SetId, Side, SocketKey, SocketPeer,
 };
 pub use stage::Stage;
 

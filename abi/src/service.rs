@@ -197,6 +197,18 @@ pub struct RangePath<A> {
     pub address: A,
 }
 
+/// By which of its two names somebody is meant that a socket talks to: one may be the other's, of another service.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct PeerName(pub u16);
+
+impl PeerName {
+    /// The backend's own.
+    pub const BACKEND: Self = Self(0);
+    /// The service's, which the process knows.
+    pub const SERVICE: Self = Self(1);
+}
+
 /// Somebody that a socket talks to: as the process knows it, or as it is.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -207,8 +219,8 @@ pub struct SocketKey<A: IpAddress> {
     pub address: A,
     /// The port.
     pub port: Port,
-    /// Always 0.
-    pub pad: u16,
+    /// Which of both names this is.
+    pub name: PeerName,
     /// Fills the key up to its alignment; always 0.
     pub tail: A::Tail,
 }

@@ -1,6 +1,6 @@
 //! The stage that finds out whether a packet is for a service, and gives it a backend.
 
-use sluice_abi::{AddressKind, Direction, Features, FrontendFlags, Hook, Port, Reason, Scope, Side, Stage};
+use sluice_abi::{AddressKind, Direction, FrontendFlags, Hook, Port, Reason, Scope, Side, Stage};
 
 use crate::desk::{Desk, Refusal};
 use crate::flows;
@@ -29,7 +29,8 @@ pub fn balance<A: Parse, T: Tables + FamilyTables<A>>(
         Direction::Forward => &case.key,
         Direction::Reply => &case.peer,
     };
-    let is_sent_on = desk.is_sent_on;
+    // A flow to another node's address has a backend only where that node has sent it on.
+    let is_sent_on = desk.is_sent_on || case.target.is_backend();
     let is_node = || {
         let entry = tables.address(opener.destination);
         entry.serves_node_ports() || (is_sent_on && entry.kind == AddressKind::Node)
@@ -45,6 +46,7 @@ pub fn balance<A: Parse, T: Tables + FamilyTables<A>>(
         }
         flows::forget(&case.key, &case.peer, tables);
         case.is_known = false;
+        case.is_common = false;
         case.target = Target::plain(case.key.destination, case.key.destination_port);
         case.peer.destination_port = Port(0);
         if direction == Direction::Reply {
@@ -72,7 +74,7 @@ pub fn balance<A: Parse, T: Tables + FamilyTables<A>>(
         Choice::Backend(target, is_common) => {
             case.target = target;
             // One that was sent on goes no further.
-            case.is_common = is_common && !desk.is_sent_on && is_direct(tables);
+            case.is_common = is_common && !desk.is_sent_on;
             Ok(Outcome::Slow(Stage::Judge, family))
         }
         Choice::Reject => {
@@ -81,10 +83,4 @@ pub fn balance<A: Parse, T: Tables + FamilyTables<A>>(
         }
         Choice::Drop => Err(Reason::NoLocalBackend),
     }
-}
-
-/// Whether other nodes are sent packets for backends of theirs as they are.
-#[inline(always)]
-fn is_direct<T: Tables>(tables: &T) -> bool {
-    tables.config().is_some_and(|config| config.features.has(Features::DIRECT_RETURN))
 }

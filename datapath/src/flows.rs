@@ -271,12 +271,22 @@ pub struct Known {
     pub holds: bool,
     pub seen: Seen,
     pub backend: BackendId,
+    /// Whether its packets are sent on as they are.
+    pub is_direct: bool,
 }
 
 impl Known {
     /// Of an entry that is neither idle nor valid.
     pub const fn of<A: IpAddress>(table: Table, flow: &Flow<A>) -> Self {
-        Self { table, direction: flow.direction, idle: false, holds: false, seen: flow.seen, backend: flow.backend }
+        Self {
+            table,
+            direction: flow.direction,
+            idle: false,
+            holds: false,
+            seen: flow.seen,
+            backend: flow.backend,
+            is_direct: matches!(flow.deliver, Deliver::Direct),
+        }
     }
 }
 

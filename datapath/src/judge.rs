@@ -86,7 +86,7 @@ fn judge_flow<A: Parse, T: Tables + FamilyTables<A>>(
         }
         match to.endpoint() {
             Some(slot) => way::to_endpoint(slot, target.address, &mut plan.forward, tables)?,
-            None if is_common && way::direct(interface, to, routes, &mut plan.forward, tables) => {
+            None if is_common && is_stranger(from) && way::direct(interface, to, routes, &mut plan.forward, tables) => {
                 plan.outsider = of_target;
             }
             None if is_service => {
@@ -116,6 +116,13 @@ fn judge_flow<A: Parse, T: Tables + FamilyTables<A>>(
     }
     police(key, target, is_pods, from, to, plan, tables)?;
     disguise(key, is_service, is_pods, from, to, plan, tables)
+}
+
+/// Whether an address is of nobody in the cluster: who is may be on the node that the packet would be sent on to, where it would
+/// be a forgery.
+#[inline(always)]
+fn is_stranger(entry: AddressEntry) -> bool {
+    matches!(entry.kind, AddressKind::Outside | AddressKind::Unmasqueraded)
 }
 
 /// Says which source the target is to see.

@@ -2,7 +2,7 @@
 //!
 //! What cannot be served is left as it is: the packets that come of it are answered as those of anybody else.
 
-use sluice_abi::{Frontend, FrontendFlags, IpAddress, Port, Protocol, Side, SocketKey, SocketPeer};
+use sluice_abi::{Frontend, FrontendFlags, IpAddress, PeerName, Port, Protocol, Side, SocketKey, SocketPeer};
 
 use crate::service::{self, Choice, ServiceTables, Target};
 
@@ -50,7 +50,7 @@ impl<A: IpAddress> Talk<A> {
 
     #[inline(always)]
     fn by_name(&self) -> SocketKey<A> {
-        key(self.socket, self.address, self.port)
+        key(self.socket, self.address, self.port, PeerName::SERVICE)
     }
 
     /// Remembers what the process calls a backend.
@@ -58,13 +58,13 @@ impl<A: IpAddress> Talk<A> {
     fn remember<T: ServiceTables<A>>(&self, target: &Target<A>, tables: &T) {
         let Self { address, port, .. } = *self;
         let name = SocketPeer { address, port, pad: 0, backend: target.backend };
-        tables.remember_peer(&key(self.socket, target.address, target.port), &name);
+        tables.remember_peer(&key(self.socket, target.address, target.port, PeerName::BACKEND), &name);
     }
 }
 
 #[inline(always)]
-fn key<A: IpAddress>(socket: u64, address: A, port: Port) -> SocketKey<A> {
-    SocketKey { socket, address, port, pad: 0, tail: A::Tail::default() }
+fn key<A: IpAddress>(socket: u64, address: A, port: Port, name: PeerName) -> SocketKey<A> {
+    SocketKey { socket, address, port, name, tail: A::Tail::default() }
 }
 
 /// Whom a socket is to be connected to, where that is a service's backend.
@@ -93,8 +93,9 @@ pub fn send<A: IpAddress, T: ServiceTables<A>>(talk: &Talk<A>, tables: &T) -> Op
     Some(target)
 }
 
-/// What a socket's process calls whom it talks to, where that is a service's backend.
+/// What a socket's process calls whom it talks to, where that is a service's backend. Where two programs ask, one after the
+/// other, as while an agent replaces another's, the second is told of nothing.
 #[inline(always)]
 pub fn name<A: IpAddress, T: ServiceTables<A>>(socket: u64, address: A, port: Port, tables: &T) -> Option<(A, Port)> {
-    tables.peer(&key(socket, address, port)).map(|peer| (peer.address, peer.port))
+    tables.peer(&key(socket, address, port, PeerName::BACKEND)).map(|peer| (peer.address, peer.port))
 }

@@ -54,6 +54,7 @@ pub fn find<A: Parse, T: Tables + FamilyTables<A>>(case: &mut Case<A>, opens: bo
         Direction::Forward => Target { address: peer.source, port: peer.source_port, backend: own.backend },
         Direction::Reply => Target { address: key.source, port: key.source_port, backend: other.backend },
     };
+    *is_common = own.is_direct || other.is_direct;
     *standing = Standing { own, other };
     *is_known = true;
 }

@@ -1,7 +1,7 @@
 //! Which way packets go to an address.
 
 use sluice_abi::{
-    AddressEntry, AddressKind, Deliver, IpAddress, Mac, Reason, RevisionSlot, Routing, Scope, Slot, Stamp,
+    AddressEntry, AddressKind, Deliver, Features, IpAddress, Mac, Reason, RevisionSlot, Routing, Scope, Slot, Stamp,
 };
 
 use crate::parse::Parse;
@@ -74,7 +74,7 @@ pub fn to_endpoint<A: Parse, T: Tables>(slot: Slot, address: A, way: &mut Way<A>
 }
 
 /// The way to the node that an address belongs to, for packets that are sent on to it as they are. `false`: there is none, or
-/// not by an uplink.
+/// not by an uplink, or packets are not sent on.
 #[inline(always)]
 pub fn direct<A: Parse, T: Tables + FamilyTables<A>>(
     interface: u32,
@@ -87,6 +87,9 @@ pub fn direct<A: Parse, T: Tables + FamilyTables<A>>(
         return false;
     }
     let (Some(node), Some(config)) = (tables.node(entry.slot), tables.config()) else { return false };
+    if !config.features.has(Features::DIRECT_RETURN) {
+        return false;
+    }
     let (own, address) =
         if A::BITS == 32 { (config.ipv4.words(), node.ipv4.words()) } else { (config.ipv6.words(), node.ipv6.words()) };
     let (own, address) = (A::from_words(own), A::from_words(address));

@@ -40,7 +40,10 @@ pub fn act(context: &TcContext, hook: Hook, outcome: Outcome) -> i32 {
         Outcome::Pod { interface } => unsafe { bpf_redirect_peer(interface, 0) as i32 },
         Outcome::Neighbour { interface, family, next_hop } => {
             judged(context);
-            neighbour(interface, family, next_hop)
+            match hook {
+                Hook::ToNet => routed(interface),
+                Hook::FromPod | Hook::ToPod | Hook::FromNet | Hook::FromOverlay => neighbour(interface, family, next_hop),
+            }
         }
         Outcome::Direct { interface, family, next_hop, node } => {
             judged(context);
@@ -126,6 +129,14 @@ fn neighbour(interface: u32, family: Family, next_hop: [u32; 4]) -> i32 {
     hop.__bindgen_anon_1.ipv6_nh = next_hop;
     // SAFETY: the parameters are as large as is said.
     unsafe { bpf_redirect_neigh(interface, &mut hop, size_of::<bpf_redir_neigh>() as i32, 0) as i32 }
+}
+
+/// As [`neighbour`], of what the stack has routed already, to where it was going before: a neighbour that has just been found
+/// hands the packets that have waited for it to the next hop of their own routes (`neigh_update`). The kernel routes it anew.
+#[inline(always)]
+fn routed(interface: u32) -> i32 {
+    // SAFETY: the helper takes no memory of ours.
+    unsafe { bpf_redirect_neigh(interface, core::ptr::null_mut(), 0, 0) as i32 }
 }
 
 /// Wraps a packet up in a header of its own family, from this node to another; `false` where that fails.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use aya::Pod;
 use aya::maps::{HashMap, MapData};
-use sluice_abi::{IpAddress, Ipv4, Ipv6, SocketKey, SocketPeer, maps};
+use sluice_abi::{IpAddress, Ipv4, Ipv6, PeerName, SocketKey, SocketPeer, maps};
 
 use super::error::{Doing, KernelError};
 use super::layout::Pins;
@@ -52,7 +52,7 @@ where
     for key in sockets.keys() {
         let key = key.doing(|| "looking for sockets of backends that are gone".into())?;
         let remote = SocketAddr::new(ip(key.address), key.port.get());
-        if backends.contains(&remote) {
+        if key.name == PeerName::BACKEND && backends.contains(&remote) {
             found.insert((key.socket, remote));
         }
     }

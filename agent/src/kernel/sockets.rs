@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::path::Path;
 
-use aya::programs::links::FdLink;
+use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{CgroupAttachMode, CgroupSockAddr, CgroupSockAddrAttachType as Attach};
 
 use super::error::{Doing, KernelError};
@@ -39,7 +39,7 @@ pub fn root() -> Result<std::path::PathBuf, KernelError> {
 }
 
 /// Attaches this generation's programs to a control group, in place of those of another and without a call between: for a
-/// moment both translate, and what the one has translated is no service to the other.
+/// moment both translate, and what the one has translated is neither a service nor a backend to the other.
 ///
 /// # Errors
 /// Where the kernel refuses.
@@ -59,10 +59,17 @@ pub fn attach(programs: &Programs, pins: &Pins, group: &Path) -> Result<(), Kern
     Ok(())
 }
 
-/// Takes the programs off.
+/// Takes the programs off, those that translate before those that tell sockets of it.
 ///
 /// # Errors
 /// Where a pin cannot be removed.
 pub fn detach(pins: &Pins) -> Result<(), KernelError> {
-    PROGRAMS.iter().try_for_each(|(name, _)| unpin(&pins.links().join(name)))
+    PROGRAMS.iter().try_for_each(|(name, _)| {
+        let path = pins.links().join(name);
+        // Held until the pin is gone: what ends with a descriptor ends now, what ends with a pin some time later.
+        let link = PinnedLink::from_pin(&path);
+        unpin(&path)?;
+        drop(link);
+        Ok(())
+    })
 }

@@ -63,6 +63,15 @@ impl Place {
         Ok(place)
     }
 
+    /// The same place, for others to do something there meanwhile; it is there until the first is dropped.
+    ///
+    /// # Errors
+    /// Where this process has no more files.
+    pub fn share(&self) -> Result<Self> {
+        let file = self.file.try_clone().with_context(|| format!("sharing the namespace {}", self.name))?;
+        Ok(Self { name: self.name.clone(), file, group: self.group.clone(), keep: true })
+    }
+
     /// Has those who do something there be in a control group.
     pub fn join(&mut self, group: &Path) {
         self.group = Some(group.to_owned());

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use anyhow::{Context, Result, anyhow, ensure};
 use super::Place;
 
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(5);
 /// How long nothing is waited for: longer than an answer ever takes, however busy the machine is.
-const SILENCE: Duration = Duration::from_secs(1);
+pub const SILENCE: Duration = Duration::from_secs(1);
 /// How often a server looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -42,6 +42,8 @@ pub enum Heard {
     Refused,
     /// Nothing.
     Nothing,
+    /// That its socket is no longer connected to anybody.
+    Disconnected,
 }
 
 impl Heard {
@@ -67,7 +69,7 @@ impl Server {
         let any: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
         let at = |address: IpAddr| SocketAddr::new(address, port);
         // One of IPv6 takes both families, where there is IPv6 at all.
-        let address = place.inside(|| Ok(UdpSocket::bind(at(any[1])).map_or(any[0], |_| any[1])))?;
+        let address = place.inside(|| Ok(UdpSocket::bind((any[1], 0)).map_or(any[0], |_| any[1])))?;
         let what = || format!("serving at port {port} of {}", place.name);
         let listener = place.inside(|| Ok(TcpListener::bind(at(address))?)).with_context(what)?;
         let socket = place.inside(|| Ok(UdpSocket::bind(at(address))?)).with_context(what)?;
@@ -121,9 +123,42 @@ fn is_refusal(error: &std::io::Error) -> bool {
     error.kind() == ErrorKind::ConnectionRefused
 }
 
+/// Whether an error says that a socket is no longer connected: to who listens, or to who sends.
+fn is_disconnection(error: &std::io::Error) -> bool {
+    error.kind() == ErrorKind::ConnectionAborted || error.raw_os_error() == Some(nix::errno::Errno::EDESTADDRREQ as i32)
+}
+
 /// Whether an error says that nothing was heard.
 fn is_silence(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock)
+}
+
+/// By what somebody asks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Means {
+    /// A connection.
+    Tcp,
+    /// A datagram.
+    Udp,
+    /// A datagram of a socket that is connected first: whoever has one is told of a refusal.
+    ConnectedUdp,
+}
+
+impl Means {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::ConnectedUdp];
+
+    /// Asks from here, the place that this thread is in, and waits so long.
+    ///
+    /// # Errors
+    /// Where something else comes of it than an answer, a refusal or silence.
+    pub fn ask(self, at: SocketAddr, patience: Duration) -> Result<Heard> {
+        match self {
+            Self::Tcp => ask_here(at, patience),
+            Self::Udp => Asker::here(at, false)?.ask(patience),
+            Self::ConnectedUdp => Asker::here(at, true)?.ask(patience),
+        }
+    }
 }
 
 /// Asks over TCP. The client's own end of the connection must know its server by the name that it was asked by.
@@ -131,7 +166,7 @@ fn is_silence(error: &std::io::Error) -> bool {
 /// # Errors
 /// Where something else comes of it than an answer, a refusal or silence.
 pub fn ask(from: &Place, address: IpAddr, port: u16) -> Result<Heard> {
-    ask_with_patience(from, address, port, PATIENCE)
+    from.inside(|| ask_here((address, port).into(), PATIENCE))
 }
 
 /// As [`ask`], where nothing is expected.
@@ -139,22 +174,20 @@ pub fn ask(from: &Place, address: IpAddr, port: u16) -> Result<Heard> {
 /// # Errors
 /// As [`ask`].
 pub fn ask_in_vain(from: &Place, address: IpAddr, port: u16) -> Result<Heard> {
-    ask_with_patience(from, address, port, SILENCE)
+    from.inside(|| ask_here((address, port).into(), SILENCE))
 }
 
-fn ask_with_patience(from: &Place, address: IpAddr, port: u16, patience: Duration) -> Result<Heard> {
-    let at = SocketAddr::new(address, port);
-    let connected = from.inside(|| Ok(TcpStream::connect_timeout(&at, patience)))?;
-    let mut stream = match connected {
+fn ask_here(at: SocketAddr, patience: Duration) -> Result<Heard> {
+    let mut stream = match TcpStream::connect_timeout(&at, patience) {
         Ok(stream) => stream,
         Err(error) if is_refusal(&error) => return Ok(Heard::Refused),
         Err(error) if is_silence(&error) => return Ok(Heard::Nothing),
-        Err(error) => return Err(error).with_context(|| format!("connecting from {} to {at}", from.name)),
+        Err(error) => return Err(error).with_context(|| format!("connecting to {at}")),
     };
-    ensure!(stream.peer_addr()? == at, "{} has asked {at} and is connected to {}", from.name, stream.peer_addr()?);
+    ensure!(stream.peer_addr()? == at, "has asked {at} and is connected to {}", stream.peer_addr()?);
     stream.set_read_timeout(Some(patience))?;
     let mut text = String::new();
-    stream.read_to_string(&mut text).with_context(|| format!("hearing what {at} says to {}", from.name))?;
+    stream.read_to_string(&mut text).with_context(|| format!("hearing what {at} says"))?;
     understand(&text).map(Heard::Said)
 }
 
@@ -163,8 +196,18 @@ fn ask_with_patience(from: &Place, address: IpAddr, port: u16, patience: Duratio
 /// # Errors
 /// As [`ask`].
 pub fn ask_datagram(from: &Place, address: IpAddr, port: u16, connected: bool) -> Result<Heard> {
-    let asker = Asker::new(from, address, port, connected)?;
-    asker.ask(PATIENCE)
+    Asker::new(from, (address, port).into(), connected)?.ask(PATIENCE)
+}
+
+/// A socket with a port that nobody has had for a long time: no flow is known of it.
+fn fresh(address: IpAddr) -> Result<UdpSocket> {
+    /// Beyond those that nodes take for translated flows, and node ports.
+    const FIRST: u32 = 33_000;
+    const COUNT: u32 = 32_000;
+    static LAST: AtomicU32 = AtomicU32::new(0);
+    let next = || (FIRST + LAST.fetch_add(1, Ordering::Relaxed) % COUNT) as u16;
+    let free = (0..COUNT).find_map(|_| UdpSocket::bind((address, next())).ok());
+    free.with_context(|| format!("no port is free beside {address}"))
 }
 
 /// Somebody who asks by datagrams, from one and the same port.
@@ -175,13 +218,17 @@ pub struct Asker {
 }
 
 impl Asker {
-    /// Makes a socket to ask an address and port.
+    /// Makes a socket at a place, to ask an address and port.
     ///
     /// # Errors
     /// Where it cannot be made.
-    pub fn new(from: &Place, address: IpAddr, port: u16, connected: bool) -> Result<Self> {
-        let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        let (at, socket) = (SocketAddr::new(address, port), from.inside(|| Ok(UdpSocket::bind((any, 0))?))?);
+    pub fn new(from: &Place, at: SocketAddr, connected: bool) -> Result<Self> {
+        from.inside(|| Self::here(at, connected))
+    }
+
+    fn here(at: SocketAddr, connected: bool) -> Result<Self> {
+        let any: IpAddr = if at.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let socket = fresh(any)?;
         if connected {
             socket.connect(at)?;
             ensure!(socket.peer_addr()? == at, "is connected to {} instead of {at}", socket.peer_addr()?);
@@ -204,6 +251,7 @@ impl Asker {
             }
             Err(error) if is_refusal(&error) => Ok(Heard::Refused),
             Err(error) if is_silence(&error) => Ok(Heard::Nothing),
+            Err(error) if is_disconnection(&error) => Ok(Heard::Disconnected),
             Err(error) => Err(error).with_context(|| format!("asking {}", self.at)),
         }
     }

@@ -1,7 +1,8 @@
 //! Services: who is served by whom, from where.
 
 use anyhow::Result;
-use sluice_abi::{Features, Hook, IpAddress, Ipv4, Ipv6, Protocol, Reason};
+use sluice_abi::{Features, Hook, IpAddress, Ipv4, Ipv6, Port, Protocol, Reason, RevisionSlot};
+use sluice_datapath::socket::{self, Talk};
 use sluice_tests::packet::addresses::{
     NATIVE_NODE, NATIVE_POD, NODE, OUTSIDE, OVERLAY_POD, POD_A, POD_B, Pair, ROUTER,
 };
@@ -554,6 +555,71 @@ fn with_direct_return_a_backends_node_is_sent_packets_as_they_are() -> Result<()
         both.compare_flows()?;
         both.compare_counters()?;
     }
+    Ok(())
+}
+
+#[test]
+fn answers_to_what_was_sent_on_are_judged_again_as_such() -> Result<()> {
+    let mut both = direct_scene((POD_A, TARGET))?;
+    let (a, uplink) = (both.scene.pod_a, both.scene.uplink);
+    for at in [(NATIVE_NODE, NODE_PORT), (VIP, PORT)] {
+        for (family, packet) in udp((OUTSIDE, 4000), at, 0).iter().enumerate() {
+            let came = both.run(Hook::FromNet, uplink, &sent_on(NATIVE_NODE, packet))?;
+            assert_eq!(came.verdict, Verdict::Pod(a));
+            both.revise(RevisionSlot::ROUTES)?;
+            let back = both.run(Hook::FromPod, a, &from(0xa, reversed(&came.data, 0)))?;
+            assert_eq!(back.verdict, Verdict::Neighbour(words(family, ROUTER)));
+            assert_eq!(ends(&back.data).0, end(family, at));
+        }
+    }
+    both.compare_flows()
+}
+
+#[test]
+fn whoever_is_in_the_cluster_is_not_answered_directly() -> Result<()> {
+    for client in [NATIVE_POD, NATIVE_NODE] {
+        let mut both = direct_scene((OVERLAY_POD, TARGET))?;
+        let uplink = both.scene.uplink;
+        for packet in tcp((client, 4000), (NODE, NODE_PORT), SYN, 0) {
+            assert_eq!(both.run(Hook::FromNet, uplink, &packet)?.verdict, Verdict::Overlay(2));
+        }
+        both.compare_flows()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_sent_on_directly_goes_on_so_when_it_is_judged_again() -> Result<()> {
+    let mut both = direct_scene((NATIVE_POD, TARGET))?;
+    let uplink = both.scene.uplink;
+    for flags in [SYN, ACK, ACK] {
+        for packet in
+            tcp((OUTSIDE, 4000), (NODE, NODE_PORT), flags, 0).iter().chain(&udp((OUTSIDE, 4000), (VIP, PORT), 0))
+        {
+            assert_eq!(both.run(Hook::FromNet, uplink, packet)?.verdict, Verdict::Direct(1));
+        }
+        both.revise(RevisionSlot::ROUTES)?;
+    }
+    both.compare_flows()
+}
+
+#[test]
+fn a_socket_hears_its_services_name_once_however_many_programs_tell_it() -> Result<()> {
+    let both = scene(&[(POD_A, TARGET)])?;
+    let tables = &both.native;
+    let talk = Talk {
+        socket: 1,
+        namespace: 2,
+        is_host: false,
+        protocol: Protocol::UDP,
+        address: Ipv4::from(VIP.0),
+        port: Port::new(PORT),
+    };
+    let backend = socket::send(&talk, tables).expect("it is served");
+    assert_eq!((backend.address, backend.port), (Ipv4::from(POD_A.0), Port::new(TARGET)));
+    assert_eq!(socket::send(&Talk { address: backend.address, port: backend.port, ..talk }, tables), None);
+    assert_eq!(socket::name(1, backend.address, backend.port, tables), Some((talk.address, talk.port)));
+    assert_eq!(socket::name(1, talk.address, talk.port, tables), None, "the backend is none of a service's");
     Ok(())
 }
 

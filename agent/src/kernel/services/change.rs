@@ -15,7 +15,7 @@ use super::members::{self, Members};
 use super::stock::Lack;
 use super::tables::{Lookup, Place, Tables, read_backend, write_backend, write_membership};
 use super::writer::{
-    INSIDE, INSIDE_EXTERNAL, OUTSIDE, ROLES, Reached, Writer, Written, bit_of, family_of, place, protocol,
+    INSIDE, INSIDE_EXTERNAL, OUTSIDE, ROLES, Reached, Writer, Written, bits_of, family_of, place, protocol,
 };
 use crate::kernel::error::KernelError;
 
@@ -308,7 +308,7 @@ impl<T: Tables> Writer<T> {
         let all = reached(name, port);
         for (reached, kind) in &all {
             if !before.frontends.contains(reached) {
-                self.set_bit(bit_of(&reached.place));
+                bits_of(reached).for_each(|bit| self.set_bit(bit));
                 if reached.is_cluster_ip {
                     self.cluster_ips.add(reached.place.address);
                 }

@@ -8,7 +8,7 @@ use sluice_service::Family;
 
 use super::members;
 use super::tables::{Array, Place, Tables, read_backend, service_at};
-use super::writer::{NOBODY, OUTSIDE, ROLES, Reached, Writer, Written, bit_of, family_of, rest_of};
+use super::writer::{NOBODY, OUTSIDE, ROLES, Reached, Writer, Written, bits_of, family_of, rest_of};
 use crate::kernel::error::KernelError;
 
 /// All of it.
@@ -55,7 +55,7 @@ impl<T: Tables> Writer<T> {
             if is_there { self.put_frontend(&rest, &NOBODY)? } else { self.remove_frontend(&rest)? }
         }
         for (reached, service) in gone.frontends {
-            self.leave(&reached.place, service)?;
+            self.leave(&reached, service)?;
         }
         for (service, range) in gone.ranges {
             self.tables.set_range(service, range, false)?;
@@ -90,12 +90,13 @@ impl<T: Tables> Writer<T> {
     }
 
     /// Removes a frontend where it is still this service's: who has taken it over keeps it.
-    fn leave(&mut self, place: &Place, service: Option<ServiceId>) -> Result<(), KernelError> {
+    fn leave(&mut self, reached: &Reached, service: Option<ServiceId>) -> Result<(), KernelError> {
+        let place = &reached.place;
         if service.is_some() && self.tables.frontend(place)?.map(|frontend| frontend.service) == service {
             self.owe(place.address);
             self.remove_frontend(place)?;
         }
-        self.clear_bit(bit_of(place));
+        bits_of(reached).for_each(|bit| self.clear_bit(bit));
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use sluice_service::Family;
 use super::gone::distinct;
 use super::members;
 use super::tables::{Array, Place, Tables, read_backend, service_at};
-use super::writer::{INSIDE, INSIDE_EXTERNAL, OUTSIDE, ROLES, Reached, Writer, Written, bit_of, family_of};
+use super::writer::{INSIDE, INSIDE_EXTERNAL, OUTSIDE, ROLES, Reached, Writer, Written, bits_of, family_of};
 use crate::kernel::error::KernelError;
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
@@ -116,10 +116,13 @@ impl<T: Tables> Writer<T> {
         }
     }
 
-    /// Counts a frontend that is there, and its bit with it.
+    /// Counts a frontend that is there, and its bits with it.
     fn count(&mut self, place: &Place, frontend: &Frontend) {
-        self.bits.add(bit_of(place));
-        if is_cluster_ip(frontend) {
+        let reached = Reached { place: *place, is_cluster_ip: is_cluster_ip(frontend) };
+        for bit in bits_of(&reached) {
+            self.bits.add(bit);
+        }
+        if reached.is_cluster_ip {
             self.cluster_ips.add(place.address);
         }
     }

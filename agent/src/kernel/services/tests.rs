@@ -18,7 +18,7 @@ use self::memory::{Memory, Write};
 use self::random::{Batch, Wishes, changes, names, own_addresses, resolve};
 use self::reader::{Answer, SlowReader, ask, frontend};
 use super::tables::{Place, Room, Tables, read_backend};
-use super::writer::{MARK, Owed, Writer, bit_of, place, protocol, rest_of};
+use super::writer::{MARK, Owed, Reached, Writer, bits_of, place, protocol, rest_of};
 
 type State = BTreeMap<PortName, Arc<ServicePort>>;
 type Delta = Vec<(PortName, Option<Arc<ServicePort>>)>;
@@ -170,7 +170,8 @@ fn check_after(writer: &Writer<Memory>, state: &State) -> Result<(), String> {
     for (name, port) in state {
         for reached in &port.frontends {
             let at = place(name, reached);
-            set(bit_of(&at));
+            let is_cluster_ip = reached.kind == FrontendKind::ClusterIp;
+            bits_of(&Reached { place: at, is_cluster_ip }).for_each(&mut set);
             frontends.insert(format!("{at:?}"));
             if reached.kind == FrontendKind::ClusterIp {
                 frontends.insert(format!("{:?}", rest_of(at.address)));

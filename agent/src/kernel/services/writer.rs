@@ -493,6 +493,15 @@ pub(super) fn bit_of(place: &Place) -> FrontendBit {
     }
 }
 
+/// All bits that a frontend sets: its own, and that of its port, for its address may be the node's, where packets are told
+/// apart by their ports first.
+pub(super) fn bits_of(reached: &Reached) -> impl Iterator<Item = FrontendBit> + use<> {
+    let Reached { place, is_cluster_ip } = reached;
+    let own = bit_of(place);
+    let of_port = FrontendBit::of_port(place.port, place.protocol);
+    std::iter::once(own).chain(Some(of_port).filter(|of_port| !is_cluster_ip && *of_port != own))
+}
+
 /// The family of an address.
 pub(super) fn family_of(address: IpAddr) -> Family {
     if address.is_ipv4() { Family::V4 } else { Family::V6 }

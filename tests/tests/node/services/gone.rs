@@ -1,0 +1,162 @@
+//! Backends that go: datagrams find who serves now, connections go on.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+use anyhow::{Result, ensure};
+use sluice_tests::lab::serving::{Asker, Heard, PATIENCE};
+use sluice_tests::lab::until;
+
+use super::stage::{EVERY_WAY, Stage, each_way};
+use super::world::{World, ports, world};
+
+/// Served by one pod only.
+fn web(by: &str) -> World {
+    let spec = format!("type: NodePort, selector: {{app: web}}, {}", ports("80>8080@30080 90>9000"));
+    world().pods(by, "app: web").service("web", 10, &spec)
+}
+
+/// Who asks where, of those who can.
+fn askers(stage: &Stage, connected: bool) -> Result<Vec<(String, SocketAddr, Asker)>> {
+    let mut askers = Vec::new();
+    for (from, at) in [
+        ("c1", "web:80"),
+        ("c3", "web:80"),
+        ("n1", "web:80"),
+        ("n3", "web:80"),
+        ("stranger", "n1:30080"),
+        ("c3", "n1:30080"),
+    ] {
+        for at in stage.at(at)? {
+            askers.push((format!("{from} asks {at}"), at, Asker::new(stage.place(from)?, at, connected)?));
+        }
+    }
+    Ok(askers)
+}
+
+fn all_hear(askers: &[(String, SocketAddr, Asker)], name: &str) -> Result<()> {
+    for (what, _, asker) in askers {
+        let heard = asker.ask(PATIENCE)?;
+        ensure!(matches!(&heard, Heard::Said(said) if said.name == name), "{what}, hears {heard:?}, not {name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn backends_may_go() -> Result<()> {
+    each_way(&EVERY_WAY, |stage| {
+        datagrams_go_to_whoever_serves_now(stage)?;
+        whoever_is_connected_to_a_backend_that_is_gone_is_told(stage)?;
+        a_client_stays_with_one_backend_of_datagrams(stage)?;
+        connections_go_on_without_their_service(stage)
+    })
+}
+
+fn datagrams_go_to_whoever_serves_now(stage: &mut Stage) -> Result<()> {
+    stage.play(&web("a1"))?;
+    let (loose, connected) = (askers(stage, false)?, askers(stage, true)?);
+    for (before, now) in [("a1", "a2"), ("a2", "a1")] {
+        all_hear(&loose, before)?;
+        stage.play(&web(now))?;
+        all_hear(&loose, now)?;
+    }
+    // The last of these is a1 again, by which nobody is connected to whom it was.
+    for (what, at, asker) in &connected {
+        let heard = asker.ask(PATIENCE)?;
+        ensure!(
+            matches!(&heard, Heard::Said(said) if said.name == "a1") || heard == Heard::Disconnected,
+            "{what}: {heard:?} {at}"
+        );
+    }
+    Ok(())
+}
+
+fn whoever_is_connected_to_a_backend_that_is_gone_is_told(stage: &mut Stage) -> Result<()> {
+    stage.play(&web("a1"))?;
+    let connected = askers(stage, true)?;
+    all_hear(&connected, "a1")?;
+    stage.play(&web("a2"))?;
+    for (what, at, asker) in &connected {
+        let is_translated = stage.how.sockets && stage.addresses("web")?.contains(&at.ip());
+        if !is_translated {
+            let heard = asker.ask(PATIENCE)?;
+            ensure!(matches!(&heard, Heard::Said(said) if said.name == "a2"), "{what}, hears {heard:?}");
+            continue;
+        }
+        // Until then, nobody says that it will be.
+        until(&format!("{what}: it is disconnected"), || {
+            let heard = asker.ask(PATIENCE)?;
+            ensure!(heard == Heard::Disconnected, "hears {heard:?}");
+            Ok(())
+        })?;
+        // Perhaps it is told once more.
+        until(&format!("{what} again"), || {
+            let heard = asker.ask_again(PATIENCE)?.said()?;
+            ensure!(heard.name == "a2", "hears {heard:?}");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn a_client_stays_with_one_backend_of_datagrams(stage: &mut Stage) -> Result<()> {
+    stage.play(&web("a1 a2"))?;
+    for (what, _, asker) in askers(stage, false)?.into_iter().chain(askers(stage, true)?) {
+        let first = asker.ask(PATIENCE)?.said()?.name;
+        for _ in 0..20 {
+            let next = asker.ask(PATIENCE)?.said()?.name;
+            ensure!(first == next, "{what}, hears {first}, then {next}");
+        }
+    }
+    Ok(())
+}
+
+/// A connection, from both its ends.
+struct Connection {
+    what: String,
+    client: TcpStream,
+    server: TcpStream,
+}
+
+impl Connection {
+    fn make(stage: &Stage, from: &str, at: SocketAddr, listener: &TcpListener) -> Result<Self> {
+        let client = stage.place(from)?.inside(|| Ok(TcpStream::connect_timeout(&at, PATIENCE)?))?;
+        let (server, _) = listener.accept()?;
+        for stream in [&client, &server] {
+            stream.set_read_timeout(Some(PATIENCE))?;
+        }
+        Ok(Self { what: format!("{from} to {at}"), client, server })
+    }
+
+    fn goes_on(&self) -> Result<()> {
+        for (mut from, mut to) in [(&self.client, &self.server), (&self.server, &self.client)] {
+            from.write_all(b"still there?")?;
+            let mut heard = [0; 12];
+            to.read_exact(&mut heard)?;
+            ensure!(&heard == b"still there?", "{} is garbled", self.what);
+        }
+        Ok(())
+    }
+}
+
+fn connections_go_on_without_their_service(stage: &mut Stage) -> Result<()> {
+    stage.play(&web("a1"))?;
+    let listener = stage.place("a1")?.inside(|| Ok(TcpListener::bind("[::]:9000")?))?;
+    let mut open = Vec::new();
+    for from in ["c1", "c3", "n1", "n3", "a1"] {
+        for at in stage.at("web:90")? {
+            open.push(Connection::make(stage, from, at, &listener)?);
+        }
+    }
+    for world in [web("a2"), web(""), world(), web("a1")] {
+        if world.is_empty() && !stage.how.sockets {
+            // What the node itself sends is translated only where there is a Service at its address.
+            open.retain(|connection| !connection.what.starts_with('n'));
+        }
+        stage.play(&world)?;
+        for connection in &open {
+            connection.goes_on().map_err(|error| error.context(connection.what.clone()))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,14 @@
+//! Services, tried with real traffic: who is served by whom, from where, by every kind of address.
+
+mod claims;
+mod direct;
+mod endpoints;
+mod everywhere;
+mod external;
+mod gone;
+mod host_ports;
+mod load;
+mod policies;
+mod refused;
+mod stage;
+mod world;
