@@ -153,16 +153,17 @@ impl Services {
 
     /// An endpoint has these host ports, whether it is in force already or is about to be.
     pub fn endpoint(&mut self, record: &EndpointRecord) {
-        if !record.port_mappings.is_empty() && self.host_ports.insert(record.host_interface.clone()) {
-            self.pending.push(Event::HostPorts(owner(record), host_ports(record)));
+        let owner = owner(record);
+        if !record.port_mappings.is_empty() && self.host_ports.insert(owner.clone()) {
+            self.pending.push(Event::HostPorts(owner, host_ports(record)));
         }
     }
 
     /// These endpoints are in force, and no others.
     pub fn endpoints<'a>(&mut self, records: impl Iterator<Item = &'a EndpointRecord> + Clone) {
         records.clone().for_each(|record| self.endpoint(record));
-        let owners: BTreeSet<&str> = records.map(|record| record.host_interface.as_str()).collect();
-        for gone in self.host_ports.extract_if(.., |owner| !owners.contains(owner.as_str())) {
+        let owners: BTreeSet<String> = records.map(owner).collect();
+        for gone in self.host_ports.extract_if(.., |owner| !owners.contains(owner)) {
             self.pending.push(Event::HostPorts(gone, Vec::new()));
         }
     }
@@ -277,9 +278,13 @@ impl Services {
     }
 }
 
-/// By whom host ports are known: what ends with the endpoint.
+/// By whom host ports are known: what ends with the endpoint, and people know.
 fn owner(record: &EndpointRecord) -> String {
-    record.host_interface.clone()
+    let interface = &record.host_interface;
+    match &record.pod {
+        Some(pod) => format!("{}/{} ({interface})", pod.namespace, pod.name),
+        None => interface.clone(),
+    }
 }
 
 /// The host ports of an endpoint, for each of its addresses that they may lead to.

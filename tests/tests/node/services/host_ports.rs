@@ -66,7 +66,8 @@ fn a_host_port_gives_way_to_a_node_port() -> Result<()> {
     let problems = stage.lab.nodes[1].status()?.problems;
     assert!(
         problems.len() == 1
-            && problems.iter().all(|problem| problem.contains("30080/TCP is already Service default/web's")),
+            && problems[0].contains("Pod default/h2 ")
+            && problems[0].contains("30080/TCP is already Service default/web's"),
         "{problems:?}"
     );
     stage.play(&world())?;
