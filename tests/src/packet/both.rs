@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
 use sluice_abi::{
-    AddressEntry, AddressKind, Config, Denial, DenialKey, Direction, Endpoint, Flow, FlowKey, Fragment, FragmentKey,
-    Hook, IpAddress, Ipv4, Ipv6, Mac, Node, PolicyMode, Reason, RevisionSlot, Rule, RuleKey, Slot, maps,
+    AddressEntry, AddressKind, Affinity, AffinityKey, Config, Denial, DenialKey, Direction, Endpoint, Flow, FlowKey,
+    Fragment, FragmentKey, Hook, IpAddress, Ipv4, Ipv6, Mac, Node, PolicyMode, Reason, RevisionSlot, Rule, RuleKey,
+    Slot, maps,
 };
 use sluice_datapath::express::Express;
 use sluice_datapath::{MARK, MARK_MASK, Outcome};
@@ -287,6 +288,17 @@ impl Both {
         for table in [&self.native.v6.openings, &self.native.v6.flows] {
             table.borrow_mut().values_mut().for_each(|flow| older(flow, jiffies));
         }
+        Ok(())
+    }
+
+    /// Has all clients that stay with a backend be away for so many seconds more.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn away(&mut self, seconds: u32) -> Result<()> {
+        let away = |affinity: &mut Affinity| affinity.last_seen = affinity.last_seen.wrapping_sub(seconds);
+        self.kernel.change::<AffinityKey, Affinity>(maps::AFFINITIES, away)?;
+        self.native.affinities.borrow_mut().values_mut().for_each(away);
         Ok(())
     }
 
