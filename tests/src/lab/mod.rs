@@ -9,6 +9,7 @@ mod node;
 mod offline;
 mod place;
 mod pod;
+mod raw;
 mod runtime;
 pub mod serving;
 pub mod traffic;
@@ -29,6 +30,7 @@ pub use disk::FullDisk;
 pub use node::{Node, binary};
 pub use place::{Place, ip, spawn_in};
 pub use pod::{Call, Pod};
+pub use raw::Raw;
 pub use runtime::{Containerd, IMAGE, Podman};
 pub use wait::{until, until_so};
 
