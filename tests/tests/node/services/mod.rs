@@ -4,6 +4,7 @@ mod claims;
 mod direct;
 mod endpoints;
 mod everywhere;
+mod express;
 mod external;
 mod gone;
 mod host_ports;
