@@ -183,10 +183,17 @@ pub fn plan<'a>(
     }
     // Last: an address of this very machine is its own, whatever the cluster says.
     for address in local.host_addresses.iter().chain(&local.addresses) {
-        let serves = local.node_ports.is_empty() || local.node_ports.iter().any(|net| net.contains(address));
+        let serves = serves_node_ports(&local.node_ports, *address);
         plan.addresses.insert(IpNet::from(*address), entry(AddressKind::Host, serves.into()));
     }
     plan
+}
+
+/// Whether node ports are served at an address of the node, by the nets that are named for it: at all of a family of which no
+/// net is named, as kube-proxy does (`--nodeport-addresses`).
+pub fn serves_node_ports(nets: &[IpNet], address: IpAddr) -> bool {
+    let mut of_family = nets.iter().filter(|net| net.addr().is_ipv4() == address.is_ipv4()).peekable();
+    of_family.peek().is_none() || of_family.any(|net| net.contains(&address))
 }
 
 /// Has the host reach pods of another node by way of it.
