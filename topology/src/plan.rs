@@ -342,6 +342,18 @@ mod tests {
     }
 
     #[test]
+    fn node_ports_are_where_their_family_says() {
+        let serves = |nets: &str, address: &str| {
+            let nets: Vec<IpNet> = nets.split_whitespace().map(|net| net.parse().expect("a network")).collect();
+            serves_node_ports(&nets, address.parse().expect("an address"))
+        };
+        assert!(serves("", "192.0.2.1") && serves("", "::1"));
+        assert!(serves("192.0.2.0/24", "192.0.2.1") && !serves("192.0.2.0/24", "127.0.0.1"));
+        assert!(serves("192.0.2.0/24", "2001:db8::1"), "nothing is said of its family");
+        assert!(serves("2001:db8::/64 127.0.0.0/8", "127.0.0.1") && !serves("2001:db8::/64 127.0.0.0/8", "::1"));
+    }
+
+    #[test]
     fn neighbours_are_native_and_strangers_tunnelled() {
         let nodes = nodes(&[
             object("a", &["192.0.2.1"], &["10.1.0.0/24"], 1),
