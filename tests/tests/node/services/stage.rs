@@ -359,9 +359,7 @@ impl Stage {
                 json!(ips)
             );
         }
-        for (name, service) in &world.services {
-            let _ = write!(text, "---\n{}", service.manifest(name, self.how.families));
-        }
+        text += &world.manifests_of_services(self.how.families);
         for slice in &world.slices {
             for (family, letter) in [("IPv4", 4), ("IPv6", 6)] {
                 let mut endpoints = String::new();

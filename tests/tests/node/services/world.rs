@@ -84,10 +84,22 @@ impl World {
         self
     }
 
+    /// The Services of another, too.
+    pub fn and(mut self, other: Self) -> Self {
+        self.services.extend(other.services);
+        self
+    }
+
     /// A load balancer has these addresses for a Service.
     pub fn balanced(mut self, service: &str, ingress: &str) -> Self {
         self.of(service).ingress = ingress.into();
         self
+    }
+
+    /// The manifests of its Services, in a cluster of these families.
+    pub fn manifests_of_services(&self, families: Families) -> String {
+        let services = self.services.iter();
+        services.map(|(name, service)| format!("---\n{}", service.manifest(name, families))).collect()
     }
 
     fn of(&mut self, service: &str) -> &mut ServiceText {
@@ -149,7 +161,7 @@ impl World {
 }
 
 impl ServiceText {
-    pub fn manifest(&self, name: &str, families: Families) -> String {
+    fn manifest(&self, name: &str, families: Families) -> String {
         let Self { number, metadata, spec, ingress } = self;
         let (v4, v6) = (format!("10.96.0.{number}"), format!("fd00:96::{number}"));
         let (policy, names, addresses) = match families {
