@@ -6,6 +6,7 @@ mod endpoints;
 mod everywhere;
 mod express;
 mod external;
+mod flood;
 mod gone;
 mod host_ports;
 mod load;
