@@ -3,7 +3,7 @@
 mod api;
 mod disk;
 pub mod exchange;
-mod group;
+pub mod group;
 pub mod manifest;
 mod node;
 mod offline;
