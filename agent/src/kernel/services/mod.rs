@@ -3,6 +3,7 @@
 mod bits;
 mod change;
 mod cluster_ips;
+mod copy;
 mod gone;
 mod ids;
 mod mapped;
@@ -28,6 +29,7 @@ use sluice_service::{PortName, ServicePort};
 use super::error::{Doing, KernelError};
 use super::{Fill, Kernel};
 
+pub use copy::copy;
 pub use maps::Maps;
 pub use tables::{Room, Tables};
 pub use writer::{Owed, Writer};

@@ -3,6 +3,7 @@
 mod memory;
 mod random;
 mod reader;
+mod resized;
 mod room;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
