@@ -178,11 +178,7 @@ impl Programs {
             let _ = qdisc_detach_program(device, attach_type(hook), hook.name());
             return unpin(&path);
         }
-        // Held until the pin is gone: what ends with a descriptor ends now, what ends with a pin some time later.
-        let link = PinnedLink::from_pin(&path);
-        unpin(&path)?;
-        drop(link);
-        Ok(())
+        unlink(&path)
     }
 
     /// The devices that a hook's program has been attached to.
@@ -271,6 +267,18 @@ fn filter(program: &mut SchedClassifier, hook: Hook, device: &str) -> Result<(),
     };
     // Dropped, it would be detached.
     std::mem::forget(program.take_link(id).doing(action)?);
+    Ok(())
+}
+
+/// Ends a pinned link, if it is there.
+///
+/// # Errors
+/// Where the pin cannot be removed.
+pub fn unlink(path: &Path) -> Result<(), KernelError> {
+    // Held until the pin is gone: what ends with a descriptor ends now, what ends with a pin some time later.
+    let link = PinnedLink::from_pin(path);
+    unpin(path)?;
+    drop(link);
     Ok(())
 }
 
