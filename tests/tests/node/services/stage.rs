@@ -220,6 +220,12 @@ impl Stage {
         Ok(())
     }
 
+    /// Agents are killed and start again with so much room for backends, one after the other.
+    pub fn resize(&mut self, backends: u32) -> Result<()> {
+        let settings = format!("{}service_backends: {backends}\n", self.how.settings());
+        self.lab.nodes.iter_mut().try_for_each(|node| node.restart_with(&settings).map(drop))
+    }
+
     /// A pod enters.
     pub fn enter(&mut self, node: usize, name: &str) -> Result<()> {
         let pod = self.lab.pod(node, name)?;
