@@ -123,15 +123,17 @@ fn no_request_fails_while_agents_are_killed_and_start_again() -> Result<()> {
     })
 }
 
+/// Agents are killed and start again with so much room for backends, one after the other.
+fn resize(stage: &mut Stage, backends: u32) -> Result<()> {
+    (1..=stage.lab.nodes.len()).try_for_each(|node| stage.turn_node(node, &format!("service_backends: {backends}")))
+}
+
 #[test]
 fn no_request_fails_while_tables_change_their_size() -> Result<()> {
     each_way(&[How { sockets: false, ..PLAIN }], |stage| {
         stage.play(&web("a1 a2"))?;
         Crowd::gather(stage)?.asks_while(&[Means::Tcp, Means::Udp], || {
-            for backends in [1_000_000, 100, 0] {
-                stage.resize(backends)?;
-            }
-            Ok(())
+            [1_000_000, 100, 0].into_iter().try_for_each(|backends| resize(stage, backends))
         })
     })
 }
@@ -141,13 +143,13 @@ fn whoever_has_no_room_is_refused_until_there_is_some() -> Result<()> {
     const ALL: &str = "c1 c3 n3";
     each_way(&[PLAIN, How { sockets: false, ..PLAIN }], |stage| {
         stage.play(&web("a1 a2"))?;
-        stage.resize(2)?;
+        resize(stage, 2)?;
         for node in &stage.lab.nodes {
             let problems = node.status()?.problems;
             ensure!(problems.iter().any(|problem| problem.contains("service_backends")), "{}: {problems:?}", node.name);
         }
         stage.expect([refused(ALL, "web:80")])?;
-        stage.resize(0)?;
+        resize(stage, 0)?;
         stage.play(&web("a1 a2"))?;
         stage.expect([served(ALL, "web:80", "a1 a2")])
     })

@@ -220,10 +220,10 @@ impl Stage {
         Ok(())
     }
 
-    /// Agents are killed and start again with so much room for backends, one after the other.
-    pub fn resize(&mut self, backends: u32) -> Result<()> {
-        let settings = format!("{}service_backends: {backends}\n", self.how.settings());
-        self.lab.nodes.iter_mut().try_for_each(|node| node.restart_with(&settings).map(drop))
+    /// The agent of one node, counted from 1, is killed and starts again, with a setting more.
+    pub fn turn_node(&mut self, node: usize, setting: &str) -> Result<()> {
+        self.lab.nodes[node - 1].restart_with(&format!("{}{setting}\n", self.how.settings()))?;
+        Ok(())
     }
 
     /// A pod enters.
