@@ -31,7 +31,7 @@ fn packets_seen(stage: &Stage) -> Result<Vec<usize>> {
 fn flows_to_backends_elsewhere_pass_the_stack_by_where_that_is_wished() -> Result<()> {
     let xdp = |xdp| How { xdp, ..PACKETS };
     // Devices without hardware are left alone by whoever wishes for nothing in particular.
-    each_way(&[xdp("driver"), xdp("off"), xdp("generic"), xdp("auto")], |stage| {
+    each_way(&[xdp("off"), xdp("driver"), xdp("generic"), xdp("auto")], |stage| {
         let spec = format!("type: NodePort, selector: {{app: web}}, {}", ports("80>8080@30080"));
         stage.play(&world().pods("a1 a2", "app: web").service("web", 10, &spec))?;
         let output = stage.place("n3")?.command("ip").args(["-d", "link", "show", "eth0"]).output()?;

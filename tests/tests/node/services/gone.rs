@@ -10,7 +10,7 @@ use sluice_abi::{Backend, Ipv4, Ipv6, ServiceId, maps};
 use sluice_tests::lab::serving::{Asker, Heard, PATIENCE};
 use sluice_tests::lab::{Node, until};
 
-use super::stage::{EVERY_WAY, Stage, each_way};
+use super::stage::{MOST_WAYS, Stage, each_way};
 use super::world::{World, ports, world};
 
 /// Served by one pod only.
@@ -50,7 +50,7 @@ fn all_hear(askers: &[Connected], name: &str) -> Result<()> {
 
 #[test]
 fn backends_may_go() -> Result<()> {
-    each_way(&EVERY_WAY, |stage| {
+    each_way(&MOST_WAYS, |stage| {
         datagrams_go_to_whoever_serves_now(stage)?;
         whoever_is_connected_to_a_backend_that_is_gone_is_told(stage)?;
         whoever_was_when_an_agent_was_killed_is_told_by_the_next(stage)?;

@@ -44,7 +44,9 @@ pub const OVERLAY: How = How { routing: "vxlan", ..PLAIN };
 /// Packet by packet, through the overlay.
 pub const SLOW_OVERLAY: How = How { sockets: false, ..OVERLAY };
 
-pub const EVERY_WAY: [How; 4] = [PLAIN, EXPRESS, OVERLAY, SLOW_OVERLAY];
+pub const EVERY_WAY: [How; 5] = [PLAIN, PACKETS, EXPRESS, OVERLAY, SLOW_OVERLAY];
+/// For what is the same whether or not XDP has a part in it.
+pub const MOST_WAYS: [How; 4] = [PLAIN, EXPRESS, OVERLAY, SLOW_OVERLAY];
 
 impl How {
     fn settings(self) -> String {
