@@ -150,7 +150,10 @@ pub fn run(config: Config) -> Result<()> {
     };
     let (claimed, told) = mpsc::channel();
     let teller = events.clone();
-    start("ports", move || ports::watch(&told, |problems| teller.send(Event::Shared(problems)).is_ok()))?;
+    let are_sockets_translated = config.socket_lb;
+    start("ports", move || {
+        ports::watch(&told, are_sockets_translated, |problems| teller.send(Event::Shared(problems)).is_ok());
+    })?;
     let (ended, told) = mpsc::channel();
     let peers = kernel.peers()?;
     start("sockets", move || disconnect::run(&peers, &told))?;
