@@ -380,8 +380,9 @@ impl Model {
         }
     }
 
-    /// Tells services what has become of pods and of their host ports.
+    /// Tells services what has become of pods, of their host ports and of the node's addresses.
     fn tell_services(&mut self) {
+        self.services.own_addresses(&self.view.given.addresses, &self.config.node_port_addresses);
         for name in self.policies.take_touched() {
             self.services.pod(&name, self.policies.index().pod(&name));
         }

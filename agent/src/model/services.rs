@@ -4,10 +4,11 @@
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use ipnet::IpNet;
 use sluice_api::{EndpointRecord, PortProtocol};
 use sluice_policy::object::PodObject as KnownPod;
 use sluice_policy::{Kind, ObjectName, PodName, Severity};
@@ -73,6 +74,8 @@ pub struct Services {
     node_ports_changed: bool,
     /// Whose host ports are known.
     host_ports: BTreeSet<String>,
+    /// Where node ports are served.
+    node_port_addresses: BTreeSet<IpAddr>,
     /// Why the tables are not what they should be: then all of them are made anew.
     failure: Option<String>,
     /// What is wrong with objects,
@@ -90,7 +93,7 @@ pub struct Services {
 impl Services {
     /// Nothing is known yet.
     pub fn new(node: &str, is_standalone: bool, spreads: bool) -> Self {
-        let (pending, conditions, host_ports, failure) = Default::default();
+        let (pending, conditions, host_ports, node_port_addresses, failure) = Default::default();
         let (node_ports, node_ports_changed) = Default::default();
         let (problems, warnings, problems_version, table_problems, pace) = Default::default();
         Self {
@@ -103,6 +106,7 @@ impl Services {
             node_ports,
             node_ports_changed,
             host_ports,
+            node_port_addresses,
             failure,
             problems,
             warnings,
@@ -165,6 +169,18 @@ impl Services {
         let owners: BTreeSet<String> = records.map(owner).collect();
         for gone in self.host_ports.extract_if(.., |owner| !owners.contains(owner)) {
             self.pending.push(Event::HostPorts(gone, Vec::new()));
+        }
+    }
+
+    /// The node has these addresses, and serves node ports at those of them that are in one of these nets; of none, at all.
+    pub fn own_addresses(&mut self, own: &[IpAddr], nets: &[IpNet]) {
+        let serves = |ip: &&IpAddr| nets.is_empty() || nets.iter().any(|net| net.contains(*ip));
+        // There, its own processes are served.
+        let loopbacks = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        let addresses = own.iter().filter(serves).copied().chain(loopbacks).collect();
+        if self.node_port_addresses != addresses {
+            self.pending.push(Event::NodePortAddresses(addresses.clone()));
+            self.node_port_addresses = addresses;
         }
     }
 

@@ -151,6 +151,11 @@ fn gone(kind: Kind, name: &str) -> Event {
     Event::Removed(ObjectName::new(kind, namespace, name))
 }
 
+/// The node serves its ports at these addresses.
+fn served_at(addresses: &[&str]) -> Event {
+    Event::NodePortAddresses(addresses.iter().map(|address| address.parse().unwrap()).collect())
+}
+
 /// A ready endpoint on a node.
 fn ready(address: &str, node: &str) -> Value {
     json!({ "addresses": [address], "nodeName": node, "conditions": { "ready": true, "serving": true } })
