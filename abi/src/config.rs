@@ -51,6 +51,10 @@ impl Features {
     pub const MASQUERADE6: Self = Self(2);
     /// Packets for backends on other nodes are sent there as they are, wrapped up, and answered from there.
     pub const DIRECT_RETURN: Self = Self(4);
+    /// Node ports are served at loopback addresses of IPv4, to the node itself.
+    pub const LOOPBACK4: Self = Self(8);
+    /// The same for IPv6.
+    pub const LOOPBACK6: Self = Self(16);
 
     /// Whether all of `other` is in this set.
     #[inline(always)]

@@ -82,6 +82,8 @@ impl FrontendFlags {
     pub const MAGLEV: Self = Self(2);
     /// It is a cluster IP, or a port of one.
     pub const CLUSTER_IP: Self = Self(4);
+    /// It is a host port: at all addresses of the node, also where node ports are at some of them only.
+    pub const HOST_PORT: Self = Self(8);
 
     /// Whether all of `other` is in this set.
     #[inline(always)]

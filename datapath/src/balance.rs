@@ -6,7 +6,7 @@ use crate::desk::{Desk, Refusal};
 use crate::flows;
 use crate::outcome::{Family, Outcome};
 use crate::parse::Parse;
-use crate::service::{self, Choice, Target};
+use crate::service::{self, Choice, Locality, Target};
 use crate::slow::unknown;
 use crate::tables::{FamilyTables, Tables};
 
@@ -31,11 +31,16 @@ pub fn balance<A: Parse, T: Tables + FamilyTables<A>>(
     };
     // A flow to another node's address has a backend only where that node has sent it on.
     let is_sent_on = desk.is_sent_on || case.target.is_backend();
-    let is_node = || {
+    let locality = || {
         let entry = tables.address(opener.destination);
-        entry.serves_node_ports() || (is_sent_on && entry.kind == AddressKind::Node)
+        if is_sent_on && entry.kind == AddressKind::Node { Locality::NodePorts } else { Locality::of(entry) }
     };
-    let frontend = service::find(opener.destination, opener.destination_port, opener.protocol, is_node, tables);
+    // Loopback addresses are for the node's own sockets: nobody is to reach them from another machine.
+    let frontend = if opener.destination.is_loopback() {
+        None
+    } else {
+        service::find(opener.destination, opener.destination_port, opener.protocol, locality, tables)
+    };
     if standing.is_some() {
         let is_current = match &frontend {
             Some(frontend) => service::serves(&case.target, frontend.service, tables),

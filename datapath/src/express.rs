@@ -4,9 +4,10 @@ use sluice_abi::{Deliver, FrontendBit, IpAddress, Ipv4, Ipv6, Mac, Reason, Scope
 
 use crate::fast::{Simple, is_own, may_be_masqueraded, simple};
 use crate::flows::{self, Action};
-use crate::packet::Packet;
+use crate::packet::{Packet, View};
 use crate::parse::{self, Headers, Parse};
 use crate::rewrite;
+use crate::sum;
 use crate::tables::{FamilyTables, Table, Tables};
 
 /// What is to be done with a packet that the stack has not seen.
@@ -14,11 +15,8 @@ use crate::tables::{FamilyTables, Table, Tables};
 pub enum Express {
     /// The stack is to see it, and the program behind it.
     Pass,
-    /// It is to leave by this interface as it is now.
-    Out {
-        /// Interface index.
-        interface: u32,
-    },
+    /// It is to leave by the interface that it came in by, as it is now.
+    Back,
 }
 
 /// A neighbour's link.
@@ -78,15 +76,31 @@ fn service_flow<A: Parse, P: Packet, T: Tables + FamilyTables<A> + Neighbours<A>
         let Some(link) = tables.link(packet.interface(), action.next_hop, headers.length) else {
             return Express::Pass;
         };
+        // Another device may not take frames from here, and would drop them unseen: only drivers with `ndo_xdp_xmit` do, and
+        // some of them only where they run a program too.
+        if link.interface != packet.interface() || is_sum_partial(packet, &headers) {
+            return Express::Pass;
+        }
         match turn(packet, &headers, &action, &link) {
             Ok(()) => {
                 flows::touch(flow, &headers, now);
-                Express::Out { interface: link.interface }
+                Express::Back
             }
             Err(_) => Express::Pass,
         }
     });
     out.unwrap_or(Express::Pass)
+}
+
+/// Whether a packet's checksum is that of its pseudo header only, and a device is to fill in the rest: frames do not say so
+/// (generic XDP; a sender on the same machine), and what is taken for a whole checksum would become a wrong one.
+#[inline(always)]
+fn is_sum_partial<A: Parse, P: Packet>(packet: &P, headers: &Headers<A>) -> bool {
+    let Some(at) = rewrite::checksum_offset(headers) else { return false };
+    let length = headers.length - (headers.transport - headers.network) as u32;
+    let addresses = sum::add(sum::add_all(&headers.source.words()), sum::add_all(&headers.destination.words()));
+    let pseudo = sum::add(addresses, (length + headers.protocol.0).to_be());
+    packet.view::<2>(at).is_some_and(|view| view.half::<0>() == !sum::fold(pseudo))
 }
 
 #[inline(always)]

@@ -347,7 +347,15 @@ pub fn account<A: Parse, T: Tables + FamilyTables<A>>(
         *action = Action::of(flow);
     };
     if tables.flow(Table::Flows, key, &mut act).is_none() {
-        tables.flow(Table::Openings, key, &mut act).ok_or(Reason::FlowTableFull)?;
+        let goes_on = connects(key.protocol) && !opens(headers);
+        let found = tables.flow(Table::Openings, key, |flow| {
+            // Answers to what is sent on go another way, and will never be seen here.
+            if goes_on && flow.deliver == Deliver::Direct {
+                flow.class = TimeoutClass::Connected;
+            }
+            act(flow);
+        });
+        found.ok_or(Reason::FlowTableFull)?;
         tables.flow(Table::Openings, peer, |flow| flow.last_seen = now);
     }
     Ok(())

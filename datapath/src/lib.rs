@@ -31,6 +31,7 @@ pub mod service;
 pub mod slow;
 pub mod socket;
 mod standing;
+mod sum;
 mod tables;
 mod way;
 

@@ -48,7 +48,7 @@ fn direct<A: Parse>(flow: &mut Flow<A>, direction: Direction, target: &Target<A>
     flow.interface = way.interface;
     flow.node = way.node;
     // The stack, which fragments or complains, would know neither of the addresses that are translated.
-    let is_stacks = !matches!(way.deliver, Deliver::Direct | Deliver::Overlay);
+    let is_stacks = matches!(way.deliver, Deliver::Pod | Deliver::Stack);
     flow.mtu = if target.is_backend() && is_stacks { 0 } else { way.mtu };
     flow.backend = target.backend;
     flow.deliver = way.deliver;

@@ -6,6 +6,7 @@ use crate::desk::Refusal;
 use crate::packet::{Checksum, Packet, View};
 use crate::parse::{ETHERNET, Headers, Message, Parse, Piece, tcp};
 use crate::rewrite::{self, End};
+use crate::sum::{add, add_all, fold};
 
 /// Makes of a packet what tells its sender why it is refused: where nobody serves, a reset of TCP; else an ICMP error.
 ///
@@ -170,32 +171,6 @@ fn store_words<const N: usize, P: Packet>(packet: &mut P, offset: usize, words: 
         word += 1;
     }
     Ok(())
-}
-
-/// One's complement sum of two words.
-#[inline(always)]
-fn add(a: u32, b: u32) -> u32 {
-    let (sum, carry) = a.overflowing_add(b);
-    sum + u32::from(carry)
-}
-
-#[inline(always)]
-fn add_all<const N: usize>(words: &[u32; N]) -> u32 {
-    let mut sum = 0;
-    let mut word = 0;
-    while word < N {
-        sum = add(sum, words[word]);
-        word += 1;
-    }
-    sum
-}
-
-/// The checksum that a sum comes to (RFC 1071), as it stands.
-#[inline(always)]
-fn fold(sum: u32) -> u16 {
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    !(sum as u16)
 }
 
 /// A checksum in the last two of four bytes.

@@ -123,6 +123,12 @@ fn ports(source: Port, destination: Port) -> u32 {
     u32::from_ne_bytes([a, b, c, d])
 }
 
+/// Where the checksum of TCP and UDP stands, of which the pseudo header is a part.
+#[inline(always)]
+pub fn checksum_offset<A: Parse>(headers: &Headers<A>) -> Option<usize> {
+    sum(headers).filter(|sum| sum.pseudo).map(|sum| sum.offset)
+}
+
 /// Writes a link-layer address at an offset.
 ///
 /// # Errors

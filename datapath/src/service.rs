@@ -1,8 +1,9 @@
 //! Services: which frontend something is for, and which of its backends it is given.
 
 use sluice_abi::{
-    AddressEntry, Affinity, AffinityKey, Backend, BackendId, Frontend, FrontendBit, FrontendFlags, FrontendKey,
-    IpAddress, MAGLEV_SIZE, Membership, Port, Position, Protocol, ServiceId, SetId, Side, SocketKey, SocketPeer,
+    AddressEntry, AddressKind, Affinity, AffinityKey, Backend, BackendId, Frontend, FrontendBit, FrontendFlags,
+    FrontendKey, IpAddress, MAGLEV_SIZE, Membership, Port, Position, Protocol, ServiceId, SetId, Side, SocketKey,
+    SocketPeer,
 };
 
 /// The tables of services that both families share.
@@ -77,6 +78,29 @@ pub enum Choice<A> {
     Drop,
 }
 
+/// Whose an address is, to frontends that are at all addresses of the node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Locality {
+    /// Not the node's.
+    Elsewhere,
+    /// The node's, where node ports are not served.
+    Node,
+    /// The node's, where they are.
+    NodePorts,
+}
+
+impl Locality {
+    /// Of an address of which this is known.
+    #[inline(always)]
+    pub fn of(entry: AddressEntry) -> Self {
+        match entry.kind {
+            AddressKind::Host if entry.serves_node_ports() => Self::NodePorts,
+            AddressKind::Host => Self::Node,
+            _ => Self::Elsewhere,
+        }
+    }
+}
+
 /// Whether an address or port may be a frontend's: two reads that spare most packets the lookups of [`find`].
 #[inline(always)]
 pub fn may_be_frontend<A: IpAddress, T: BalancerTables>(
@@ -89,14 +113,13 @@ pub fn may_be_frontend<A: IpAddress, T: BalancerTables>(
         || tables.may_be_frontend(FrontendBit::of_port(port, protocol))
 }
 
-/// The frontend at an address and port. `is_node` says whether node ports are served at the address; it is asked only where
-/// that matters.
+/// The frontend at an address and port. `locality` says whose the address is; it is asked only where that matters.
 #[inline(always)]
 pub fn find<A: IpAddress, T: ServiceTables<A>>(
     address: A,
     port: Port,
     protocol: Protocol,
-    is_node: impl FnOnce() -> bool,
+    locality: impl FnOnce() -> Locality,
     tables: &T,
 ) -> Option<Frontend> {
     if tables.may_be_frontend(FrontendBit::of_address(address)) {
@@ -107,10 +130,16 @@ pub fn find<A: IpAddress, T: ServiceTables<A>>(
             return found;
         }
     }
-    if tables.may_be_frontend(FrontendBit::of_port(port, protocol)) && is_node() {
-        return tables.frontend(&FrontendKey { address: A::default(), protocol, port, pad: 0 });
+    if !tables.may_be_frontend(FrontendBit::of_port(port, protocol)) {
+        return None;
     }
-    None
+    let locality = locality();
+    if locality == Locality::Elsewhere {
+        return None;
+    }
+    let found = tables.frontend(&FrontendKey { address: A::default(), protocol, port, pad: 0 })?;
+    let is_here = locality == Locality::NodePorts || found.flags.has(FrontendFlags::HOST_PORT);
+    is_here.then_some(found)
 }
 
 /// Whether a backend still serves a service's port, at the address and port where it did.

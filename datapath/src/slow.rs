@@ -418,7 +418,7 @@ pub fn carry<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(hook: Hook, packe
         // What is on its way out is cut up behind this hook, where it is too large; and an error is never answered with an
         // error (RFC 1122 section 3.2.2).
         if hook != Hook::ToNet && !is_error && flows::is_too_large(packet, headers, action) {
-            if is_unknown_to_stack(headers, action, tables) {
+            if is_unknown_to_stack(headers, action, case.target.is_backend(), tables) {
                 desk.refusal = Refusal::TooLarge(action.mtu);
                 return Ok(Outcome::Slow(Stage::Refuse, Family::of::<A>()));
             }
@@ -442,6 +442,7 @@ pub fn carry<A: Parse, P: Packet, T: Tables + FamilyTables<A>>(hook: Hook, packe
 fn is_unknown_to_stack<A: Parse, T: Tables + FamilyTables<A>>(
     headers: &Headers<A>,
     action: &Action<A>,
+    is_service: bool,
     tables: &T,
 ) -> bool {
     match action.deliver {
@@ -452,7 +453,9 @@ fn is_unknown_to_stack<A: Parse, T: Tables + FamilyTables<A>>(
         Deliver::Overlay => {
             action.rewrites != Rewrites::NONE || tables.address(headers.destination).kind == AddressKind::Node
         }
-        Deliver::Pod | Deliver::Neighbour | Deliver::Stack => false,
+        // What is only masqueraded it cuts up or answers, and sends the pieces the same way.
+        Deliver::Neighbour => is_service,
+        Deliver::Pod | Deliver::Stack => false,
     }
 }
 

@@ -4,7 +4,7 @@
 
 use sluice_abi::{Frontend, FrontendFlags, IpAddress, PeerName, Port, Protocol, Side, SocketKey, SocketPeer};
 
-use crate::service::{self, Choice, ServiceTables, Target};
+use crate::service::{self, Choice, Locality, ServiceTables, Target};
 
 /// What a socket is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,6 +15,8 @@ pub struct Talk<A> {
     pub namespace: u64,
     /// Whether that is the node's own.
     pub is_host: bool,
+    /// Whether node ports are served at that namespace's loopback addresses.
+    pub serves_loopback: bool,
     /// Its protocol.
     pub protocol: Protocol,
     /// Whom it is to talk to.
@@ -27,15 +29,18 @@ impl<A: IpAddress> Talk<A> {
     #[inline(always)]
     fn frontend<T: ServiceTables<A>>(&self, tables: &T) -> Option<Frontend> {
         let Self { address, port, protocol, .. } = *self;
-        let is_node = || {
-            if address.is_loopback() || address.is_unspecified() {
-                self.is_host
-            } else {
-                tables.address(address).serves_node_ports()
-            }
+        let is_itself = address.is_loopback() || address.is_unspecified();
+        // A pod's own loopback is none of the node's.
+        if is_itself && !self.is_host {
+            return None;
+        }
+        let locality = || match is_itself {
+            true if self.serves_loopback => Locality::NodePorts,
+            true => Locality::Node,
+            false => Locality::of(tables.address(address)),
         };
         // Whose ranges name clients must see their addresses, which sockets do not have yet.
-        service::find(address, port, protocol, is_node, tables)
+        service::find(address, port, protocol, locality, tables)
             .filter(|frontend| !frontend.flags.has(FrontendFlags::SOURCE_RANGES))
     }
 

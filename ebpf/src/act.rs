@@ -42,7 +42,9 @@ pub fn act(context: &TcContext, hook: Hook, outcome: Outcome) -> i32 {
             judged(context);
             match hook {
                 Hook::ToNet => routed(interface),
-                Hook::FromPod | Hook::ToPod | Hook::FromNet | Hook::FromOverlay => neighbour(interface, family, next_hop),
+                Hook::FromPod | Hook::ToPod | Hook::FromNet | Hook::FromOverlay => {
+                    neighbour(interface, family, next_hop)
+                }
             }
         }
         Outcome::Direct { interface, family, next_hop, node } => {
@@ -81,15 +83,19 @@ fn drop(context: &TcContext, hook: Hook, reason: Reason) -> i32 {
 fn back(context: &TcContext, hook: Hook) -> i32 {
     // SAFETY: the context is the program's own.
     let interface = unsafe { (*context.skb.skb).ifindex };
-    // SAFETY: helpers that take no memory of ours.
+    let redirect = |flags: u32| {
+        // SAFETY: a helper that takes no memory of ours.
+        unsafe { bpf_redirect(interface, flags.into()) as i32 }
+    };
     match hook {
+        // SAFETY: a helper that takes no memory of ours.
         Hook::FromPod => unsafe { bpf_redirect_peer(interface, 0) as i32 },
         Hook::FromNet | Hook::FromOverlay => {
             judged(context);
-            unsafe { bpf_redirect(interface, 0) as i32 }
+            redirect(0)
         }
         // To the node's own stack.
-        Hook::ToNet | Hook::ToPod => unsafe { bpf_redirect(interface, BPF_F_INGRESS.into()) as i32 },
+        Hook::ToNet | Hook::ToPod => redirect(BPF_F_INGRESS),
     }
 }
 

@@ -1,7 +1,6 @@
 //! A frame that no stack has seen as the datapath's packet: `unsafe`, because all access to its memory is here.
 
 use aya_ebpf::bindings::xdp_action::{XDP_PASS, XDP_TX};
-use aya_ebpf::helpers::bpf_redirect;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use sluice_abi::Reason;
@@ -17,9 +16,7 @@ pub fn xdp_lb(context: XdpContext) -> u32 {
     let mut frame = Frame(&context);
     match express::xdp_lb(&mut frame, &Kernel::new(&context)) {
         Express::Pass => XDP_PASS,
-        Express::Out { interface } if interface == frame.interface() => XDP_TX,
-        // SAFETY: takes no memory of ours.
-        Express::Out { interface } => unsafe { bpf_redirect(interface, 0) as u32 },
+        Express::Back => XDP_TX,
     }
 }
 

@@ -217,9 +217,9 @@ macro_rules! neighbours {
                 parameters.ifindex = interface;
                 parameters.__bindgen_anon_1.tot_len = length as u16;
                 $put(&mut parameters, next_hop);
+                let size = size_of::<bpf_fib_lookup>() as i32;
                 // SAFETY: the parameters are as large as is said.
-                let result =
-                    unsafe { bpf_fib_lookup(self.context, &mut parameters, size_of::<bpf_fib_lookup>() as i32, 0) };
+                let result = unsafe { bpf_fib_lookup(self.context, &mut parameters, size, 0) };
                 if result != FIB_SUCCESS {
                     return None;
                 }
@@ -265,7 +265,7 @@ impl BalancerTables for Kernel {
     fn maglev(&self, set: SetId, index: u32) -> Option<BackendId> {
         // The compiler knows that it is within the table, and leaves the check out that the verifier wants.
         // SAFETY: copied at once.
-        unsafe { maps::MAGLEV.get(&set)?.get(opaque(index as usize)).copied() }
+        unsafe { maps::MAGLEV.get(set)?.get(opaque(index as usize)).copied() }
     }
 
     #[inline(always)]

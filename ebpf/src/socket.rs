@@ -7,7 +7,7 @@ use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use sluice_abi::{IpAddress, Ipv4, Ipv6, Port, Protocol};
+use sluice_abi::{Features, IpAddress, Ipv4, Ipv6, Port, Protocol};
 use sluice_datapath::Tables;
 use sluice_datapath::service::{ServiceTables, Target};
 use sluice_datapath::socket::{self, Talk};
@@ -81,7 +81,9 @@ impl Named<'_> {
     #[inline(always)]
     fn talk<A: IpAddress>(&self, address: A) -> Talk<A> {
         let kernel = Kernel::without_packet();
-        let own = kernel.config().map_or(0, |config| config.namespace);
+        let (own, features) =
+            kernel.config().map_or_else(Default::default, |config| (config.namespace, config.features));
+        let loopback = if A::BITS == 32 { Features::LOOPBACK4 } else { Features::LOOPBACK6 };
         // SAFETY: the context is the program's own; without one the helper tells of the machine's first namespace.
         let (socket, namespace, first, protocol) = unsafe {
             let context = self.0.as_ptr();
@@ -93,6 +95,7 @@ impl Named<'_> {
             socket,
             namespace,
             is_host: namespace == first,
+            serves_loopback: features.has(loopback),
             protocol: Protocol(protocol),
             address,
             port: self.port(),

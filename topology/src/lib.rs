@@ -6,5 +6,5 @@ mod plan;
 mod slots;
 
 pub use object::{NodeObject, ObjectError, PodPlace};
-pub use plan::{HostRoute, Local, Mode, NodeView, Plan, Underlay, Way, plan};
+pub use plan::{HostRoute, Local, Mode, NodeView, Plan, Underlay, Way, plan, serves_node_ports};
 pub use slots::Slots;

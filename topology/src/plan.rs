@@ -183,10 +183,17 @@ pub fn plan<'a>(
     }
     // Last: an address of this very machine is its own, whatever the cluster says.
     for address in local.host_addresses.iter().chain(&local.addresses) {
-        let serves = local.node_ports.is_empty() || local.node_ports.iter().any(|net| net.contains(address));
+        let serves = serves_node_ports(&local.node_ports, *address);
         plan.addresses.insert(IpNet::from(*address), entry(AddressKind::Host, serves.into()));
     }
     plan
+}
+
+/// Whether node ports are served at an address of the node, by the nets that are named for it: at all of a family of which no
+/// net is named, as kube-proxy does (`--nodeport-addresses`).
+pub fn serves_node_ports(nets: &[IpNet], address: IpAddr) -> bool {
+    let mut of_family = nets.iter().filter(|net| net.addr().is_ipv4() == address.is_ipv4()).peekable();
+    of_family.peek().is_none() || of_family.any(|net| net.contains(&address))
 }
 
 /// Has the host reach pods of another node by way of it.
@@ -332,6 +339,18 @@ mod tests {
 
     fn kind(plan: &Plan, net: &str) -> Option<AddressKind> {
         plan.addresses.get(&net.parse::<IpNet>().expect("a CIDR")).map(|entry| entry.kind)
+    }
+
+    #[test]
+    fn node_ports_are_where_their_family_says() {
+        let serves = |nets: &str, address: &str| {
+            let nets: Vec<IpNet> = nets.split_whitespace().map(|net| net.parse().expect("a network")).collect();
+            serves_node_ports(&nets, address.parse().expect("an address"))
+        };
+        assert!(serves("", "192.0.2.1") && serves("", "::1"));
+        assert!(serves("192.0.2.0/24", "192.0.2.1") && !serves("192.0.2.0/24", "127.0.0.1"));
+        assert!(serves("192.0.2.0/24", "2001:db8::1"), "nothing is said of its family");
+        assert!(serves("2001:db8::/64 127.0.0.0/8", "127.0.0.1") && !serves("2001:db8::/64 127.0.0.0/8", "::1"));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use hyper::header::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use sluice_service::{Health as Check, ServiceName};
+use sluice_topology::serves_node_ports;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -30,17 +31,17 @@ pub struct Wanted {
 }
 
 /// The addresses at which node ports are served: those of the node that are in one of these nets (`node_port_addresses`),
-/// all of a family where a net is, all of both where there are no nets.
+/// all of a family where a net is, or where none is of the family.
 pub fn addresses(nets: &[IpNet], own: &[IpAddr]) -> Vec<IpAddr> {
-    if nets.is_empty() {
-        return EVERYWHERE.into();
-    }
-    let is_all = |ip: IpAddr| nets.iter().any(|net| net.prefix_len() == 0 && net.addr().is_ipv4() == ip.is_ipv4());
+    let is_all = |ip: IpAddr| {
+        let mut of_family = nets.iter().filter(|net| net.addr().is_ipv4() == ip.is_ipv4()).peekable();
+        of_family.peek().is_none() || of_family.any(|net| net.prefix_len() == 0)
+    };
     let is_link_local = |ip: &IpAddr| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
     let all = EVERYWHERE.into_iter().filter(|ip| is_all(*ip));
     // A link-local address is one only together with a device.
     let single = own.iter().copied().filter(|ip| !is_all(*ip) && !is_link_local(ip));
-    all.chain(single.filter(|ip| nets.iter().any(|net| net.contains(ip)))).collect()
+    all.chain(single.filter(|ip| serves_node_ports(nets, *ip))).collect()
 }
 
 /// The servers of all health checks, on a thread of their own, for as long as this is there.
@@ -191,7 +192,8 @@ mod tests {
         assert_eq!(at(&["0.0.0.0/0", "::/0"]), ips(&["0.0.0.0", "::"]));
         assert_eq!(at(&["::/0", "192.0.2.0/24"]), ips(&["::", "192.0.2.1"]));
         assert_eq!(at(&["10.0.0.0/8", "2001:db8::/32", "fe80::/10"]), ips(&["10.0.0.1", "2001:db8::1"]));
-        assert_eq!(at(&["172.16.0.0/12"]), ips(&[]));
+        assert_eq!(at(&["172.16.0.0/12"]), ips(&["::"]));
+        assert_eq!(at(&["172.16.0.0/12", "2001:db9::/32"]), ips(&[]));
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! Making the node what the objects and the host say that it should be.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use sluice_abi::{Config as KernelConfig, Features, Routing, Timeouts, Uplink};
 use sluice_netlink::Address;
-use sluice_topology::{Local, Mode, Plan, Underlay, plan};
+use sluice_topology::{Local, Mode, Plan, Underlay, plan, serves_node_ports};
 
 use super::{Model, Ready};
 use crate::config::{Dsr, Masquerade, Xdp};
@@ -189,11 +189,14 @@ impl Model {
     fn kernel_config(&self, local: &Local, overlay: Option<u32>, inner: u32) -> KernelConfig {
         let masquerade = &self.config.masquerade;
         let bit = |on: bool, feature: Features| if on { feature.0 } else { 0 };
+        let is_loopback_served = |address: IpAddr| serves_node_ports(&self.config.node_port_addresses, address);
         let mut config = KernelConfig {
             features: Features(
                 bit(masquerade.ipv4, Features::MASQUERADE4)
                     | bit(masquerade.ipv6, Features::MASQUERADE6)
-                    | bit(self.config.dsr == Dsr::Ipip, Features::DIRECT_RETURN),
+                    | bit(self.config.dsr == Dsr::Ipip, Features::DIRECT_RETURN)
+                    | bit(is_loopback_served(Ipv4Addr::LOCALHOST.into()), Features::LOOPBACK4)
+                    | bit(is_loopback_served(Ipv6Addr::LOCALHOST.into()), Features::LOOPBACK6),
             ),
             overlay: overlay.unwrap_or(0),
             overlay_mtu: inner,

@@ -226,17 +226,11 @@ impl Both {
         let packet = Bytes::new(data.to_vec(), self.scene.uplink);
         let (mut ours, mut theirs) = (packet.clone(), packet);
         self.native.now.set(self.kernel.now()?);
-        let leaves = match self.native.express(&mut ours) {
-            Express::Pass => false,
-            Express::Out { interface } => {
-                ensure!(interface == self.scene.uplink, "the native build sends it out by {interface}");
-                true
-            }
-        };
+        let ends = self.native.express(&mut ours);
         let returned = self.kernel.run_express(&mut theirs)?;
-        ensure!(leaves == (returned == Returned::Redirect), "native says {leaves}, the kernel {returned:?}");
+        ensure!(ends == returned, "native says {ends:?}, the kernel {returned:?}");
         ensure!(ours.data == theirs.data, "on bytes:\n{:02x?}\n{:02x?}", ours.data, theirs.data);
-        Ok((leaves, ours.data))
+        Ok((ends == Express::Back, ours.data))
     }
 
     /// Compares all flows.

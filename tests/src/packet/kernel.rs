@@ -14,6 +14,7 @@ use sluice_abi::{
     RulePath, Uplink, maps,
 };
 use sluice_agent::kernel::loading;
+use sluice_datapath::express::Express;
 
 use super::native::Bytes;
 
@@ -298,13 +299,13 @@ impl Kernel {
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub fn run_express(&mut self, packet: &mut Bytes) -> Result<Returned> {
+    pub fn run_express(&mut self, packet: &mut Bytes) -> Result<Express> {
         /// `enum xdp_action`.
         const PASS: u32 = 2;
         const TX: u32 = 3;
         match self.test_express(packet, 1)?.0 {
-            PASS => Ok(Returned::Pass),
-            TX => Ok(Returned::Redirect),
+            PASS => Ok(Express::Pass),
+            TX => Ok(Express::Back),
             other => anyhow::bail!("xdp_lb returned {other}"),
         }
     }

@@ -44,6 +44,8 @@ pub struct Served {
     pub affinity: u32,
     /// Whether others are spread by a Maglev table.
     pub maglev: bool,
+    /// Whether it is a host port.
+    pub host_port: bool,
     /// Who may use it: prefixes of IPv4 and of IPv6, with their lengths. Empty: everybody.
     pub source_ranges: Vec<(Pair, (u32, u32))>,
 }
@@ -61,6 +63,7 @@ impl Served {
             outside: all,
             affinity: 0,
             maglev: false,
+            host_port: false,
             source_ranges: Vec::new(),
         }
     }
@@ -209,6 +212,9 @@ impl Both {
         let inside = self.put_set(&served.inside, &ids)?;
         let outside = self.put_set(&served.outside, &ids)?;
         let mut flags = FrontendFlags::NONE;
+        if served.host_port {
+            flags = flags.with(FrontendFlags::HOST_PORT);
+        }
         if served.maglev {
             flags = flags.with(FrontendFlags::MAGLEV);
             let Serving::Among(members) = &served.outside else { anyhow::bail!("nobody to spread clients over") };

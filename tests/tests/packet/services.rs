@@ -1,7 +1,7 @@
 //! Services: who is served by whom, from where.
 
 use anyhow::Result;
-use sluice_abi::{Features, Hook, IpAddress, Ipv4, Ipv6, Port, Protocol, Reason, RevisionSlot};
+use sluice_abi::{AddressKind, Features, Hook, IpAddress, Ipv4, Ipv6, Port, Protocol, Reason, RevisionSlot, Timeouts};
 use sluice_datapath::socket::{self, Talk};
 use sluice_tests::packet::addresses::{
     NATIVE_NODE, NATIVE_POD, NODE, OUTSIDE, OVERLAY_POD, POD_A, POD_B, Pair, ROUTER,
@@ -58,7 +58,7 @@ fn words(family: usize, pair: Pair) -> [u32; 4] {
 /// A scene with a cluster IP and a node port, each with these backends, for TCP and UDP.
 fn scene(backends: &[(Pair, u16)]) -> Result<Both> {
     let mut both = Both::set()?;
-    both.addresses(NODE, (32, 128), sluice_abi::AddressKind::Host, 1)?;
+    both.addresses(NODE, (32, 128), AddressKind::Host, 1)?;
     for protocol in [Protocol::TCP, Protocol::UDP] {
         both.serve(&Served::new(VIP, PORT, protocol, backends))?;
         both.serve(&Served::node_port(NODE_PORT, protocol, backends))?;
@@ -360,7 +360,7 @@ fn datagrams_that_were_sent_before_the_service_was_there_find_it() -> Result<()>
 #[test]
 fn clients_stay_with_their_backend_as_long_as_it_serves_and_they_come_back_in_time() -> Result<()> {
     let mut both = Both::set()?;
-    both.addresses(NODE, (32, 128), sluice_abi::AddressKind::Host, 1)?;
+    both.addresses(NODE, (32, 128), AddressKind::Host, 1)?;
     let backends = [(POD_A, TARGET), (POD_B, TARGET)];
     let served = Served { affinity: 100, maglev: true, ..Served::node_port(NODE_PORT, Protocol::TCP, &backends) };
     both.serve(&served)?;
@@ -469,6 +469,28 @@ fn established_flows_to_backends_elsewhere_pass_the_stack_by() -> Result<()> {
 }
 
 #[test]
+fn frames_whose_checksum_a_device_is_to_finish_are_left_to_the_stack() -> Result<()> {
+    let mut both = scene(&[(NATIVE_POD, TARGET)])?;
+    let uplink = both.scene.uplink;
+    for (family, packet) in tcp((OUTSIDE, 4000), (NODE, NODE_PORT), SYN, 0).iter().enumerate() {
+        let came = both.run(Hook::FromNet, uplink, packet)?;
+        both.run(Hook::FromNet, uplink, &reversed(&came.data, SYN | ACK))?;
+        let more = &tcp((OUTSIDE, 4000), (NODE, NODE_PORT), ACK, 0)[family];
+        both.run(Hook::FromNet, uplink, more)?;
+        assert!(both.express(more)?.0);
+        let mut partial = more.clone();
+        let (addresses, transport) = [(26..34, 34), (22..54, 54)][family].clone();
+        let length = (partial.len() - transport) as u32 + Protocol::TCP.0;
+        let words = partial[addresses].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
+        let sum = words.sum::<u32>() + length;
+        let pseudo = ((sum & 0xffff) + (sum >> 16)) as u16;
+        partial[transport + 16..transport + 18].copy_from_slice(&pseudo.to_be_bytes());
+        assert_eq!(both.express(&partial)?, (false, partial));
+    }
+    Ok(())
+}
+
+#[test]
 fn all_other_packets_are_left_to_the_stack() -> Result<()> {
     let mut both = scene(&[(POD_A, TARGET)])?;
     let (a, uplink) = (both.scene.pod_a, both.scene.uplink);
@@ -521,7 +543,7 @@ fn sctp_is_served_at_another_port_and_its_checksum_is_right() -> Result<()> {
 /// A scene whose node sends packets for backends elsewhere on as they are.
 fn direct_scene(backend: (Pair, u16)) -> Result<Both> {
     let mut both = Both::set()?;
-    both.addresses(NODE, (32, 128), sluice_abi::AddressKind::Host, 1)?;
+    both.addresses(NODE, (32, 128), AddressKind::Host, 1)?;
     both.configure(|config| config.features = Features(config.features.0 | Features::DIRECT_RETURN.0))?;
     for protocol in [Protocol::TCP, Protocol::UDP] {
         both.serve(&Served { maglev: true, ..Served::node_port(NODE_PORT, protocol, &[backend]) })?;
@@ -604,6 +626,75 @@ fn what_is_sent_on_directly_goes_on_so_when_it_is_judged_again() -> Result<()> {
 }
 
 #[test]
+fn a_connection_that_is_sent_on_directly_may_rest() -> Result<()> {
+    const TRANSIENT: u32 = 10_000;
+    let mut both = direct_scene((NATIVE_POD, TARGET))?;
+    both.configure(|config| config.timeouts = Timeouts::new([TRANSIENT, u32::MAX / 2, 1000, 1000, 1000]))?;
+    let uplink = both.scene.uplink;
+    let packets = |flags| tcp((OUTSIDE, 4000), (NODE, NODE_PORT), flags, 0);
+    for packet in [packets(SYN), packets(ACK)].concat() {
+        both.run(Hook::FromNet, uplink, &packet)?;
+    }
+    both.age(2 * TRANSIENT)?;
+    // Whoever came now would be served by another.
+    for protocol in [Protocol::TCP, Protocol::UDP] {
+        both.serve(&Served { maglev: true, ..Served::node_port(NODE_PORT, protocol, &[(OVERLAY_POD, TARGET)]) })?;
+    }
+    for packet in packets(ACK) {
+        assert_eq!(both.run(Hook::FromNet, uplink, &packet)?.verdict, Verdict::Direct(1));
+    }
+    both.compare_flows()
+}
+
+#[test]
+fn host_ports_are_at_all_addresses_of_the_node_and_node_ports_at_some() -> Result<()> {
+    const HOST_PORT: u16 = 8081;
+    let mut both = scene(&[(POD_A, TARGET)])?;
+    let backends = [(POD_A, TARGET)];
+    both.serve(&Served { host_port: true, ..Served::node_port(HOST_PORT, Protocol::TCP, &backends) })?;
+    let (a, uplink) = (both.scene.pod_a, both.scene.uplink);
+    for serves_node_ports in [1, 0] {
+        both.addresses(NODE, (32, 128), AddressKind::Host, serves_node_ports)?;
+        for (port, is_served) in [(HOST_PORT, true), (NODE_PORT, serves_node_ports == 1)] {
+            for packet in tcp((OUTSIDE, 4000 + serves_node_ports as u16), (NODE, port), SYN, 0) {
+                let expected = if is_served { Verdict::Pod(a) } else { Verdict::Pass };
+                assert_eq!(both.run(Hook::FromNet, uplink, &packet)?.verdict, expected, "{port}");
+            }
+        }
+    }
+    both.compare_flows()
+}
+
+#[test]
+fn loopback_addresses_are_the_nodes_own_sockets_only() -> Result<()> {
+    const LOOPBACK: Pair = (Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST);
+    let mut both = scene(&[(POD_A, TARGET)])?;
+    both.serve(&Served { host_port: true, ..Served::new(LOOPBACK, 8081, Protocol::TCP, &[(POD_A, TARGET)]) })?;
+    let uplink = both.scene.uplink;
+    for packet in tcp((OUTSIDE, 4000), (LOOPBACK, 8081), SYN, 0) {
+        assert_ne!(both.run(Hook::FromNet, uplink, &packet)?.verdict, Verdict::Pod(both.scene.pod_a));
+    }
+    for (port, serves_loopback, is_served) in
+        [(8081, true, true), (8081, false, true), (NODE_PORT, true, true), (NODE_PORT, false, false)]
+    {
+        for is_host in [true, false] {
+            let talk = Talk {
+                socket: 1,
+                namespace: 1,
+                is_host,
+                serves_loopback,
+                protocol: Protocol::TCP,
+                address: Ipv4::from(LOOPBACK.0),
+                port: Port::new(port),
+            };
+            let target = socket::connect(&talk, &both.native);
+            assert_eq!(target.is_some(), is_host && is_served, "{port} {is_host} {serves_loopback}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn a_socket_hears_its_services_name_once_however_many_programs_tell_it() -> Result<()> {
     let both = scene(&[(POD_A, TARGET)])?;
     let tables = &both.native;
@@ -611,6 +702,7 @@ fn a_socket_hears_its_services_name_once_however_many_programs_tell_it() -> Resu
         socket: 1,
         namespace: 2,
         is_host: false,
+        serves_loopback: true,
         protocol: Protocol::UDP,
         address: Ipv4::from(VIP.0),
         port: Port::new(PORT),
@@ -685,8 +777,14 @@ fn who_sends_more_than_can_be_sent_on_is_told_how_much() -> Result<()> {
 }
 
 #[test]
-fn what_is_too_large_for_the_overlay_is_answered_by_whom_was_asked() -> Result<()> {
-    let mut both = scene(&[(OVERLAY_POD, TARGET)])?;
+fn what_is_too_large_for_the_way_to_a_backend_is_answered_by_whom_was_asked() -> Result<()> {
+    too_large_for(OVERLAY_POD, 1450, |_| Verdict::Overlay(2))?;
+    too_large_for(NATIVE_POD, 1500, |family| Verdict::Neighbour(words(family, NATIVE_NODE)))
+}
+
+/// The way to this backend takes packets of so many bytes.
+fn too_large_for(backend: Pair, mtu: u16, goes: impl Fn(usize) -> Verdict) -> Result<()> {
+    let mut both = scene(&[(backend, TARGET)])?;
     let (a, uplink) = (both.scene.pod_a, both.scene.uplink);
     for (hook, interface, client, at) in
         [(Hook::FromPod, a, POD_A, (VIP, PORT)), (Hook::FromNet, uplink, OUTSIDE, (NODE, NODE_PORT))]
@@ -694,20 +792,20 @@ fn what_is_too_large_for_the_overlay_is_answered_by_whom_was_asked() -> Result<(
         let (pair, port) = at;
         for (family, ip) in [Ip::v4(client.0, pair.0), Ip::v6(client.1, pair.1)].into_iter().enumerate() {
             let header = [20, 40][family];
-            let most = 1450 - header - 20;
+            let most = usize::from(mtu) - header - 20;
             let of_size = |payload: usize, flags| {
                 let mac = mac(if hook == Hook::FromPod { 0xa } else { 0 });
                 Recipe { mac, ip: ip.clone(), transport: Transport::Tcp(4000, port, flags), payload }.build()
             };
             for (size, flags) in [(0, SYN), (most, ACK)] {
-                assert_eq!(both.run(hook, interface, &of_size(size, flags))?.verdict, Verdict::Overlay(2));
+                assert_eq!(both.run(hook, interface, &of_size(size, flags))?.verdict, goes(family));
             }
             let told = both.run(hook, interface, &of_size(most + 1, ACK))?;
             assert_eq!(told.verdict, Verdict::Back);
             assert!(checksums_hold(&told.data));
             let icmp = &told.data[14 + header..];
             assert_eq!(icmp[..2], [[3, 4], [2, 0]][family]);
-            assert_eq!(u32::from_be_bytes(icmp[4..8].try_into()?), 1450);
+            assert_eq!(u32::from_be_bytes(icmp[4..8].try_into()?), u32::from(mtu));
             assert_eq!(ends(&[&told.data[..14], &icmp[8..]].concat()), (end(family, (client, 4000)), end(family, at)));
         }
     }

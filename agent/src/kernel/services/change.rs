@@ -320,6 +320,9 @@ impl<T: Tables> Writer<T> {
             if *kind == FrontendKind::LoadBalancer && !port.source_ranges.is_empty() {
                 flags = flags.with(FrontendFlags::SOURCE_RANGES);
             }
+            if *kind == FrontendKind::HostPort {
+                flags = flags.with(FrontendFlags::HOST_PORT);
+            }
             if is_spread_now && is_spread(*kind) {
                 flags = flags.with(FrontendFlags::MAGLEV);
             }

@@ -11,8 +11,8 @@ use super::stage::{FEW, Stage, v4};
 use crate::bench::report::{Row, Target};
 use crate::lab::Pod;
 
-/// How many services there are where there are many.
-const MANY: [usize; 3] = [1_000, 10_000, 30_000];
+/// How many services there are, and what that is called.
+const COUNTS: [(usize, &str); 4] = [(FEW, "10"), (1_000, "1k"), (10_000, "10k"), (30_000, "30k")];
 
 /// Measures all of them, in turns.
 ///
@@ -64,62 +64,66 @@ fn direct(how: &str, settings: &str) -> Result<Vec<Row>> {
 
 /// Few services and many, and the same by the rules of others.
 fn many() -> Result<Vec<Row>> {
-    let name = |count: usize| format!("sluice-bench-s{count}");
-    let counts = [FEW, MANY[0], MANY[1], MANY[2]];
-    let stages = counts.iter().map(|count| Stage::set(&name(*count), 1, *count, "")).collect::<Result<Vec<_>>>()?;
+    let set = |(count, name)| Stage::set(&format!("sluice-bench-s{name}"), 1, count, "");
+    let stages = COUNTS.map(set).into_iter().collect::<Result<Vec<_>>>()?;
     let servers = stages.iter().map(|stage| Server::start(&stage.near.place)).collect::<Result<Vec<_>>>()?;
-    let rules = [
-        ("routed veth", Rules::None, FEW),
-        ("iptables", Rules::Iptables, FEW),
-        ("iptables", Rules::Iptables, MANY[1]),
-        ("nftables", Rules::Nftables, FEW),
-        ("nftables", Rules::Nftables, MANY[1]),
-    ];
-    let make = |(number, (_, rules, count)): (usize, &(&str, Rules, usize))| {
+    let each = |rules| COUNTS.map(|(count, _)| (rules, count));
+    let rules = [&[(Rules::None, FEW)], &each(Rules::Iptables)[..], &each(Rules::Nftables)].concat();
+    let make = |(number, (rules, count)): (usize, &(Rules, usize))| {
+        anstream::eprintln!("a node with {count} services by {}", rules.name());
         kube_proxy::Node::make(&format!("sluice-bench-k{number}"), *rules, *count)
     };
     let others = rules.iter().enumerate().map(make).collect::<Result<Vec<_>>>()?;
     let other_servers = others.iter().map(|node| Server::start(&node.server)).collect::<Result<Vec<_>>>()?;
     let mut roads = Vec::new();
-    for ((count, stage), server) in counts.iter().zip(&stages).zip(&servers) {
+    for (((count, name), stage), server) in COUNTS.iter().zip(&stages).zip(&servers) {
         let to = move |worker, random| any(*count, worker, random);
-        roads.push(Road::by(&format!("{count} services"), &stage.client.place, server, to));
+        roads.push(Road::by(&format!("{name} services"), &stage.client.place, server, to));
     }
-    for (((name, rules, count), node), server) in rules.iter().zip(&others).zip(&other_servers) {
+    for (((rules, count), node), server) in rules.iter().zip(&others).zip(&other_servers) {
         roads.push(match rules {
-            Rules::None => Road::to(name, &node.client, server, kube_proxy::SERVER),
+            Rules::None => Road::to(rules.name(), &node.client, server, kube_proxy::SERVER),
             Rules::Iptables | Rules::Nftables => {
                 let to = move |worker, random| any(*count, worker, random);
-                Road::by(name, &node.client, server, to)
+                Road::by(rules.name(), &node.client, server, to)
             }
         });
     }
     roads.iter().try_for_each(Road::opens)?;
     travel(&mut roads)?;
-    let (own, other) = roads.split_at(counts.len());
-    let (few, thousand, ten_thousand, most) = (&own[0], &own[1], &own[2], &own[3]);
     anstream::println!(
         "iptables: rules of the form that kube-proxy makes, loaded by {}; nftables: the same, by nft",
         kube_proxy::iptables_version()?
     );
+    let (own, others) = roads.split_at(COUNTS.len());
+    let (few, most) = (&own[0], &own[COUNTS.len() - 1]);
     let at_least = Target::RatioAtLeast;
     let mut rows = vec![
         row("services_scaling", most, few, at_least(0.97)),
         by_processor("services_scaling", most, few),
-        row("services_scaling.10k", ten_thousand, few, Target::None),
-        row("services_scaling.1k", thousand, few, Target::None),
-        row("short_connections_vs_iptables", few, &other[1], at_least(1.2)),
-        row("short_connections_vs_iptables.10k", ten_thousand, &other[2], at_least(2.0)),
-        by_processor("short_connections_vs_iptables", few, &other[1]),
-        by_processor("short_connections_vs_iptables.10k", ten_thousand, &other[2]),
-        row("short_connections_vs_nftables", few, &other[3], Target::None),
-        row("short_connections_vs_nftables.10k", ten_thousand, &other[4], Target::None),
-        row("short_connections_vs_routed", few, &other[0], Target::None),
+        row("services_scaling.10k", &own[2], few, Target::None),
+        row("services_scaling.1k", &own[1], few, Target::None),
+        row("short_connections_vs_routed", few, &others[0], Target::None),
     ];
-    for (name, road) in [("10", few), ("1k", thousand), ("10k", ten_thousand), ("30k", most)] {
-        for (share, name) in [(0.5, format!("connect_p50.{name}")), (0.99, format!("connect_p99.{name}"))] {
-            rows.push(latency(&name, road, few, share));
-        }
+    for (road, (_, name)) in own.iter().zip(COUNTS) {
+        rows.push(latency(&format!("connect_p50.{name}"), road, few, 0.5));
+        rows.push(latency(&format!("connect_p99.{name}"), road, few, 0.99));
+    }
+    for (number, other) in others[1..].iter().enumerate() {
+        let (own, (_, count)) = (&own[number % COUNTS.len()], COUNTS[number % COUNTS.len()]);
+        let target = match (other.name(), count) {
+            ("iptables", "10") => at_least(1.2),
+            ("iptables", "10k") => at_least(2.0),
+            _ => Target::None,
+        };
+        let many = if own.name() == few.name() { String::new() } else { format!(".{count}") };
+        let id = format!("short_connections_vs_{}{many}", other.name());
+        rows.extend([
+            row(&id, own, other, target),
+            by_processor(&id, own, other),
+            latency(&format!("{id}.connect_p50"), own, other, 0.5),
+            latency(&format!("{id}.connect_p99"), own, other, 0.99),
+        ]);
     }
     Ok(rows)
 }

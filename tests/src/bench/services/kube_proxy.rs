@@ -29,6 +29,17 @@ pub enum Rules {
     Nftables,
 }
 
+impl Rules {
+    /// What a node with them is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "routed veth",
+            Self::Iptables => "iptables",
+            Self::Nftables => "nftables",
+        }
+    }
+}
+
 /// A node with two pods.
 pub struct Node {
     /// The pod that asks.

@@ -261,7 +261,8 @@ impl<'a> Bench<'a> {
 /// Lookups for a socket that is connected to the service.
 fn lookups_of_connect(both: &Both) -> f64 {
     let (address, port) = (sluice_abi::Ipv4::from(VIP.0), Port::new(PORT));
-    let talk = Talk { socket: 1, namespace: 1, is_host: false, protocol: Protocol::TCP, address, port };
+    let talk =
+        Talk { socket: 1, namespace: 1, is_host: false, serves_loopback: true, protocol: Protocol::TCP, address, port };
     let before = both.native.lookups.get();
     let target = socket::connect(&talk, &both.native);
     debug_assert!(target.is_some());

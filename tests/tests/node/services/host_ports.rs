@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde_json::json;
 
-use super::stage::{EVERY_WAY, PLAIN, Stage, TARGET, each_way, refused, served};
+use super::stage::{EVERY_WAY, EXPRESS, PLAIN, Stage, TARGET, each_way, refused, served};
 use super::world::{ports, world};
 use sluice_tests::lab::serving::Means;
 
@@ -38,12 +38,53 @@ fn ports_of_a_node_lead_to_a_pod() -> Result<()> {
                 served("n2", "n2:8081 127.0.0.1:8081 [::1]:8081", "h2"),
                 served("n2", "127.0.0.1:8084", "h2").by(&tcp),
                 refused("n2", "[::1]:8084").by(&tcp),
+                // Of a pod, those addresses are its own.
+                refused("a2", "127.0.0.1:8084 127.0.0.1:8081 [::1]:8081").by(&tcp),
             ])?;
         }
         stage.leave("h2")?;
         stage.play(&world())?;
         stage.expect([refused("stranger c1 a2 c3 n1 n2", "n2:8081")])?;
         Ok(())
+    })
+}
+
+#[test]
+fn a_node_may_have_node_ports_at_some_addresses_only() -> Result<()> {
+    each_way(&[PLAIN, EXPRESS], |stage| {
+        const ALSO: &str = "203.0.113.77";
+        let [v4, v6] = [stage.addresses("n2")?[0], stage.addresses("n2")?[1]];
+        stage.lab.nodes[1].place.ip(&format!("addr replace {ALSO}/32 dev eth0"))?;
+        stage.lab.stranger.ip(&format!("route replace {ALSO} via {v4}"))?;
+        stage.turn_node(2, &format!("node_port_addresses: [{ALSO}/32]"))?;
+        stage.enter_with_ports(2, "h2", &json!([{ "hostPort": 8081, "containerPort": TARGET, "protocol": "tcp" }]))?;
+        stage.serve("h2", TARGET)?;
+        let spec = format!("type: NodePort, selector: {{app: web}}, {}", ports("80>8080@30080"));
+        stage.play(&world().pods("a1 a2", "app: web").service("web", 10, &spec))?;
+        let tcp = [Means::Tcp];
+        stage.expect([
+            // Of the other family nothing is said.
+            served("stranger c3 n3", &format!("[{v6}]:30080"), "a1 a2"),
+            served("stranger", &format!("{ALSO}:30080"), "a1 a2"),
+            refused("stranger c3 n1 a2 n2", &format!("{v4}:30080")),
+            // Host ports are everywhere.
+            served("stranger c3", "n2:8081", "h2").by(&tcp),
+            served("stranger", &format!("{ALSO}:8081"), "h2").by(&tcp),
+        ])?;
+        if stage.how.sockets {
+            stage.expect([
+                served("n2", "[::1]:30080", "a1 a2"),
+                refused("n2", "127.0.0.1:30080"),
+                served("n2", "127.0.0.1:8081", "h2").by(&tcp),
+                served("n1", "127.0.0.1:30080 [::1]:30080", "a1 a2"),
+            ])?;
+            stage.turn_node(2, "node_port_addresses: [127.0.0.0/8]")?;
+            stage.expect([
+                served("n2", "127.0.0.1:30080 [::1]:30080", "a1 a2"),
+                refused("stranger", &format!("{v4}:30080 {ALSO}:30080")),
+            ])?;
+        }
+        stage.leave("h2")
     })
 }
 

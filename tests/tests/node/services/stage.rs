@@ -220,6 +220,12 @@ impl Stage {
         Ok(())
     }
 
+    /// The agent of one node, counted from 1, is killed and starts again, with a setting more.
+    pub fn turn_node(&mut self, node: usize, setting: &str) -> Result<()> {
+        self.lab.nodes[node - 1].restart_with(&format!("{}{setting}\n", self.how.settings()))?;
+        Ok(())
+    }
+
     /// A pod enters.
     pub fn enter(&mut self, node: usize, name: &str) -> Result<()> {
         let pod = self.lab.pod(node, name)?;
