@@ -35,7 +35,7 @@ use crate::health::{self, Checks, Health, Wanted};
 use crate::host::View;
 use crate::kernel::{Kernel, Sockets};
 use crate::metrics::{Changes, Flows, Gathering, Measures};
-use crate::ports::{self, Claimed};
+use crate::ports::{self, Claimed, Loopbacks};
 use crate::source::{Change as SourceChange, Directory, Kubernetes, Source};
 use crate::{exhaustion, host, kube_proxy, metrics, prepare, server};
 use answer::failure;
@@ -150,9 +150,9 @@ pub fn run(config: Config) -> Result<()> {
     };
     let (claimed, told) = mpsc::channel();
     let teller = events.clone();
-    let are_sockets_translated = config.socket_lb;
+    let loopbacks = Loopbacks { are_served: config.socket_lb, nets: config.node_port_addresses.clone() };
     start("ports", move || {
-        ports::watch(&told, are_sockets_translated, |problems| teller.send(Event::Shared(problems)).is_ok());
+        ports::watch(&told, &loopbacks, |problems| teller.send(Event::Shared(problems)).is_ok());
     })?;
     let (ended, told) = mpsc::channel();
     let peers = kernel.peers()?;

@@ -56,8 +56,9 @@ pub struct Claimant {
 pub struct Frontends {
     /// By place, the first of them first.
     claimants: BTreeMap<Spot, Vec<Claimant>>,
-    /// Addresses where the node's ports are served: a place of one of these may be claimed as the node's, too.
-    serving: BTreeSet<IpAddr>,
+    /// The node's own addresses, and whether node ports are served there: a place of one of these may be claimed as the
+    /// node's, too.
+    own: BTreeMap<IpAddr, bool>,
     /// Places that more than one claims.
     contested: BTreeSet<Spot>,
     /// Of places where somebody came or went, who had it before.
@@ -79,9 +80,11 @@ impl Frontends {
     /// Who else is asked at a place of one address, by its claim on the port at all addresses of the node.
     fn rival(&self, spot: &Spot) -> Option<&Claimant> {
         let first = self.first(spot)?;
-        let is_served = matches!(spot.at, Place::Address(address) if self.serving.contains(&address));
-        let of_node = if is_served { self.first(&Spot { at: Place::Node, ..*spot }) } else { None };
-        of_node.filter(|rival| rival.port != first.port)
+        let Place::Address(address) = spot.at else { return None };
+        let serves_node_ports = self.own.get(&address)?;
+        let of_node = self.first(&Spot { at: Place::Node, ..*spot })?;
+        let is_here = *serves_node_ports || of_node.kind == FrontendKind::HostPort;
+        (is_here && of_node.port != first.port).then_some(of_node)
     }
 
     /// Somebody claims a place. Whether others do too.
@@ -106,20 +109,20 @@ impl Frontends {
         })
     }
 
-    /// The node's ports are served at these addresses, and no others. Whether that is somebody else's place, or was.
-    pub fn serve_at(&mut self, addresses: BTreeSet<IpAddr>) -> bool {
+    /// The node has these addresses, and serves node ports there or not. Whether that concerns a place that several claim.
+    pub fn own(&mut self, addresses: BTreeMap<IpAddr, bool>) -> bool {
         let is_other = |spot: &&Spot| match spot.at {
-            Place::Address(address) => self.serving.contains(&address) != addresses.contains(&address),
+            Place::Address(address) => self.own.get(&address) != addresses.get(&address),
             Place::Node => false,
         };
         let others: Vec<Spot> = self.claimants.keys().filter(is_other).copied().collect();
-        self.change(&others, |this| this.serving = addresses)
+        self.change(&others, |this| this.own = addresses)
     }
 
     /// A place, and those that a claim on it concerns too.
     fn along_with(&self, spot: Spot) -> Vec<Spot> {
-        let serving = self.serving.iter().filter(|_| spot.at == Place::Node);
-        let there = serving.map(|address| Spot { at: Place::Address(*address), ..spot });
+        let own = self.own.keys().filter(|_| spot.at == Place::Node);
+        let there = own.map(|address| Spot { at: Place::Address(*address), ..spot });
         std::iter::once(spot).chain(there.filter(|there| self.claimants.contains_key(there))).collect()
     }
 

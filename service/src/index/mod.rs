@@ -52,8 +52,8 @@ pub enum Event {
     Pod(Box<PodObject>),
     /// Somebody, by any name, has these host ports now and no others; of none, it is gone.
     HostPorts(String, Vec<HostPort>),
-    /// This node serves its ports at these addresses of its own, and at no others.
-    NodePortAddresses(BTreeSet<IpAddr>),
+    /// This node has these addresses, and serves node ports there or not; host ports, at all of them.
+    OwnAddresses(BTreeMap<IpAddr, bool>),
     /// An object is new or has changed, but makes no sense: what was known of it still holds.
     Invalid(ObjectError),
     /// An object is gone.
@@ -214,8 +214,8 @@ impl Index {
             Event::Node(_) => {}
             Event::Pod(pod) => self.set_pod(pod.pod.name.clone(), Some(*pod), work),
             Event::HostPorts(who, ports) => self.set_host_ports(who.into(), ports, work),
-            Event::NodePortAddresses(addresses) => {
-                if self.frontends.serve_at(addresses) {
+            Event::OwnAddresses(addresses) => {
+                if self.frontends.own(addresses) {
                     self.problems.change();
                 }
             }

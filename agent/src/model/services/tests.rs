@@ -168,8 +168,8 @@ fn a_node_port_and_a_host_port_at_one_address_are_told_of_where_both_are_served(
     };
     assert_eq!(told(&[own, other], &[]), [true, true]);
     assert_eq!(told(&[other], &[]), [false, true], "it is not the node's address");
-    assert_eq!(told(&[own, other], &["192.0.2.0/24"]), [true, true]);
-    assert_eq!(told(&[own, other], &["198.51.100.0/24"]), [false, true], "no node port is served there");
+    assert_eq!(told(&[own, other], &["192.0.2.0/24", "127.0.0.0/8"]), [true, true]);
+    assert_eq!(told(&[own, other], &["198.51.100.0/24", "::1/128"]), [false, false], "no node port is served there");
 }
 
 #[test]

@@ -284,6 +284,9 @@ fn a_host_port_at_one_address_comes_after_node_ports_and_earlier_pods() {
     assert_eq!(has(&world)[..2], ["x/one host 127.0.0.1 8080", "x/two host 8080"]);
     let one = "Pod x/one: hostPort: 192.0.2.1:30080/TCP is already Service x/web's; until that gives it up, this one is not asked there";
     assert_eq!(world.problems(), [one, two]);
+    world.are([own_addresses(&["192.0.2.1", "127.0.0.1"], false)]);
+    assert_eq!(has(&world)[..3], ["x/one host 127.0.0.1 8080", "x/one host 192.0.2.1 30080", "x/two host 8080"]);
+    assert_eq!(world.problems(), [two], "host ports are at all addresses");
 }
 
 #[test]

@@ -151,9 +151,13 @@ fn gone(kind: Kind, name: &str) -> Event {
     Event::Removed(ObjectName::new(kind, namespace, name))
 }
 
-/// The node serves its ports at these addresses.
+/// The node has these addresses, and serves node ports there.
 fn served_at(addresses: &[&str]) -> Event {
-    Event::NodePortAddresses(addresses.iter().map(|address| address.parse().unwrap()).collect())
+    own_addresses(addresses, true)
+}
+
+fn own_addresses(addresses: &[&str], serve_node_ports: bool) -> Event {
+    Event::OwnAddresses(addresses.iter().map(|address| (address.parse().unwrap(), serve_node_ports)).collect())
 }
 
 /// A ready endpoint on a node.

@@ -93,13 +93,15 @@ fn a_node() -> impl Strategy<Value = Change> {
     zone.prop_map(|zone| (ObjectName::new(Kind::Node, "", "here"), zone.map(|zone| node("here", zone))))
 }
 
-fn node_port_addresses() -> impl Strategy<Value = Change> {
-    let addresses = subsequence(vec!["198.51.100.1", "2001:db8::9"], 0..=2);
-    addresses.prop_map(|addresses| (ObjectName::new(Kind::Node, "", "its addresses"), Some(served_at(&addresses))))
+fn addresses() -> impl Strategy<Value = Change> {
+    let addresses = (subsequence(vec!["198.51.100.1", "2001:db8::9"], 0..=2), any::<bool>());
+    addresses.prop_map(|(addresses, serve_node_ports)| {
+        (ObjectName::new(Kind::Node, "", "its addresses"), Some(own_addresses(&addresses, serve_node_ports)))
+    })
 }
 
 fn a_change() -> impl Strategy<Value = Change> {
-    prop_oneof![3 => a_service(), 6 => a_slice(), 2 => a_pod(), 1 => a_node(), 1 => node_port_addresses()]
+    prop_oneof![3 => a_service(), 6 => a_slice(), 2 => a_pod(), 1 => a_node(), 1 => addresses()]
 }
 
 proptest! {
