@@ -1,7 +1,6 @@
 //! Ends what sockets of UDP have with backends that are gone: they were translated when they were connected, and would talk
 //! to nobody from now on. Who uses one is told, and connects it again.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
@@ -10,29 +9,21 @@ use sluice_netlink::{NetlinkError, disconnect_udp, disconnect_udp_at};
 
 use crate::kernel::Peers;
 
-/// Backends of UDP that are gone, and the network namespaces of this node's pods, where sockets of theirs may be.
-pub struct Ended {
-    /// Address and port of each.
-    pub backends: BTreeSet<SocketAddr>,
-    /// Where.
-    pub namespaces: Vec<PathBuf>,
-}
+/// The network namespaces of this node's pods, where such sockets may be.
+pub type Pods = Vec<PathBuf>;
 
-/// Does so, until nobody tells of any more.
-pub fn run(peers: &Peers, told: &Receiver<Ended>) {
-    while let Ok(mut ended) = told.recv() {
+/// Does so whenever it is told that backends may be gone, until nobody tells any more.
+pub fn run(peers: &Peers, told: &Receiver<Pods>) {
+    while let Ok(pods) = told.recv() {
         // One look for all that came in meanwhile.
-        for more in told.try_iter() {
-            ended.backends.extend(more.backends);
-            ended.namespaces = more.namespaces;
-        }
-        match peers.of(&ended.backends) {
+        let pods = told.try_iter().last().unwrap_or(pods);
+        match peers.of_gone() {
             Ok(connected) if connected.is_empty() => {}
             Ok(connected) => {
                 let is_meant = |remote: SocketAddr, cookie| connected.contains(&(cookie, remote));
                 let own = disconnect_udp(is_meant);
-                let pods = ended.namespaces.iter().map(|namespace| disconnect_udp_at(namespace, is_meant));
-                let count = std::iter::once(own).chain(pods).map(count).sum::<usize>();
+                let of_pods = pods.iter().map(|namespace| disconnect_udp_at(namespace, is_meant));
+                let count = std::iter::once(own).chain(of_pods).map(count).sum::<usize>();
                 if count > 0 {
                     tracing::debug!(count, "disconnected sockets from backends that are gone");
                 }

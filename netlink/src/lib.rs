@@ -20,7 +20,7 @@ pub use address::Address;
 pub use connected::{disconnect_udp, disconnect_udp_at};
 pub use error::NetlinkError;
 pub use fib::{FibEntry, Rule};
-pub use link::{Link, Veth, Vxlan, VxlanState};
+pub use link::{Link, Veth, Vxlan, VxlanState, Xdp};
 pub use monitor::{Change, Monitor};
 pub use namespace::within;
 pub use nftables::{NftChain, NftFamily, NftRemoval, NftRule, Nftables};

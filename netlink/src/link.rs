@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
 };
 
 use crate::{Netlink, NetlinkError};
@@ -33,6 +33,31 @@ pub struct Link {
     pub kind: Option<String>,
     /// Of a VXLAN device: how it works.
     pub vxlan: Option<VxlanState>,
+    /// Where an XDP program sees its packets; `None`: nowhere.
+    pub xdp: Option<Xdp>,
+}
+
+/// Where an XDP program sees packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Xdp {
+    /// In the driver.
+    Driver,
+    /// Right behind it.
+    Generic,
+    /// In the hardware, or in several places.
+    Elsewhere,
+}
+
+impl Xdp {
+    fn of(infos: &[LinkXdp]) -> Option<Self> {
+        infos.iter().find_map(|info| match info {
+            LinkXdp::Attached(XdpAttached::None) => None,
+            LinkXdp::Attached(XdpAttached::Driver) => Some(Self::Driver),
+            LinkXdp::Attached(XdpAttached::SocketBuffer) => Some(Self::Generic),
+            LinkXdp::Attached(_) => Some(Self::Elsewhere),
+            _ => None,
+        })
+    }
 }
 
 /// How a VXLAN device works.
@@ -101,12 +126,14 @@ impl Link {
             is_loopback: message.header.flags.contains(LinkFlags::Loopback),
             kind: None,
             vxlan: None,
+            xdp: None,
         };
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::Address(address) => link.mac = address.try_into().ok(),
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::Xdp(infos) => link.xdp = Xdp::of(&infos),
                 LinkAttribute::LinkInfo(infos) => {
                     for info in infos {
                         match info {

@@ -221,6 +221,7 @@ mod tests {
             is_loopback: false,
             kind: None,
             vxlan: None,
+            xdp: None,
         };
         let gateway = Some(IpAddr::from([192, 0, 2, 254]));
         let default = Route {

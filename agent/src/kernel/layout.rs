@@ -174,46 +174,65 @@ pub struct Expected {
     value: usize,
     /// Number of entries.
     pub entries: u32,
-    /// Whether another number of entries is no other layout: the table is made anew, and its flows end.
-    resizable: bool,
+    resizing: Resizing,
+}
+
+/// What becomes of a table that is to have another number of entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Resizing {
+    /// It is one of another layout.
+    Never,
+    /// It is made anew, and empty.
+    Emptied,
+    /// It is made anew, with as much of what the old one holds as it has room for: packets need it before it is known what
+    /// it is to hold.
+    Copied,
+}
+
+impl Expected {
+    /// Whether one that is made anew holds what the old one does.
+    pub fn is_copied(&self) -> bool {
+        self.resizing == Resizing::Copied
+    }
 }
 
 /// All maps that outlive the agent.
 pub fn expected(sizes: &Sizes) -> Vec<Expected> {
-    fn of<K, V>(name: &'static str, kind: MapType, entries: u32, resizable: bool) -> Expected {
-        Expected { name, kind, key: size_of::<K>(), value: size_of::<V>(), entries, resizable }
+    fn of<K, V>(name: &'static str, kind: MapType, entries: u32, resizing: Resizing) -> Expected {
+        Expected { name, kind, key: size_of::<K>(), value: size_of::<V>(), entries, resizing }
     }
     let (hash, lru, trie, array) = (MapType::Hash, MapType::LruHash, MapType::LpmTrie, MapType::Array);
+    let (never, emptied, copied) = (Resizing::Never, Resizing::Emptied, Resizing::Copied);
     vec![
-        of::<FlowKey<Ipv4>, Flow<Ipv4>>(maps::OPENINGS4, lru, sizes.openings, true),
-        of::<FlowKey<Ipv6>, Flow<Ipv6>>(maps::OPENINGS6, lru, sizes.openings, true),
-        of::<FlowKey<Ipv4>, Flow<Ipv4>>(maps::FLOWS4, hash, sizes.flows, true),
-        of::<FlowKey<Ipv6>, Flow<Ipv6>>(maps::FLOWS6, hash, sizes.flows, true),
-        of::<FragmentKey<Ipv4>, Fragment>(maps::FRAGMENTS4, lru, sizes.fragments, true),
-        of::<FragmentKey<Ipv6>, Fragment>(maps::FRAGMENTS6, lru, sizes.fragments, true),
-        of::<Prefix<Ipv4>, AddressEntry>(maps::ADDRESSES4, trie, PREFIXES, true),
-        of::<Prefix<Ipv6>, AddressEntry>(maps::ADDRESSES6, trie, PREFIXES, true),
-        of::<RuleKey, Rule>(maps::RULES, trie, RULES, true),
-        of::<DenialKey, Denial>(maps::DENIALS, lru, DENIALS, true),
-        of::<FrontendKey<Ipv4>, Frontend>(maps::FRONTENDS4, hash, FRONTENDS, true),
-        of::<FrontendKey<Ipv6>, Frontend>(maps::FRONTENDS6, hash, FRONTENDS, true),
-        of::<u32, u64>(maps::FRONTEND_BITS, array, FRONTEND_BITS / u64::BITS, false),
-        of::<SetId, Position>(maps::SETS, array, sizes.sets(), true),
-        of::<Position, u32>(maps::MEMBERS, array, sizes.members(), true),
-        of::<BackendId, Backend<Ipv4>>(maps::BACKENDS4, array, sizes.backends, true),
-        of::<BackendId, Backend<Ipv6>>(maps::BACKENDS6, array, sizes.backends, true),
-        of::<SetId, [BackendId; MAGLEV_SIZE]>(maps::MAGLEV, hash, MAGLEV_TABLES, true),
-        of::<AffinityKey, Affinity>(maps::AFFINITIES, lru, AFFINITIES, true),
-        of::<Prefix<RangePath<Ipv4>>, u32>(maps::SOURCE_RANGES4, trie, FRONTENDS, true),
-        of::<Prefix<RangePath<Ipv6>>, u32>(maps::SOURCE_RANGES6, trie, FRONTENDS, true),
-        of::<SocketKey<Ipv4>, SocketPeer<Ipv4>>(maps::SOCKETS4, lru, SOCKETS, true),
-        of::<SocketKey<Ipv6>, SocketPeer<Ipv6>>(maps::SOCKETS6, lru, SOCKETS, true),
-        of::<u32, Endpoint>(maps::ENDPOINTS, array, MAX_ENDPOINTS, false),
-        of::<u32, Node>(maps::NODES, array, MAX_NODES, false),
-        of::<u32, u32>(maps::REVISIONS, array, MAX_REVISIONS, false),
-        of::<u32, Uplink>(maps::UPLINKS, hash, UPLINKS, true),
-        of::<u32, Config>(maps::CONFIG, array, 1, false),
-        of::<u32, u64>(maps::COUNTERS, MapType::PerCpuArray, COUNTERS, false),
+        of::<FlowKey<Ipv4>, Flow<Ipv4>>(maps::OPENINGS4, lru, sizes.openings, emptied),
+        of::<FlowKey<Ipv6>, Flow<Ipv6>>(maps::OPENINGS6, lru, sizes.openings, emptied),
+        of::<FlowKey<Ipv4>, Flow<Ipv4>>(maps::FLOWS4, hash, sizes.flows, emptied),
+        of::<FlowKey<Ipv6>, Flow<Ipv6>>(maps::FLOWS6, hash, sizes.flows, emptied),
+        of::<FragmentKey<Ipv4>, Fragment>(maps::FRAGMENTS4, lru, sizes.fragments, emptied),
+        of::<FragmentKey<Ipv6>, Fragment>(maps::FRAGMENTS6, lru, sizes.fragments, emptied),
+        of::<Prefix<Ipv4>, AddressEntry>(maps::ADDRESSES4, trie, PREFIXES, emptied),
+        of::<Prefix<Ipv6>, AddressEntry>(maps::ADDRESSES6, trie, PREFIXES, emptied),
+        of::<RuleKey, Rule>(maps::RULES, trie, RULES, emptied),
+        of::<DenialKey, Denial>(maps::DENIALS, lru, DENIALS, emptied),
+        of::<FrontendKey<Ipv4>, Frontend>(maps::FRONTENDS4, hash, FRONTENDS, emptied),
+        of::<FrontendKey<Ipv6>, Frontend>(maps::FRONTENDS6, hash, FRONTENDS, emptied),
+        of::<u32, u64>(maps::FRONTEND_BITS, array, FRONTEND_BITS / u64::BITS, never),
+        of::<SetId, Position>(maps::SETS, array, sizes.sets(), copied),
+        of::<Position, u32>(maps::MEMBERS, array, sizes.members(), copied),
+        of::<BackendId, Backend<Ipv4>>(maps::BACKENDS4, array, sizes.backends, copied),
+        of::<BackendId, Backend<Ipv6>>(maps::BACKENDS6, array, sizes.backends, copied),
+        of::<SetId, [BackendId; MAGLEV_SIZE]>(maps::MAGLEV, hash, MAGLEV_TABLES, emptied),
+        of::<AffinityKey, Affinity>(maps::AFFINITIES, lru, AFFINITIES, emptied),
+        of::<Prefix<RangePath<Ipv4>>, u32>(maps::SOURCE_RANGES4, trie, FRONTENDS, emptied),
+        of::<Prefix<RangePath<Ipv6>>, u32>(maps::SOURCE_RANGES6, trie, FRONTENDS, emptied),
+        of::<SocketKey<Ipv4>, SocketPeer<Ipv4>>(maps::SOCKETS4, lru, SOCKETS, emptied),
+        of::<SocketKey<Ipv6>, SocketPeer<Ipv6>>(maps::SOCKETS6, lru, SOCKETS, emptied),
+        of::<u32, Endpoint>(maps::ENDPOINTS, array, MAX_ENDPOINTS, never),
+        of::<u32, Node>(maps::NODES, array, MAX_NODES, never),
+        of::<u32, u32>(maps::REVISIONS, array, MAX_REVISIONS, never),
+        of::<u32, Uplink>(maps::UPLINKS, hash, UPLINKS, emptied),
+        of::<u32, Config>(maps::CONFIG, array, 1, never),
+        of::<u32, u64>(maps::COUNTERS, MapType::PerCpuArray, COUNTERS, never),
     ]
 }
 
@@ -251,16 +270,15 @@ pub fn examine(pins: &Pins, expected: &Expected) -> Result<Fit, KernelError> {
     if entries == expected.entries {
         return Ok(Fit::Fits);
     }
-    if !expected.resizable {
-        let what = format!("{entries} entries instead of {}", expected.entries);
-        return Err(KernelError::Layout { path, what });
+    let (map, to) = (expected.name, expected.entries);
+    match expected.resizing {
+        Resizing::Never => {
+            let what = format!("{entries} entries instead of {to}");
+            return Err(KernelError::Layout { path, what });
+        }
+        Resizing::Emptied => tracing::warn!(map, from = entries, to, "table is made anew, its entries are lost"),
+        Resizing::Copied => tracing::info!(map, from = entries, to, "table is made anew, with what it has room for"),
     }
-    tracing::warn!(
-        map = expected.name,
-        from = entries,
-        to = expected.entries,
-        "table is made anew, its entries are lost"
-    );
     Ok(Fit::Resize)
 }
 

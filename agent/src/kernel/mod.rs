@@ -77,6 +77,7 @@ pub struct UplinkDevice {
 pub struct Kernel {
     pins: Pins,
     programs: Programs,
+    express: xdp::Attached,
     /// The marker of [`Expedite`].
     expedite: PathBuf,
     addresses4: LpmTrie<MapData, Ipv4, AddressEntry>,
@@ -147,6 +148,7 @@ impl Kernel {
             services: None,
             pins,
             programs,
+            express: xdp::Attached::default(),
             expedite,
         };
         kernel.read_back()?;
@@ -239,9 +241,9 @@ impl Kernel {
                 .doing(|| format!("writing the settings of the uplink {}", device.name))?;
             self.programs.attach(Hook::FromNet, &device.name)?;
             self.programs.attach(Hook::ToNet, &device.name)?;
-            xdp::attach(&self.programs, &device.name, device.express)?;
+            self.express.attach(&self.programs, &device.name, device.express)?;
         }
-        xdp::retain(&self.programs, &uplinks.iter().map(|device| device.name.as_str()).collect::<Vec<_>>())?;
+        self.express.retain(&self.programs, &uplinks.iter().map(|device| device.name.as_str()).collect::<Vec<_>>())?;
         for hook in [Hook::FromNet, Hook::ToNet] {
             for name in self.programs.attached(hook) {
                 if !uplinks.iter().any(|device| device.name == name) {

@@ -1,22 +1,29 @@
 //! Whom sockets were connected to by the name of a service: read beside the writer, on a thread of its own.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 
 use aya::Pod;
-use aya::maps::{HashMap, MapData};
-use sluice_abi::{IpAddress, Ipv4, Ipv6, PeerName, SocketKey, SocketPeer, maps};
+use aya::maps::{Array, HashMap, MapData, MapError};
+use sluice_abi::{Backend, BackendId, IpAddress, Ipv4, Ipv6, PeerName, ServiceId, SocketKey, SocketPeer, maps};
 
 use super::error::{Doing, KernelError};
 use super::layout::Pins;
 use super::open;
 
-type Sockets<A> = HashMap<MapData, SocketKey<A>, SocketPeer<A>>;
-
-/// The tables of sockets.
+/// The tables of sockets, and of whom they may be connected to.
 pub struct Peers {
-    sockets4: Sockets<Ipv4>,
-    sockets6: Sockets<Ipv6>,
+    of4: OfFamily<Ipv4>,
+    of6: OfFamily<Ipv6>,
+}
+
+/// Those of one family.
+struct OfFamily<A: IpAddress>
+where
+    Backend<A>: Pod,
+{
+    sockets: HashMap<MapData, SocketKey<A>, SocketPeer<A>>,
+    backends: Array<MapData, Backend<A>>,
 }
 
 /// A socket, by its cookie, and whom it talks to.
@@ -24,42 +31,84 @@ pub type Connected = (u64, SocketAddr);
 
 impl Peers {
     pub(super) fn open(pins: &Pins) -> Result<Self, KernelError> {
-        Ok(Self { sockets4: open(pins, maps::SOCKETS4)?, sockets6: open(pins, maps::SOCKETS6)? })
+        Ok(Self {
+            of4: OfFamily { sockets: open(pins, maps::SOCKETS4)?, backends: open(pins, maps::BACKENDS4)? },
+            of6: OfFamily { sockets: open(pins, maps::SOCKETS6)?, backends: open(pins, maps::BACKENDS6)? },
+        })
     }
 
-    /// The sockets that were given one of these backends, whether they are there still or not.
+    /// The sockets that were given backends which are gone by now, whether the sockets are there still or not.
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub fn of(&self, backends: &BTreeSet<SocketAddr>) -> Result<HashSet<Connected>, KernelError> {
+    pub fn of_gone(&self) -> Result<HashSet<Connected>, KernelError> {
         let mut found = HashSet::new();
-        collect(&self.sockets4, backends, &mut found)?;
-        collect(&self.sockets6, backends, &mut found)?;
+        self.of4.collect(&mut found)?;
+        self.of6.collect(&mut found)?;
         Ok(found)
     }
 }
 
-fn collect<A>(
-    sockets: &Sockets<A>,
-    backends: &BTreeSet<SocketAddr>,
-    found: &mut HashSet<Connected>,
-) -> Result<(), KernelError>
+impl<A: IpAddress> OfFamily<A>
 where
-    A: IpAddress,
     SocketKey<A>: Pod,
     SocketPeer<A>: Pod,
+    Backend<A>: Pod,
 {
-    for key in sockets.keys() {
-        let key = key.doing(|| "looking for sockets of backends that are gone".into())?;
-        let remote = SocketAddr::new(ip(key.address), key.port.get());
-        if key.name == PeerName::BACKEND && backends.contains(&remote) {
-            found.insert((key.socket, remote));
+    fn collect(&self, found: &mut HashSet<Connected>) -> Result<(), KernelError> {
+        let action = || "looking for sockets of backends that are gone".to_owned();
+        for key in self.sockets.keys() {
+            let key = key.doing(action)?;
+            if key.name != PeerName::BACKEND {
+                continue;
+            }
+            let BackendId(id) = match self.sockets.get(&key, 0) {
+                Ok(peer) => peer.backend,
+                // Others have come in its place.
+                Err(MapError::KeyNotFound) => continue,
+                Err(error) => return Err(error).doing(action),
+            };
+            // Looked at after the socket was: whom it was given was there before.
+            let backend = match self.backends.get(&id, 0) {
+                Ok(backend) => Some(backend),
+                // The table was larger.
+                Err(MapError::OutOfBounds { .. } | MapError::KeyNotFound) => None,
+                Err(error) => return Err(error).doing(action),
+            };
+            if !backend.is_some_and(|backend| is_there(&key, &backend)) {
+                found.insert((key.socket, SocketAddr::new(ip(key.address), key.port.get())));
+            }
         }
+        Ok(())
     }
-    Ok(())
+}
+
+/// Whether a backend is whom a socket was given. Another service may have one of the same address: that is another backend.
+fn is_there<A: IpAddress>(key: &SocketKey<A>, backend: &Backend<A>) -> bool {
+    backend.service != ServiceId::NONE && (backend.address, backend.port) == (key.address, key.port)
 }
 
 fn ip<A: IpAddress>(address: A) -> IpAddr {
     let words = address.words();
     if A::BITS == 32 { IpAddr::V4(Ipv4(words[0]).into()) } else { IpAddr::V6(Ipv6(words).into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_abi::{Membership, Port};
+
+    use super::*;
+
+    #[test]
+    fn a_backend_is_there_as_long_as_it_serves_and_is_no_other() {
+        let (own, other) = (Ipv4::from(std::net::Ipv4Addr::new(10, 1, 0, 1)), Ipv4(7));
+        let key = SocketKey { socket: 1, address: own, port: Port::new(53), name: PeerName::BACKEND, tail: [] };
+        let backend = |address, port, service| {
+            let (port, service) = (Port::new(port), ServiceId(service));
+            is_there(&key, &Backend { address, port, membership: Membership::NONE, service })
+        };
+        assert!(backend(own, 53, 9));
+        assert!(!backend(own, 53, 0), "it serves nothing any longer");
+        assert!(!backend(other, 53, 9) && !backend(own, 54, 9), "its place is another's");
+    }
 }

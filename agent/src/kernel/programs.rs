@@ -15,7 +15,7 @@ use sluice_abi::{Hook, maps};
 
 use super::error::{Doing, KernelError};
 use super::layout::{Expected, Fit, Pins};
-use super::{layout, loading, object};
+use super::{layout, loading, object, services};
 
 /// Priority and handle of our filters: what they are known by, and replaced under.
 const PRIORITY: u16 = 0x51;
@@ -52,12 +52,14 @@ impl Programs {
     pub fn load(pins: &Pins, generation: String, expected: &[Expected]) -> Result<Self, KernelError> {
         let this = Self { pins: pins.clone(), generation };
         let directory = pins.generation(&this.generation);
-        let mut made = Vec::new();
+        let (mut made, mut copied) = (Vec::new(), Vec::new());
         for map in expected {
             match layout::examine(pins, map)? {
-                Fit::Fits => {}
-                Fit::Missing | Fit::Resize => made.push(map.name),
+                Fit::Fits => continue,
+                Fit::Missing => {}
+                Fit::Resize => copied.extend(map.is_copied().then_some(map.name)),
             }
+            made.push(map.name);
         }
         if directory.exists() && made.is_empty() {
             return Ok(this);
@@ -86,6 +88,9 @@ impl Programs {
         for (name, program) in ebpf.programs_mut() {
             let path = fresh.join(name);
             program.pin(&path).doing(|| format!("pinning {}", path.display()))?;
+        }
+        for name in copied {
+            services::copy(name, &pins.map(name), &pins.fresh_map(name))?;
         }
         let path = fresh.join(maps::SLOW_PATHS);
         slow_paths.pin(&path).doing(|| format!("pinning {}", path.display()))?;
@@ -173,11 +178,7 @@ impl Programs {
             let _ = qdisc_detach_program(device, attach_type(hook), hook.name());
             return unpin(&path);
         }
-        // Held until the pin is gone: what ends with a descriptor ends now, what ends with a pin some time later.
-        let link = PinnedLink::from_pin(&path);
-        unpin(&path)?;
-        drop(link);
-        Ok(())
+        unlink(&path)
     }
 
     /// The devices that a hook's program has been attached to.
@@ -266,6 +267,18 @@ fn filter(program: &mut SchedClassifier, hook: Hook, device: &str) -> Result<(),
     };
     // Dropped, it would be detached.
     std::mem::forget(program.take_link(id).doing(action)?);
+    Ok(())
+}
+
+/// Ends a pinned link, if it is there.
+///
+/// # Errors
+/// Where the pin cannot be removed.
+pub fn unlink(path: &Path) -> Result<(), KernelError> {
+    // Held until the pin is gone: what ends with a descriptor ends now, what ends with a pin some time later.
+    let link = PinnedLink::from_pin(path);
+    unpin(path)?;
+    drop(link);
     Ok(())
 }
 

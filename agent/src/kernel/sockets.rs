@@ -3,12 +3,12 @@
 use std::fs::{self, File};
 use std::path::Path;
 
-use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, CgroupSockAddr, CgroupSockAddrAttachType as Attach};
 
 use super::error::{Doing, KernelError};
 use super::layout::Pins;
-use super::programs::{Programs, rename, unpin};
+use super::programs::{Programs, rename, unlink, unpin};
 
 /// The programs, and where they are attached.
 const PROGRAMS: [(&str, Attach); 8] = [
@@ -64,12 +64,5 @@ pub fn attach(programs: &Programs, pins: &Pins, group: &Path) -> Result<(), Kern
 /// # Errors
 /// Where a pin cannot be removed.
 pub fn detach(pins: &Pins) -> Result<(), KernelError> {
-    PROGRAMS.iter().try_for_each(|(name, _)| {
-        let path = pins.links().join(name);
-        // Held until the pin is gone: what ends with a descriptor ends now, what ends with a pin some time later.
-        let link = PinnedLink::from_pin(&path);
-        unpin(&path)?;
-        drop(link);
-        Ok(())
-    })
+    PROGRAMS.iter().try_for_each(|(name, _)| unlink(&pins.links().join(name)))
 }

@@ -30,7 +30,7 @@ use sluice_policy::{Index, View as PolicyView};
 use sluice_topology::{Local, NodeObject, NodeView, Slots};
 
 use crate::config::{ApiServer, Config, Served, Source as SourceConfig};
-use crate::disconnect::{self, Ended};
+use crate::disconnect::{self, Pods};
 use crate::health::{self, Checks, Health, Wanted};
 use crate::host::View;
 use crate::kernel::{Kernel, Sockets};
@@ -96,7 +96,7 @@ struct Model {
     /// What sockets of services are translated by; `None`: nothing was attached yet.
     sockets: Option<Sockets>,
     /// Who disconnects sockets from backends that are gone.
-    ended: Sender<Ended>,
+    ended: Sender<Pods>,
     /// Who looks whether processes of the node have the ports of Services,
     claimed: Sender<Claimed>,
     /// and which they have.
@@ -372,11 +372,10 @@ impl Model {
             // Who looks ends with the agent only.
             let _ = self.claimed.send(claimed);
         }
-        let backends = self.kernel.take_ended_backends();
-        if !backends.is_empty() {
-            let namespaces = self.kernel.records().map(|record| record.netns.clone()).collect();
+        if self.kernel.take_ended_backends() {
+            let pods = self.kernel.records().map(|record| record.netns.clone()).collect();
             // Who does it ends with the agent only.
-            let _ = self.ended.send(Ended { backends, namespaces });
+            let _ = self.ended.send(pods);
         }
     }
 

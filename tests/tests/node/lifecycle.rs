@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use sluice_api::EndpointStatus;
+use sluice_netlink::{Netlink, Xdp};
 use sluice_tests::lab::traffic::{Steady, ping, tcp};
 use sluice_tests::lab::{Lab, Node, Plan, until_so};
 
@@ -145,6 +146,26 @@ fn tables_can_be_resized_and_lost() -> Result<()> {
     node.restart_with("")?;
     talk()?;
     assert_eq!(generation(node)?, resized);
+    Ok(())
+}
+
+#[test]
+fn programs_run_where_other_settings_say() -> Result<()> {
+    let mut lab = Lab::start(Plan { nodes: 1, ..Plan::default() })?;
+    let node = &mut lab.nodes[0];
+    let ways = [
+        ("driver", Some(Xdp::Driver)),
+        ("generic", Some(Xdp::Generic)),
+        ("driver", Some(Xdp::Driver)),
+        ("driver", Some(Xdp::Driver)),
+        ("off", None),
+        ("generic", Some(Xdp::Generic)),
+    ];
+    for (at, (setting, expected)) in ways.into_iter().enumerate() {
+        node.restart_with(&format!("xdp: {setting}\n"))?;
+        let link = node.place.inside(|| Ok(Netlink::open()?.link("eth0")?))?;
+        assert_eq!(link.context("eth0 is gone")?.xdp, expected, "{at}: {setting}");
+    }
     Ok(())
 }
 

@@ -227,7 +227,7 @@ impl<T: Tables> Writer<T> {
         for set in plan.sets.iter().filter(|set| !set.stays) {
             // A set that is new may have a word from before.
             let is_new = !before.sets.contains(&set.id);
-            let old = members::span(&self.tables, set.id).filter(|_| !is_new);
+            let old = if is_new { None } else { members::span(&self.tables, set.id) };
             let position = match (&set.span, &set.members) {
                 (Some(span), _) => Position(span.start),
                 (None, Members::Nobody(position)) => *position,

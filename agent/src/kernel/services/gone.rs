@@ -1,7 +1,5 @@
 //! What is to be removed once a change is written.
 
-use std::net::SocketAddr;
-
 use ipnet::IpNet;
 use sluice_abi::{BackendId, FrontendBit, Protocol, ServiceId, SetId};
 use sluice_service::Family;
@@ -74,9 +72,7 @@ impl<T: Tables> Writer<T> {
         for (family, id, protocol) in gone.backends {
             let backend = read_backend(&self.tables, family, id);
             self.owe(backend.address);
-            if protocol == Protocol::UDP {
-                self.ended.insert(SocketAddr::new(backend.address, backend.port.get()));
-            }
+            self.has_ended |= protocol == Protocol::UDP;
             self.tables.store(Array::Backends(family), service_at(family, id), ServiceId::NONE.0);
             if self.own.contains(&backend.address) {
                 self.clear_bit(FrontendBit::of_host_backend(backend.port, protocol));

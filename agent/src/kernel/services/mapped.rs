@@ -52,6 +52,8 @@ pub struct Mapped<W: Word> {
     windows: Box<[OnceCell<Window<W>>]>,
     /// Bytes in all.
     bytes: usize,
+    /// Elements.
+    entries: usize,
     /// Words of an element that are its value's, and all words from one to the next.
     value: usize,
     stride: usize,
@@ -71,7 +73,8 @@ impl<W: Word> Mapped<W> {
         let bytes = (stride * info.max_entries() as usize).next_multiple_of(rustix::param::page_size());
         let windows = (0..bytes.div_ceil(WINDOW)).map(|_| OnceCell::new()).collect();
         let word = size_of::<W>();
-        let this = Self { map, name, windows, bytes, value: info.value_size() as usize / word, stride: stride / word };
+        let (value, stride) = (info.value_size() as usize / word, stride / word);
+        let this = Self { map, name, windows, bytes, entries: info.max_entries() as usize, value, stride };
         let first = this.map_window(0).doing(action)?;
         if let Some(cell) = this.windows.first() {
             cell.get_or_init(|| first);
@@ -92,6 +95,11 @@ impl<W: Word> Mapped<W> {
     /// How many words a value has.
     pub fn words_of_value(&self) -> usize {
         self.value
+    }
+
+    /// How many words all values have together.
+    pub fn words(&self) -> usize {
+        self.entries * self.value
     }
 
     /// Unmaps what is mapped.

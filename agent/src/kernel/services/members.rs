@@ -25,7 +25,8 @@ impl Members {
     }
 }
 
-fn position(tables: &impl Tables, SetId(set): SetId) -> Option<Position> {
+/// Where a set's members stand, if it has any.
+pub(super) fn position(tables: &impl Tables, SetId(set): SetId) -> Option<Position> {
     Some(Position(tables.word(Array::Sets, set))).filter(|position| *position >= Position::FIRST)
 }
 

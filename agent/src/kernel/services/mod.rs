@@ -3,6 +3,7 @@
 mod bits;
 mod change;
 mod cluster_ips;
+mod copy;
 mod gone;
 mod ids;
 mod mapped;
@@ -17,7 +18,7 @@ mod tests;
 mod writer;
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use aya::maps::MapData;
@@ -28,6 +29,7 @@ use sluice_service::{PortName, ServicePort};
 use super::error::{Doing, KernelError};
 use super::{Fill, Kernel};
 
+pub use copy::copy;
 pub use maps::Maps;
 pub use tables::{Room, Tables};
 pub use writer::{Owed, Writer};
@@ -94,9 +96,9 @@ impl Kernel {
         self.services.as_ref().map_or(0, Writer::refused)
     }
 
-    /// The backends of UDP that are gone since the last call.
-    pub fn take_ended_backends(&mut self) -> BTreeSet<SocketAddr> {
-        self.services.as_mut().map(Writer::take_ended).unwrap_or_default()
+    /// Whether backends of UDP may be gone since the last call.
+    pub fn take_ended_backends(&mut self) -> bool {
+        self.services.as_mut().is_some_and(Writer::take_ended)
     }
 
     /// How full the tables of services are.

@@ -2,10 +2,15 @@
 //!
 //! He may have died between any two writes. What he had written by then of a port is found by its service's id, which
 //! frontends and backends name: it is as if this writer had written a port that is to be another.
+//!
+//! His tables may have been larger. Where a frontend leads beyond these, or a set does, readers find nobody; so it is as if he
+//! had written none there.
 
 use std::collections::{HashMap, HashSet};
 
-use sluice_abi::{BackendId, FRONTEND_BITS, Frontend, FrontendBit, FrontendFlags, Protocol, ServiceId, SetId};
+use sluice_abi::{
+    BackendId, FRONTEND_BITS, Frontend, FrontendBit, FrontendFlags, Position, Protocol, ServiceId, SetId,
+};
 use sluice_service::Family;
 
 use super::gone::distinct;
@@ -69,7 +74,8 @@ impl<T: Tables> Writer<T> {
         for (place, frontend) in &frontends {
             self.count(place, frontend);
             let roles = if is_cluster_ip(frontend) { [INSIDE; 2] } else { [INSIDE_EXTERNAL, OUTSIDE] };
-            for (role, set) in roles.into_iter().zip([frontend.inside, frontend.outside]) {
+            let sets_of_roles = roles.into_iter().zip([frontend.inside, frontend.outside]);
+            for (role, set) in sets_of_roles.filter(|(_, set)| set.0 < self.room.sets) {
                 if sets[role] == SetId::NONE {
                     sets[role] = set;
                 } else if sets[role] != set {
@@ -129,13 +135,24 @@ impl<T: Tables> Writer<T> {
 
     /// Takes a set that is there, with its members.
     fn claim_set(&mut self, set: SetId) {
+        if self.is_cut_off(set) {
+            members::lead(&mut self.tables, set, Position::REJECT);
+        }
         let is_sound = self.stock.claim_set(set)
             && members::span(&self.tables, set).is_none_or(|span| self.stock.claim_members(span));
         if !is_sound {
             // Of no writer: better nobody serves than anybody.
             tracing::warn!(set = set.0, "a set of backends is not what it should be, and is made anew");
-            members::lead(&mut self.tables, set, sluice_abi::Position::REJECT);
+            members::lead(&mut self.tables, set, Position::REJECT);
         }
+    }
+
+    /// Whether the table is too small for a set's members.
+    fn is_cut_off(&self, set: SetId) -> bool {
+        let end = self.room.members;
+        let is_beyond =
+            |Position(start)| start >= end || members::span(&self.tables, set).is_some_and(|span| span.end > end);
+        members::position(&self.tables, set).is_some_and(is_beyond)
     }
 
     /// Removes what belongs to none of the ports.

@@ -3,6 +3,7 @@
 mod memory;
 mod random;
 mod reader;
+mod resized;
 mod room;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -11,7 +12,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use proptest::prelude::*;
-use sluice_abi::{FrontendBit, FrontendFlags, Side};
+use sluice_abi::{FrontendBit, FrontendFlags, Protocol, Side};
 use sluice_service::{Choice, Family, FrontendKind, PortName, ServicePort};
 
 use self::memory::{Memory, Write};
@@ -442,4 +443,20 @@ fn the_nodes_addresses_say_whose_answers_are_looked_at() {
     assert!(!is_set(&writer));
     writer.set_own(own_addresses());
     assert!(is_set(&writer), "the first is its own again");
+}
+
+#[test]
+fn it_is_told_that_backends_of_datagrams_are_gone() {
+    let mut writer = open(Memory::default());
+    assert!(writer.take_ended(), "a predecessor may not have told");
+    for name in &names()[..2] {
+        let mut apply = |port| {
+            writer.apply([(name.clone(), port)]).unwrap();
+            writer.take_ended()
+        };
+        assert!(!apply(Some(room::served(1, 0..2))) && !apply(Some(room::served(1, 0..3))), "more of them");
+        for fewer in [Some(room::served(1, 1..3)), None] {
+            assert_eq!(apply(fewer), protocol(name) == Protocol::UDP, "{name:?}");
+        }
+    }
 }

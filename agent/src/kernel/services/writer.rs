@@ -6,7 +6,7 @@
 //! another is never without one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use sluice_abi::{
@@ -97,8 +97,8 @@ pub struct Writer<T> {
     pub(super) gone: Gone,
     owed: BTreeSet<IpAddr>,
     owes_all: bool,
-    /// Backends of UDP that are gone.
-    pub(super) ended: BTreeSet<SocketAddr>,
+    /// Whether backends of UDP are gone that sockets may be connected to.
+    pub(super) has_ended: bool,
 }
 
 impl<T: Tables> Writer<T> {
@@ -123,7 +123,8 @@ impl<T: Tables> Writer<T> {
             lookups: 0,
             gone: Gone::default(),
             owed: BTreeSet::new(),
-            ended: BTreeSet::new(),
+            // A predecessor may have died before he said so.
+            has_ended: true,
             owes_all: tables.word(MARK.0, MARK.1) != 0,
             tables,
         };
@@ -390,9 +391,9 @@ impl<T: Tables> Writer<T> {
         self.tables.release();
     }
 
-    /// The backends of UDP that are gone since the last call.
-    pub fn take_ended(&mut self) -> BTreeSet<SocketAddr> {
-        std::mem::take(&mut self.ended)
+    /// Whether backends of UDP may be gone since the last call.
+    pub fn take_ended(&mut self) -> bool {
+        std::mem::take(&mut self.has_ended)
     }
 
     /// What found no room.

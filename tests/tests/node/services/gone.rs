@@ -4,8 +4,11 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use anyhow::{Result, ensure};
+use aya::Pod;
+use aya::maps::{Array, Map, MapData};
+use sluice_abi::{Backend, Ipv4, Ipv6, ServiceId, maps};
 use sluice_tests::lab::serving::{Asker, Heard, PATIENCE};
-use sluice_tests::lab::until;
+use sluice_tests::lab::{Node, until};
 
 use super::stage::{EVERY_WAY, Stage, each_way};
 use super::world::{World, ports, world};
@@ -16,8 +19,11 @@ fn web(by: &str) -> World {
     world().pods(by, "app: web").service("web", 10, &spec)
 }
 
+/// Somebody who asks, where, and what is said of it.
+type Connected = (String, SocketAddr, Asker);
+
 /// Who asks where, of those who can.
-fn askers(stage: &Stage, connected: bool) -> Result<Vec<(String, SocketAddr, Asker)>> {
+fn askers(stage: &Stage, connected: bool) -> Result<Vec<Connected>> {
     let mut askers = Vec::new();
     for (from, at) in [
         ("c1", "web:80"),
@@ -34,7 +40,7 @@ fn askers(stage: &Stage, connected: bool) -> Result<Vec<(String, SocketAddr, Ask
     Ok(askers)
 }
 
-fn all_hear(askers: &[(String, SocketAddr, Asker)], name: &str) -> Result<()> {
+fn all_hear(askers: &[Connected], name: &str) -> Result<()> {
     for (what, _, asker) in askers {
         let heard = asker.ask(PATIENCE)?;
         ensure!(matches!(&heard, Heard::Said(said) if said.name == name), "{what}, hears {heard:?}, not {name}");
@@ -47,6 +53,8 @@ fn backends_may_go() -> Result<()> {
     each_way(&EVERY_WAY, |stage| {
         datagrams_go_to_whoever_serves_now(stage)?;
         whoever_is_connected_to_a_backend_that_is_gone_is_told(stage)?;
+        whoever_was_when_an_agent_was_killed_is_told_by_the_next(stage)?;
+        whoever_has_the_same_backend_of_another_service_keeps_it(stage)?;
         a_client_stays_with_one_backend_of_datagrams(stage)?;
         connections_go_on_without_their_service(stage)
     })
@@ -76,27 +84,100 @@ fn whoever_is_connected_to_a_backend_that_is_gone_is_told(stage: &mut Stage) -> 
     let connected = askers(stage, true)?;
     all_hear(&connected, "a1")?;
     stage.play(&web("a2"))?;
-    for (what, at, asker) in &connected {
-        let is_translated = stage.how.sockets && stage.addresses("web")?.contains(&at.ip());
-        if !is_translated {
-            let heard = asker.ask(PATIENCE)?;
-            ensure!(matches!(&heard, Heard::Said(said) if said.name == "a2"), "{what}, hears {heard:?}");
-            continue;
+    for connected in &connected {
+        if is_translated(stage, connected)? {
+            is_told(connected, "a2")?;
+        } else {
+            all_hear(std::slice::from_ref(connected), "a2")?;
         }
-        // Until then, nobody says that it will be.
-        until(&format!("{what}: it is disconnected"), || {
-            let heard = asker.ask(PATIENCE)?;
-            ensure!(heard == Heard::Disconnected, "hears {heard:?}");
-            Ok(())
-        })?;
-        // Perhaps it is told once more.
-        until(&format!("{what} again"), || {
-            let heard = asker.ask_again(PATIENCE)?.said()?;
-            ensure!(heard.name == "a2", "hears {heard:?}");
-            Ok(())
-        })?;
     }
     Ok(())
+}
+
+/// Whether it was when it was connected.
+fn is_translated(stage: &Stage, (_, at, _): &Connected) -> Result<bool> {
+    Ok(stage.how.sockets && stage.addresses("web")?.contains(&at.ip()))
+}
+
+/// Somebody is disconnected, and connected again hears who serves now.
+fn is_told((what, _, asker): &Connected, name: &str) -> Result<()> {
+    // Until then, nobody says that it will be.
+    until(&format!("{what}: it is disconnected"), || {
+        let heard = asker.ask(PATIENCE)?;
+        ensure!(heard == Heard::Disconnected, "hears {heard:?}");
+        Ok(())
+    })?;
+    // Perhaps it is told once more.
+    until(&format!("{what} again"), || {
+        let heard = asker.ask_again(PATIENCE)?.said()?;
+        ensure!(heard.name == name, "hears {heard:?}");
+        Ok(())
+    })
+}
+
+/// Has tables know of no backends, as an agent has left them that is killed before it tells whoever is connected.
+fn forget_backends(node: &Node) -> Result<()> {
+    fn forget<A>(node: &Node, name: &str) -> Result<()>
+    where
+        Backend<A>: Pod,
+    {
+        let map = MapData::from_pin(node.bpf_dir().join("v3/maps").join(name))?;
+        let mut backends: Array<MapData, Backend<A>> = Map::from_map_data(map)?.try_into()?;
+        for id in 1..backends.len() {
+            let backend = backends.get(&id, 0)?;
+            if backend.service != ServiceId::NONE {
+                backends.set(id, Backend { service: ServiceId::NONE, ..backend }, 0)?;
+            }
+        }
+        Ok(())
+    }
+    forget::<Ipv4>(node, maps::BACKENDS4)?;
+    forget::<Ipv6>(node, maps::BACKENDS6)
+}
+
+fn whoever_was_when_an_agent_was_killed_is_told_by_the_next(stage: &mut Stage) -> Result<()> {
+    stage.play(&web("a1"))?;
+    let connected = askers(stage, true)?;
+    all_hear(&connected, "a1")?;
+    for node in &mut stage.lab.nodes {
+        node.stop_agent();
+        forget_backends(node)?;
+    }
+    stage.write(&web("a2"))?;
+    for node in &mut stage.lab.nodes {
+        node.start_agent()?;
+        node.wait_until_ready()?;
+    }
+    for connected in &connected {
+        if is_translated(stage, connected)? {
+            is_told(connected, "a2")?;
+        }
+    }
+    Ok(())
+}
+
+/// Of the same pods as `web`, whatever that has become since.
+fn twin(world: World) -> World {
+    world.service("twin", 11, &ports("80>8080")).slice("twin", "twin", "80>8080", &[("a1", "")])
+}
+
+fn whoever_has_the_same_backend_of_another_service_keeps_it(stage: &mut Stage) -> Result<()> {
+    stage.play(&twin(web("a1")))?;
+    let (mut going, mut staying) = (Vec::new(), Vec::new());
+    for from in ["c1", "c3", "n1", "n3"] {
+        for (at, askers) in [("web:80", &mut going), ("twin:80", &mut staying)] {
+            for at in stage.at(at)? {
+                askers.push((format!("{from} asks {at}"), at, Asker::new(stage.place(from)?, at, true)?));
+            }
+        }
+    }
+    all_hear(&going, "a1")?;
+    all_hear(&staying, "a1")?;
+    stage.play(&twin(web("a2")))?;
+    if stage.how.sockets {
+        going.iter().try_for_each(|connected| is_told(connected, "a2"))?;
+    }
+    all_hear(&staying, "a1")
 }
 
 fn a_client_stays_with_one_backend_of_datagrams(stage: &mut Stage) -> Result<()> {

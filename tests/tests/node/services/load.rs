@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use sluice_tests::lab::serving::{Means, PATIENCE};
 use sluice_tests::lab::{Place, until_so};
 
-use super::stage::{EXPRESS, How, PLAIN, SLOW_OVERLAY, Stage, each_way};
+use super::stage::{EXPRESS, How, PLAIN, SLOW_OVERLAY, Stage, each_way, refused, served};
 use super::world::{World, ports, world};
 
 fn web(pods: &str) -> World {
@@ -120,5 +120,37 @@ fn no_request_fails_while_agents_are_killed_and_start_again() -> Result<()> {
     each_way(&[PLAIN, EXPRESS, direct, SLOW_OVERLAY], |stage| {
         stage.play(&web("a1 a2"))?;
         Crowd::gather(stage)?.asks_while(&[Means::Tcp, Means::Udp], || stage.turn(stage.how))
+    })
+}
+
+/// Agents are killed and start again with so much room for backends, one after the other.
+fn resize(stage: &mut Stage, backends: u32) -> Result<()> {
+    (1..=stage.lab.nodes.len()).try_for_each(|node| stage.turn_node(node, &format!("service_backends: {backends}")))
+}
+
+#[test]
+fn no_request_fails_while_tables_change_their_size() -> Result<()> {
+    each_way(&[How { sockets: false, ..PLAIN }], |stage| {
+        stage.play(&web("a1 a2"))?;
+        Crowd::gather(stage)?.asks_while(&[Means::Tcp, Means::Udp], || {
+            [1_000_000, 100, 0].into_iter().try_for_each(|backends| resize(stage, backends))
+        })
+    })
+}
+
+#[test]
+fn whoever_has_no_room_is_refused_until_there_is_some() -> Result<()> {
+    const ALL: &str = "c1 c3 n3";
+    each_way(&[PLAIN, How { sockets: false, ..PLAIN }], |stage| {
+        stage.play(&web("a1 a2"))?;
+        resize(stage, 2)?;
+        for node in &stage.lab.nodes {
+            let problems = node.status()?.problems;
+            ensure!(problems.iter().any(|problem| problem.contains("service_backends")), "{}: {problems:?}", node.name);
+        }
+        stage.expect([refused(ALL, "web:80")])?;
+        resize(stage, 0)?;
+        stage.play(&web("a1 a2"))?;
+        stage.expect([served(ALL, "web:80", "a1 a2")])
     })
 }

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use sluice_abi::{Frontend, ServiceId, SetId};
 
 use crate::kernel::error::KernelError;
-use crate::kernel::services::tables::{Array, Lookup, Place, Tables};
+use crate::kernel::services::tables::{Array, Lookup, Place, Room, Tables, backend_words};
 
 /// A write, or the wait for those who may be reading.
 #[derive(Clone, Debug)]
@@ -27,9 +27,28 @@ pub struct Memory {
     pub ranges: BTreeSet<(ServiceId, IpNet)>,
     pub maglev: BTreeMap<SetId, Box<Lookup>>,
     pub log: Vec<Write>,
+    /// How large arrays are, where that matters.
+    pub room: Option<Room>,
 }
 
 impl Memory {
+    /// With arrays of another size, and as much of what they hold as there is room for.
+    pub fn resized(mut self, room: Room) -> Self {
+        self.words.retain(|(array, at), _| *at < words(*array, &room));
+        self.room = Some(room);
+        self
+    }
+
+    /// A word as programs read it: there is nothing beyond an array.
+    pub fn seen(&self, array: Array, at: u32) -> u32 {
+        self.words.get(&(array, at)).copied().unwrap_or(0)
+    }
+
+    fn check(&self, array: Array, at: u32) {
+        let is_there = self.room.is_none_or(|room| at < words(array, &room));
+        assert!(is_there, "word {at} lies beyond the table {array:?}");
+    }
+
     /// Does what a write did.
     pub fn replay(&mut self, write: &Write) {
         match write {
@@ -68,12 +87,23 @@ impl Memory {
     }
 }
 
+/// How many words an array has.
+fn words(array: Array, room: &Room) -> u32 {
+    match array {
+        Array::Sets => room.sets,
+        Array::Members => room.members,
+        Array::Backends(family) => room.backends * backend_words(family),
+    }
+}
+
 impl Tables for Memory {
     fn word(&self, array: Array, at: u32) -> u32 {
-        self.words.get(&(array, at)).copied().unwrap_or(0)
+        self.check(array, at);
+        self.seen(array, at)
     }
 
     fn store(&mut self, array: Array, at: u32, word: u32) {
+        self.check(array, at);
         self.write(Write::Word(array, at, word)).unwrap();
     }
 

@@ -50,7 +50,7 @@ pub fn ask(memory: &Memory, place: &Place, side: Side) -> Result<(Answer, bool),
         Side::Outside => frontend.outside,
     };
     let spread = Some(set).filter(|_| matches!(side, Side::Outside) && frontend.flags.has(FrontendFlags::MAGLEV));
-    let position = Position(memory.word(Array::Sets, set.0));
+    let position = Position(memory.seen(Array::Sets, set.0));
     let lookup = spread.and_then(|set| memory.maglev.get(&set));
     let ids: Vec<BackendId> = match (position, lookup) {
         (Position::REJECT, _) => return Ok((Answer::Nobody, false)),

@@ -8,12 +8,12 @@ fn small() -> Writer<Memory> {
     Writer::open(Memory::default(), room, own_addresses(), true).unwrap()
 }
 
-fn name(name: &str) -> PortName {
+pub fn name(name: &str) -> PortName {
     PortName { name: name.into(), ..names().remove(0) }
 }
 
 /// A port at a cluster IP, served by pods of these numbers.
-fn served(cluster_ip: u8, hosts: std::ops::Range<u8>) -> Arc<ServicePort> {
+pub fn served(cluster_ip: u8, hosts: std::ops::Range<u8>) -> Arc<ServicePort> {
     let address = |network, host| IpAddr::from([10, network, 0, host]);
     let frontend = sluice_service::Frontend {
         at: sluice_service::Place::Address(address(96, cluster_ip)),
@@ -40,15 +40,15 @@ fn external(cluster_ip: u8, hosts: std::ops::Range<u8>) -> Arc<ServicePort> {
     Arc::new(port)
 }
 
-fn servers(writer: &Writer<Memory>, port: &ServicePort) -> Answer {
+pub fn servers(writer: &Writer<Memory>, port: &ServicePort) -> Answer {
     ask(&writer.tables, &place(&name("any"), &port.frontends[0]), Side::Inside).unwrap().0
 }
 
-fn problems(writer: &Writer<Memory>) -> Vec<(String, String)> {
+pub fn problems(writer: &Writer<Memory>) -> Vec<(String, String)> {
     writer.problems().map(|(name, text)| (name.name.to_string(), text)).collect()
 }
 
-fn answer_of(port: &ServicePort) -> Answer {
+pub fn answer_of(port: &ServicePort) -> Answer {
     answer(port, FrontendKind::ClusterIp, Side::Inside)
 }
 
