@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use sluice_abi::{
     AddressEntry, AddressKind, Affinity, AffinityKey, Config, Denial, DenialKey, Direction, Endpoint, Flow, FlowKey,
     Fragment, FragmentKey, Hook, IpAddress, Ipv4, Ipv6, Mac, Node, PolicyMode, Reason, RevisionSlot, Rule, RuleKey,
-    Slot, maps,
+    Slot, Uplink, maps,
 };
 use sluice_datapath::express::Express;
 use sluice_datapath::{MARK, MARK_MASK, Outcome};
@@ -141,6 +141,16 @@ impl Both {
     pub fn configure(&mut self, change: impl FnOnce(&mut Config)) -> Result<()> {
         change(&mut self.native.config);
         self.kernel.set_config(self.native.config)
+    }
+
+    /// Changes the uplink.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn change_uplink(&mut self, change: impl FnOnce(&mut Uplink)) -> Result<()> {
+        let (interface, uplink) = &mut self.native.uplink;
+        change(uplink);
+        self.kernel.set_uplink(*interface, *uplink)
     }
 
     /// Fills an endpoint's slot.

@@ -547,7 +547,7 @@ family!(Ipv6, v6);
 impl<A: IpAddress> Neighbours<A> for Native {
     fn link(&self, _: u32, next_hop: A, length: u32) -> Option<Link> {
         let to = *self.neighbours.get(&next_hop.words())?;
-        (length <= self.uplink.1.mtu).then_some(Link { interface: self.uplink.0, to, from: self.uplink_mac })
+        (length <= self.uplink.1.mtu.into()).then_some(Link { interface: self.uplink.0, to, from: self.uplink_mac })
     }
 }
 

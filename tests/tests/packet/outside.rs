@@ -225,6 +225,20 @@ fn the_exempt_keep_their_address() -> Result<()> {
 }
 
 #[test]
+fn pods_leave_a_side_uplink_with_their_own_addresses() -> Result<()> {
+    let mut both = Both::set()?;
+    both.change_uplink(|uplink| uplink.is_side = 1)?;
+    let (a, uplink) = (both.scene.pod_a, both.scene.uplink);
+    for (family, packet) in packets(POD_A, OUTSIDE, &Transport::Udp(4000, 53)).iter().enumerate() {
+        let left = both.run(Hook::FromPod, a, packet)?;
+        assert_eq!(left.verdict, Verdict::Neighbour(router()[family]));
+        assert_eq!(ends(&left.data), (octets(family, POD_A), octets(family, OUTSIDE)));
+        assert_eq!(both.run(Hook::FromNet, uplink, &reversed(&left.data, 0))?.verdict, Verdict::Pod(a));
+    }
+    both.compare_flows()
+}
+
+#[test]
 fn errors_about_masqueraded_packets_reach_the_pod_in_its_own_terms() -> Result<()> {
     let mut both = Both::set()?;
     let (a, uplink) = (both.scene.pod_a, both.scene.uplink);
