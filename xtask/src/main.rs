@@ -2,9 +2,12 @@
 
 mod bench;
 mod build;
+mod cluster;
+mod conformance;
 mod demo;
 mod fuzz;
 mod kernels;
+mod kubernetes;
 mod run;
 mod score;
 mod setup;
@@ -32,6 +35,8 @@ enum Command {
     Test(test::Arguments),
     /// Measure
     Bench(bench::Arguments),
+    /// A Kubernetes cluster of real kubelets on this machine, with Sluice in it
+    Cluster(cluster::Arguments),
 }
 
 fn main() -> anyhow::Result<std::process::ExitCode> {
@@ -41,5 +46,6 @@ fn main() -> anyhow::Result<std::process::ExitCode> {
         Command::Demo(arguments) => demo::main(&arguments),
         Command::Test(arguments) => test::main(&arguments),
         Command::Bench(arguments) => bench::main(&arguments),
+        Command::Cluster(arguments) => cluster::main(&arguments),
     }
 }
