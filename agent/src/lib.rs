@@ -9,6 +9,7 @@ mod fixture;
 pub mod health;
 pub mod host;
 pub mod http;
+pub mod install;
 pub mod kernel;
 pub mod kube_proxy;
 pub mod memory;
