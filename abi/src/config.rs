@@ -98,7 +98,9 @@ pub struct Uplink {
     /// The address that masqueraded IPv6 packets take here; ::: none.
     pub ipv6: Ipv6,
     /// MTU of the interface, bytes.
-    pub mtu: u32,
+    pub mtu: u16,
+    /// Not 0: it is there for those who come in by it, and pods leave by it with their own addresses.
+    pub is_side: u16,
 }
 
 const _: () = assert!(size_of::<Config>() == 80 && size_of::<Uplink>() == 24);

@@ -1,6 +1,7 @@
 //! `sluicectl`: looks into the agent of a node, and answers what policies say.
 
 mod policy;
+mod print;
 mod services;
 mod table;
 
@@ -73,7 +74,7 @@ fn main() -> ExitCode {
     match run(&Arguments::parse()) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("sluicectl: {error:#}");
+            print::warn(format_args!("sluicectl: {error:#}"));
             ExitCode::from(2)
         }
     }
@@ -98,8 +99,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     let ready = !matches!(&answer, Answer::Status(status) if !status.ready);
     match arguments.output {
-        Output::Table => table(&answer).print(),
-        Output::Json => println!("{:#}", json(&answer)?),
+        Output::Table => table(&answer).print()?,
+        Output::Json => print::lines([format!("{:#}", json(&answer)?)])?,
     }
     Ok(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,6 +1,10 @@
 //! Aligned columns.
 
+use std::io;
+
 use anstyle::Style;
+
+use crate::print;
 
 /// Rows under headings.
 pub struct Table {
@@ -66,10 +70,11 @@ impl Table {
     }
 
     /// Prints it, in colours on a terminal.
-    pub fn print(&self) {
-        for line in self.lines() {
-            anstream::println!("{line}");
-        }
+    ///
+    /// # Errors
+    /// As [`print::lines`].
+    pub fn print(&self) -> io::Result<()> {
+        print::lines(self.lines())
     }
 }
 

@@ -186,11 +186,11 @@ fn claim<A: Parse, T: Tables + FamilyTables<A>>(
         return Err(Reason::Untranslatable);
     }
     if !has_port {
-        return if take(reply_key, flow, tables) { Ok(()) } else { Err(Reason::Untranslatable) };
+        return if take(reply_key, flow, false, tables) { Ok(()) } else { Err(Reason::Untranslatable) };
     }
     if disguise != Disguise::Node {
         reply_key.destination_port = wanted;
-        if take(reply_key, flow, tables) {
+        if take(reply_key, flow, false, tables) {
             return Ok(());
         }
     }
@@ -200,9 +200,11 @@ fn claim<A: Parse, T: Tables + FamilyTables<A>>(
         Some(port) if u32::from(port) < count => u32::from(port),
         _ => tables.random(),
     };
-    for _ in 0..PORT_ATTEMPTS {
+    for attempt in 0..PORT_ATTEMPTS {
         reply_key.destination_port = Port::new(config.port_first.wrapping_add((candidate % count) as u16));
-        if take(reply_key, flow, tables) {
+        // Connections that nobody goes on with must not keep others out: of a flood of them, they lose their ports to others.
+        let yields = reply_key.protocol == Protocol::TCP && attempt >= PORT_ATTEMPTS / 2;
+        if take(reply_key, flow, yields, tables) {
             return Ok(());
         }
         // An odd step visits all ports of an even range, and leaves clusters of taken ones behind at once.
@@ -211,8 +213,14 @@ fn claim<A: Parse, T: Tables + FamilyTables<A>>(
     Err(Reason::PortsExhausted)
 }
 
+/// With `yields`, an opening gives way, even if it is young.
 #[inline(always)]
-fn take<A: Parse, T: Tables + FamilyTables<A>>(reply_key: &FlowKey<A>, flow: &Flow<A>, tables: &T) -> bool {
+fn take<A: Parse, T: Tables + FamilyTables<A>>(
+    reply_key: &FlowKey<A>,
+    flow: &Flow<A>,
+    yields: bool,
+    tables: &T,
+) -> bool {
     let is_established = || tables.flow(Table::Flows, reply_key, |_| ()).is_some();
     if is_established() {
         return false;
@@ -221,8 +229,8 @@ fn take<A: Parse, T: Tables + FamilyTables<A>>(reply_key: &FlowKey<A>, flow: &Fl
     // them (see `standing`).
     let is_idle = |flow: &mut Flow<A>| flows::is_idle(flow, tables.now(), tables);
     let how = match tables.flow(Table::Openings, reply_key, is_idle) {
-        Some(true) => Insert::Any,
-        Some(false) => return false,
+        Some(is_idle) if is_idle || yields => Insert::Any,
+        Some(_) => return false,
         None => Insert::New,
     };
     if !tables.insert(Table::Openings, reply_key, flow, how) {

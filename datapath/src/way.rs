@@ -98,7 +98,7 @@ pub fn direct<A: Parse, T: Tables + FamilyTables<A>>(
     }
     let Route::Via { interface, next_hop } = tables.route(interface, own, address) else { return false };
     let Some(uplink) = tables.uplink(interface) else { return false };
-    let mtu = (uplink.mtu as u16).saturating_sub(A::HEADER as u16);
+    let mtu = uplink.mtu.saturating_sub(A::HEADER as u16);
     *way = Way { deliver: Deliver::Direct, interface, next_hop, node: entry.slot, mtu, stamp: routes, ..Way::stack() };
     true
 }
@@ -150,7 +150,7 @@ pub fn to<A: Parse, T: Tables + FamilyTables<A>>(
     way.deliver = Deliver::Neighbour;
     way.interface = interface;
     way.next_hop = next_hop;
-    way.mtu = uplink.mtu as u16;
-    way.leaves = matches!(kind, AddressKind::Outside);
+    way.mtu = uplink.mtu;
+    way.leaves = matches!(kind, AddressKind::Outside) && uplink.is_side == 0;
     Ok(())
 }

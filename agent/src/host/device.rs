@@ -19,8 +19,42 @@ pub struct Device {
     pub has_default_route: bool,
     /// Whether it has link-layer addresses.
     pub is_ethernet: bool,
+    /// What it is: `veth`, `bond`, `bridge`; `None` for hardware.
+    pub kind: Option<String>,
+}
+
+impl Device {
     /// Whether there is hardware behind it.
-    pub is_hardware: bool,
+    pub fn is_hardware(&self) -> bool {
+        self.kind.is_none()
+    }
+
+    /// Whether it is a network card, or made of some, with an address that is known beyond its link. What leads to this host's
+    /// own containers, virtual machines and tunnels is not.
+    fn is_card(&self, main: &[Self]) -> bool {
+        let mut known = self.addresses.iter().filter(|address| match address.net.addr() {
+            IpAddr::V4(ip) => !ip.is_link_local(),
+            IpAddr::V6(ip) => !ip.is_unicast_link_local(),
+        });
+        match self.kind.as_deref() {
+            None | Some("bond" | "team" | "vlan") => known.next().is_some(),
+            // The card of a host that is a container itself; else it leads to one, as does one without a subnet even there.
+            Some("veth" | "macvlan" | "ipvlan") => {
+                main.iter().any(|main| main.kind == self.kind)
+                    && known.any(|address| address.net.prefix_len() < address.net.max_prefix_len())
+            }
+            Some(_) => false,
+        }
+    }
+}
+
+/// The devices that lead outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uplinks {
+    /// Those that are named, or have a default route or one of the node's addresses.
+    pub main: Vec<Device>,
+    /// Other network cards: who comes in there is served too, and all else stays as the host has it.
+    pub side: Vec<Device>,
 }
 
 /// Whether a device is there and up. One of which that cannot be told counts as up.
@@ -41,7 +75,7 @@ pub fn devices(links: &[Link], addresses: &[Address], routes: &[Route]) -> Vec<D
         addresses: addresses.iter().filter(|address| address.index == link.index).copied().collect(),
         has_default_route: routes.iter().any(|route| route.to.prefix_len() == 0 && route.kind.leads_out_of(link.index)),
         is_ethernet: link.mac.is_some(),
-        is_hardware: link.kind.is_none(),
+        kind: link.kind.clone(),
         index: link.index,
         name: link.name.clone(),
         mtu: link.mtu,
@@ -54,30 +88,30 @@ pub fn is_pods(name: &str) -> bool {
     name.len() == 14 && name.strip_prefix("sl").is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// The devices that lead outside: those named, or those with a default route, or those with one of the node's addresses.
+/// The devices that lead outside: those named and no others, else those with a default route or one of the node's addresses,
+/// and beside them other network cards.
 ///
 /// # Errors
 /// Says which is not there, or what to set.
-pub fn find_uplinks(devices: &[Device], named: &[String], addresses: &[IpAddr]) -> Result<Vec<Device>, String> {
+pub fn find_uplinks(devices: &[Device], named: &[String], addresses: &[IpAddr]) -> Result<Uplinks, String> {
     if !named.is_empty() {
-        return named
-            .iter()
-            .map(|name| {
-                let found = devices.iter().find(|device| device.name == *name);
-                found.cloned().ok_or_else(|| format!("uplinks names {name}, which this host does not have"))
-            })
-            .collect();
+        let found = named.iter().map(|name| {
+            let found = devices.iter().find(|device| device.name == *name);
+            found.cloned().ok_or_else(|| format!("uplinks names {name}, which this host does not have"))
+        });
+        return Ok(Uplinks { main: found.collect::<Result<_, _>>()?, side: Vec::new() });
     }
     let has_address = |device: &Device| device.addresses.iter().any(|address| addresses.contains(&address.net.addr()));
-    let found: Vec<Device> = devices
+    let (main, others): (Vec<Device>, Vec<Device>) = devices
         .iter()
-        .filter(|device| device.is_ethernet && (device.has_default_route || has_address(device)))
+        .filter(|device| device.is_ethernet)
         .cloned()
-        .collect();
-    if found.is_empty() {
+        .partition(|device| device.has_default_route || has_address(device));
+    if main.is_empty() {
         return Err("no interface has a default route or the node's address; name the interfaces in uplinks".into());
     }
-    Ok(found)
+    let side = others.into_iter().filter(|device| device.is_card(&main)).collect();
+    Ok(Uplinks { main, side })
 }
 
 /// The address that the host's packets to another take, where the kernel chooses it; `None`: there is no way.
@@ -116,22 +150,63 @@ mod tests {
             }],
             has_default_route,
             is_ethernet: true,
-            is_hardware: true,
+            kind: None,
         }
+    }
+
+    fn of_kind(kind: &str, device: Device) -> Device {
+        Device { kind: Some(kind.into()), ..device }
     }
 
     #[test]
     fn uplinks_are_those_that_lead_outside() {
-        let devices = [device("eth0", "192.0.2.1/24", true), device("br0", "172.17.0.1/16", false)];
+        let devices = [device("eth0", "192.0.2.1/24", true), of_kind("bridge", device("br0", "172.17.0.1/16", false))];
         let node: IpAddr = "172.17.0.1".parse().expect("an address");
-        let names = |named: &[String], addresses: &[IpAddr]| {
+        let found = |named: &[String], addresses: &[IpAddr]| {
             find_uplinks(&devices, named, addresses)
-                .map(|found| found.into_iter().map(|it| it.name).collect::<Vec<_>>())
+                .map(|found| found.main.into_iter().map(|it| it.name).collect::<Vec<_>>())
         };
-        assert_eq!(names(&[], &[]), Ok(vec!["eth0".into()]));
-        assert_eq!(names(&[], &[node]), Ok(vec!["eth0".into(), "br0".into()]));
-        assert_eq!(names(&["br0".into()], &[]), Ok(vec!["br0".into()]));
-        assert!(names(&["eth7".into()], &[]).is_err_and(|error| error.contains("eth7")));
+        assert_eq!(found(&[], &[]), Ok(vec!["eth0".into()]));
+        assert_eq!(found(&[], &[node]), Ok(vec!["eth0".into(), "br0".into()]));
+        assert_eq!(found(&["br0".into()], &[]), Ok(vec!["br0".into()]));
+        assert!(found(&["eth7".into()], &[]).is_err_and(|error| error.contains("eth7")));
+        assert!(find_uplinks(&devices[1..], &[], &[]).is_err_and(|error| error.contains("name the interfaces")));
+    }
+
+    #[test]
+    fn other_network_cards_are_uplinks_at_the_side() {
+        let card = |name, address| device(name, address, false);
+        let mut devices = [
+            device("eth0", "192.0.2.1/24", true),
+            card("eth1", "198.51.100.1/24"),
+            card("eth2", "2001:db8:7::1/128"),
+            of_kind("bond", card("bond1", "198.51.101.1/24")),
+            of_kind("vlan", card("eth3.7", "198.51.102.1/32")),
+            // A management controller, a port of a bond, and what has no link-layer addresses.
+            card("usb0", "169.254.3.1/16"),
+            card("eth5", "fe80::1/64"),
+            Device { addresses: Vec::new(), ..card("eth6", "198.51.103.1/24") },
+            Device { is_ethernet: false, ..card("wwan0", "198.51.104.1/24") },
+            // To containers and virtual machines, or other tunnels.
+            of_kind("bridge", card("docker0", "172.17.0.1/16")),
+            of_kind("dummy", card("kube-ipvs0", "10.96.0.1/32")),
+            of_kind("vxlan", card("flannel.1", "10.5.0.0/32")),
+            of_kind("tun", card("tap0", "10.8.0.1/24")),
+            of_kind("veth", card("ve-web", "192.168.9.1/28")),
+            of_kind("veth", card("veth1", "10.88.0.1/32")),
+        ];
+        let found = |devices: &[Device], named: &[String]| {
+            let names = |found: Vec<Device>| found.into_iter().map(|it| it.name).collect::<Vec<_>>().join(" ");
+            find_uplinks(devices, named, &[]).map(|found| (names(found.main), names(found.side)))
+        };
+        assert_eq!(found(&devices, &[]), Ok(("eth0".into(), "eth1 eth2 bond1 eth3.7".into())));
+        assert_eq!(
+            found(&devices, &["eth1".into()]),
+            Ok(("eth1".into(), String::new())),
+            "those that are named, and no others"
+        );
+        devices[0].kind = Some("veth".into());
+        assert_eq!(found(&devices, &[]), Ok(("eth0".into(), "eth1 eth2 bond1 eth3.7 ve-web".into())), "in a container");
     }
 
     #[test]

@@ -1,27 +1,27 @@
 //! Ports that processes of the node listen at.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use sluice_service::Transport;
 
-/// A port of a protocol.
-pub type Listening = (Transport, u16);
-
-/// The ports of TCP and UDP that processes in this network namespace listen at; on an address of the node, not the loopback.
-pub fn listening() -> BTreeSet<Listening> {
+/// The ports of TCP and UDP that processes in this network namespace listen at, and at which addresses.
+pub fn listening() -> BTreeMap<(Transport, u16), BTreeSet<IpAddr>> {
     let tables = [("tcp", Transport::Tcp), ("tcp6", Transport::Tcp), ("udp", Transport::Udp), ("udp6", Transport::Udp)];
-    let mut ports = BTreeSet::new();
+    let mut ports: BTreeMap<_, BTreeSet<IpAddr>> = BTreeMap::new();
     for (table, transport) in tables {
         // A kernel without IPv6 has no such table.
         let Ok(text) = fs::read_to_string(format!("/proc/thread-self/net/{table}")) else { continue };
-        ports.extend(text.lines().skip(1).filter_map(|line| port(line, transport)).map(|port| (transport, port)));
+        for (address, port) in text.lines().skip(1).filter_map(|line| listener(line, transport)) {
+            ports.entry((transport, port)).or_default().insert(address);
+        }
     }
     ports
 }
 
-/// The port of a line of such a table, if somebody listens there (Documentation/networking/proc_net_tcp.rst).
-fn port(line: &str, transport: Transport) -> Option<u16> {
+/// Where somebody listens, by a line of such a table (Documentation/networking/proc_net_tcp.rst).
+fn listener(line: &str, transport: Transport) -> Option<(IpAddr, u16)> {
     /// States: of a TCP socket that listens, of a UDP socket that is not connected.
     const LISTEN: &str = "0A";
     const UNCONNECTED: &str = "07";
@@ -33,9 +33,16 @@ fn port(line: &str, transport: Transport) -> Option<u16> {
         Transport::Sctp => return None,
     };
     let (address, port) = local.split_once(':')?;
-    // Words of addresses are in the machine's order; the first octet of a loopback's is the last of little-endian ones.
-    let is_loopback = (address.len() == 8 && address.ends_with("7F")) || address == "00000000000000000000000001000000";
-    if state != wanted || is_loopback { None } else { u16::from_str_radix(port, 16).ok() }
+    if state == wanted { Some((ip(address)?, u16::from_str_radix(port, 16).ok()?)) } else { None }
+}
+
+/// An address in words of the machine's order.
+fn ip(text: &str) -> Option<IpAddr> {
+    let words = (0..text.len()).step_by(8).map(|at| u32::from_str_radix(text.get(at..at + 8)?, 16).ok());
+    let octets: Vec<u8> = words.map(|word| word.map(u32::to_ne_bytes)).collect::<Option<Vec<_>>>()?.concat();
+    let v4 = || Some(Ipv4Addr::from(<[u8; 4]>::try_from(&*octets).ok()?).into());
+    let v6 = || Some(Ipv6Addr::from(<[u8; 16]>::try_from(&*octets).ok()?).to_canonical());
+    v4().or_else(v6)
 }
 
 #[cfg(test)]
@@ -43,22 +50,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn those_that_listen_where_others_reach_them_are_found() {
+    fn those_that_listen_are_found_and_at_which_address() {
         let line =
             |local: &str, state: &str| format!("   0: {local} 00000000:0000 {state} 00000000:00000000 00:00000000");
-        assert_eq!(port(&line("00000000:7580", "0A"), Transport::Tcp), Some(30_080));
-        assert_eq!(port(&line("0100007F:7580", "0A"), Transport::Tcp), None, "the node's own only");
-        assert_eq!(port(&line("00000000000000000000000001000000:7580", "0A"), Transport::Tcp), None);
-        assert_eq!(port(&line("0A00000A:7580", "01"), Transport::Tcp), None, "a connection");
-        assert_eq!(port(&line("00000000000000000000000000000000:7580", "07"), Transport::Udp), Some(30_080));
+        let at = |address: &str| Some((address.parse::<IpAddr>().expect("an address"), 30_080));
+        // As the words of this machine have it.
+        let v4 = |address: [u8; 4]| format!("{:08X}:7580", u32::from_ne_bytes(address));
+        let v6 =
+            |address: [[u8; 4]; 4]| address.map(|word| format!("{:08X}", u32::from_ne_bytes(word))).concat() + ":7580";
+        assert_eq!(listener(&line(&v4([0; 4]), "0A"), Transport::Tcp), at("0.0.0.0"));
+        assert_eq!(listener(&line(&v4([127, 0, 0, 1]), "0A"), Transport::Tcp), at("127.0.0.1"));
+        assert_eq!(listener(&line(&v6([[0; 4], [0; 4], [0; 4], [0, 0, 0, 1]]), "0A"), Transport::Tcp), at("::1"));
+        let mapped = v6([[0; 4], [0; 4], [0, 0, 255, 255], [127, 0, 0, 1]]);
+        assert_eq!(listener(&line(&mapped, "0A"), Transport::Tcp), at("127.0.0.1"));
+        assert_eq!(listener(&line(&v4([10, 0, 0, 10]), "01"), Transport::Tcp), None, "a connection");
+        assert_eq!(listener(&line(&v6([[0; 4]; 4]), "07"), Transport::Udp), at("::"));
     }
 
     #[test]
     fn a_socket_of_this_process_is_found() {
-        let listener = std::net::TcpListener::bind(("0.0.0.0", 0)).expect("a socket");
-        let port = listener.local_addr().expect("an address").port();
-        assert!(listening().contains(&(Transport::Tcp, port)));
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a socket");
+        let address = listener.local_addr().expect("an address");
+        let port = (Transport::Tcp, address.port());
+        assert_eq!(listening().get(&port), Some(&BTreeSet::from([address.ip()])));
         drop(listener);
-        assert!(!listening().contains(&(Transport::Tcp, port)));
+        assert_eq!(listening().get(&port), None);
     }
 }

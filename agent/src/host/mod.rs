@@ -8,7 +8,7 @@ mod routes;
 pub mod sysctl;
 mod view;
 
-pub use device::{Device, directly_connected, find_uplinks, is_pods, is_up, source_to};
+pub use device::{Device, Uplinks, directly_connected, find_uplinks, is_pods, is_up, source_to};
 pub use listening::listening;
 pub use overlay::{
     NAME as OVERLAY, ensure as ensure_overlay, remove as remove_overlay, switch_on as switch_on_overlay,

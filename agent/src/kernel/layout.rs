@@ -43,6 +43,8 @@ pub const MAGLEV_TABLES: u32 = 16_384;
 const AFFINITIES: u32 = 32_768;
 /// Sockets that were connected to a service.
 const SOCKETS: u32 = 32_768;
+/// Uplinks, VLANs among them.
+const UPLINKS: u32 = 1_024;
 /// Things that policies have denied.
 pub const DENIALS: u32 = 8_192;
 
@@ -228,7 +230,7 @@ pub fn expected(sizes: &Sizes) -> Vec<Expected> {
         of::<u32, Endpoint>(maps::ENDPOINTS, array, MAX_ENDPOINTS, never),
         of::<u32, Node>(maps::NODES, array, MAX_NODES, never),
         of::<u32, u32>(maps::REVISIONS, array, MAX_REVISIONS, never),
-        of::<u32, Uplink>(maps::UPLINKS, hash, 64, never),
+        of::<u32, Uplink>(maps::UPLINKS, hash, UPLINKS, emptied),
         of::<u32, Config>(maps::CONFIG, array, 1, never),
         of::<u32, u64>(maps::COUNTERS, MapType::PerCpuArray, COUNTERS, never),
     ]

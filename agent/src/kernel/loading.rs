@@ -1,6 +1,8 @@
 //! The programs of an object, from the verifier to the array that they call one another through.
 
 use std::io::ErrorKind;
+use std::thread;
+use std::time::Duration;
 
 use aya::Ebpf;
 use aya::maps::{MapData, ProgramArray};
@@ -10,7 +12,7 @@ use sluice_abi::{Stage, maps};
 use super::error::{Doing, KernelError};
 
 /// How often the verifier is asked before its refusal counts.
-const ATTEMPTS: usize = 10;
+const ATTEMPTS: u64 = 40;
 
 /// Loads all programs of an object and fills the array of slow paths, which must live as long as they do: it is emptied
 /// when its last descriptor or pin goes, however many programs use it.
@@ -39,7 +41,8 @@ pub fn load(ebpf: &mut Ebpf) -> Result<ProgramArray<MapData>, KernelError> {
 }
 
 /// Loads a program. The verifier gives up with EAGAIN where a signal or other work for this thread comes in meanwhile
-/// (`bpf_check`, kernel/bpf/verifier.c, all kernels up to 6.18): it is asked again, as libbpf does.
+/// (`bpf_check`, kernel/bpf/verifier.c, all kernels up to 6.18): it is asked again, as libbpf does, after ever longer
+/// pauses, less than a second together: ten times at once have been seen not to suffice, on a busy machine.
 fn verify(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
     let mut attempt = 1;
     loop {
@@ -47,6 +50,7 @@ fn verify(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), Prog
             Err(ProgramError::LoadError { io_error, .. })
                 if io_error.kind() == ErrorKind::WouldBlock && attempt < ATTEMPTS =>
             {
+                thread::sleep(Duration::from_millis(attempt));
                 attempt += 1;
             }
             result => return result,

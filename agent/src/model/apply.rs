@@ -12,7 +12,7 @@ use sluice_topology::{Local, Mode, Plan, Underlay, plan, serves_node_ports};
 use super::{Model, Ready};
 use crate::config::{Dsr, Masquerade, Xdp};
 use crate::conflist;
-use crate::host::{self, Device, Given};
+use crate::host::{self, Device, Given, Uplinks};
 use crate::kernel::{Express, Sockets, UplinkDevice, jiffies};
 
 /// Seconds that flows may be idle, in the order of `TimeoutClass`.
@@ -67,12 +67,13 @@ impl Model {
         let local = self.local(&self.view.given)?;
         let uplinks =
             host::find_uplinks(devices, &self.config.uplinks, &local.addresses).map_err(anyhow::Error::msg)?;
-        let names: Vec<String> = uplinks.iter().map(|device| device.name.clone()).collect();
-        for change in host::sysctl::apply(&names).map_err(anyhow::Error::msg)? {
+        let names = |devices: &[Device]| devices.iter().map(|device| device.name.clone()).collect::<Vec<_>>();
+        let (main, side) = (names(&uplinks.main), names(&uplinks.side));
+        for change in host::sysctl::apply(&main).map_err(anyhow::Error::msg)? {
             tracing::info!("set {change}");
         }
         let mode = Mode::from(self.config.routing);
-        let wire = uplinks.iter().map(|device| device.mtu).min().unwrap_or(1500);
+        let wire = uplinks.main.iter().map(|device| device.mtu).min().unwrap_or(1500);
         let near = |address| {
             host::directly_connected(address).unwrap_or_else(|error| {
                 tracing::warn!(%error, "taken for not connected");
@@ -97,8 +98,7 @@ impl Model {
             (mtu, _) => mtu,
         };
         self.kernel.set_config(&self.kernel_config(&local, overlay, inner))?;
-        self.kernel
-            .set_uplinks(&uplinks.iter().map(|device| uplink(device, &local, self.config.xdp)).collect::<Vec<_>>())?;
+        self.kernel.set_uplinks(&uplink_devices(&uplinks, &local, self.config.xdp))?;
         self.kernel.set_overlay(overlay.map(|_| host::OVERLAY))?;
         if overlay.is_some() {
             host::switch_on_overlay()?;
@@ -120,13 +120,14 @@ impl Model {
         let is_incomplete = routes.is_incomplete || !sockets.is_empty();
         let ports = shared_ports(&self.config.masquerade, host::sysctl::local_ports());
         self.problems.set([plan.problems, routes.problems, sources, ports, sockets].concat());
+        let uplinks = [main, side].concat();
         let content = conflist::content(&self.config, &local.pod_cidrs, mtu);
         if conflist::write(&self.config.cni_conf_dir, &content)
             .with_context(|| format!("writing the CNI configuration into {}", self.config.cni_conf_dir.display()))?
         {
-            tracing::info!(uplinks = names.join(","), mtu, "ready; the CNI configuration is written");
+            tracing::info!(uplinks = uplinks.join(","), mtu, "ready; the CNI configuration is written");
         }
-        self.ready = Ready { local: Some(local), uplinks: names, mtu, view: plan.view };
+        self.ready = Ready { local: Some(local), uplinks, mtu, view: plan.view };
         self.tell_load_balancers();
         Ok(if is_incomplete { Done::InPart } else { Done::InFull })
     }
@@ -256,9 +257,16 @@ fn overhead(local: &Local, plan: &Plan) -> u32 {
     if over6 || !local.addresses.iter().any(IpAddr::is_ipv4) { OVERHEAD6 } else { OVERHEAD4 }
 }
 
+/// What the programs need to know of the uplinks. Other nodes are not at the side: no packets for them are turned round there.
+fn uplink_devices(uplinks: &Uplinks, local: &Local, xdp: Xdp) -> Vec<UplinkDevice> {
+    let main = uplinks.main.iter().map(|device| uplink(device, false, local, xdp));
+    main.chain(uplinks.side.iter().map(|device| uplink(device, true, local, Xdp::Off))).collect()
+}
+
 /// What the programs need to know of an uplink.
-fn uplink(device: &Device, local: &Local, xdp: Xdp) -> UplinkDevice {
-    let mut uplink = Uplink { mtu: device.mtu, ..Uplink::default() };
+fn uplink(device: &Device, is_side: bool, local: &Local, xdp: Xdp) -> UplinkDevice {
+    let mut uplink =
+        Uplink { mtu: device.mtu.try_into().unwrap_or(u16::MAX), is_side: is_side.into(), ..Uplink::default() };
     if let Some(IpAddr::V4(address)) = masquerade_address(device, local, IpAddr::is_ipv4) {
         uplink.ipv4 = address.into();
     }
@@ -267,7 +275,7 @@ fn uplink(device: &Device, local: &Local, xdp: Xdp) -> UplinkDevice {
     }
     let express = match xdp {
         // A device without hardware has nothing to gain, and much to lose (veth: its segmentation).
-        Xdp::Auto if !device.is_hardware => Express::Off,
+        Xdp::Auto if !device.is_hardware() => Express::Off,
         Xdp::Auto => Express::Best,
         Xdp::Driver => Express::Driver,
         Xdp::Generic => Express::Generic,
@@ -319,7 +327,7 @@ mod tests {
             addresses: addresses.to_vec(),
             has_default_route: true,
             is_ethernet: true,
-            is_hardware: true,
+            kind: None,
         };
         let node: IpAddr = node.parse().expect("an address");
         let local = Local {
@@ -333,6 +341,37 @@ mod tests {
         };
         let v4 = node.is_ipv4();
         masquerade_address(&device, &local, |ip| ip.is_ipv4() == v4).map(|ip| ip.to_string())
+    }
+
+    #[test]
+    fn at_side_uplinks_pods_keep_their_addresses_and_nothing_is_turned_round() {
+        let local = Local {
+            name: "a".into(),
+            addresses: vec!["192.0.2.7".parse().expect("an address")],
+            pod_cidrs: Vec::new(),
+            host_addresses: Vec::new(),
+            node_ports: Vec::new(),
+            service_cidrs: Vec::new(),
+            exempt: Vec::new(),
+        };
+        let device = |name: &str, net| Device {
+            index: 2,
+            name: name.into(),
+            mtu: 1500,
+            addresses: vec![address(net)],
+            has_default_route: false,
+            is_ethernet: true,
+            kind: None,
+        };
+        let uplinks =
+            Uplinks { main: vec![device("eth0", "192.0.2.7/24")], side: vec![device("eth1", "198.51.100.1/24")] };
+        let made = uplink_devices(&uplinks, &local, Xdp::Driver);
+        let made = made
+            .iter()
+            .map(|made| (&*made.name, made.express, made.uplink.ipv4, made.uplink.is_side))
+            .collect::<Vec<_>>();
+        let [main, side] = [[192, 0, 2, 7], [198, 51, 100, 1]].map(|address| std::net::Ipv4Addr::from(address).into());
+        assert_eq!(made, [("eth0", Express::Driver, main, 0), ("eth1", Express::Off, side, 1)]);
     }
 
     #[test]

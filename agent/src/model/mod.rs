@@ -35,7 +35,7 @@ use crate::health::{self, Checks, Health, Wanted};
 use crate::host::View;
 use crate::kernel::{Kernel, Sockets};
 use crate::metrics::{Changes, Flows, Gathering, Measures};
-use crate::ports::{self, Claimed};
+use crate::ports::{self, Claimed, Loopbacks};
 use crate::source::{Change as SourceChange, Directory, Kubernetes, Source};
 use crate::{exhaustion, host, kube_proxy, metrics, prepare, server};
 use answer::failure;
@@ -150,7 +150,10 @@ pub fn run(config: Config) -> Result<()> {
     };
     let (claimed, told) = mpsc::channel();
     let teller = events.clone();
-    start("ports", move || ports::watch(&told, |problems| teller.send(Event::Shared(problems)).is_ok()))?;
+    let loopbacks = Loopbacks { are_served: config.socket_lb, nets: config.node_port_addresses.clone() };
+    start("ports", move || {
+        ports::watch(&told, &loopbacks, |problems| teller.send(Event::Shared(problems)).is_ok());
+    })?;
     let (ended, told) = mpsc::channel();
     let peers = kernel.peers()?;
     start("sockets", move || disconnect::run(&peers, &told))?;
@@ -376,8 +379,9 @@ impl Model {
         }
     }
 
-    /// Tells services what has become of pods and of their host ports.
+    /// Tells services what has become of pods, of their host ports and of the node's addresses.
     fn tell_services(&mut self) {
+        self.services.own_addresses(&self.view.given.addresses, &self.config.node_port_addresses);
         for name in self.policies.take_touched() {
             self.services.pod(&name, self.policies.index().pod(&name));
         }

@@ -4,20 +4,22 @@
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use ipnet::IpNet;
 use sluice_api::{EndpointRecord, PortProtocol};
 use sluice_policy::object::PodObject as KnownPod;
 use sluice_policy::{Kind, ObjectName, PodName, Severity};
 use sluice_service::object::PodObject;
 use sluice_service::{Event, HostPort, Index, Place, PortName, ServicePort, Transport, View};
+use sluice_topology::serves_node_ports;
 
 use super::pace::Pace;
 use super::problems::Problems;
 use crate::kernel::{Kernel, KernelError};
-use crate::ports::Claimed;
+use crate::ports::{Claim, Claimed};
 
 /// What services need of the kernel; see [`Kernel`] for what each of these does.
 pub trait Balancer {
@@ -73,6 +75,8 @@ pub struct Services {
     node_ports_changed: bool,
     /// Whose host ports are known.
     host_ports: BTreeSet<String>,
+    /// The node's own addresses, and whether node ports are served there.
+    own_addresses: BTreeMap<IpAddr, bool>,
     /// Why the tables are not what they should be: then all of them are made anew.
     failure: Option<String>,
     /// What is wrong with objects,
@@ -90,7 +94,7 @@ pub struct Services {
 impl Services {
     /// Nothing is known yet.
     pub fn new(node: &str, is_standalone: bool, spreads: bool) -> Self {
-        let (pending, conditions, host_ports, failure) = Default::default();
+        let (pending, conditions, host_ports, own_addresses, failure) = Default::default();
         let (node_ports, node_ports_changed) = Default::default();
         let (problems, warnings, problems_version, table_problems, pace) = Default::default();
         Self {
@@ -103,6 +107,7 @@ impl Services {
             node_ports,
             node_ports_changed,
             host_ports,
+            own_addresses,
             failure,
             problems,
             warnings,
@@ -165,6 +170,18 @@ impl Services {
         let owners: BTreeSet<String> = records.map(owner).collect();
         for gone in self.host_ports.extract_if(.., |owner| !owners.contains(owner)) {
             self.pending.push(Event::HostPorts(gone, Vec::new()));
+        }
+    }
+
+    /// The node has these addresses, and serves node ports at them as these nets say.
+    pub fn own_addresses(&mut self, own: &[IpAddr], nets: &[IpNet]) {
+        // At these its own processes are served.
+        let loopbacks = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        let all = own.iter().copied().chain(loopbacks);
+        let addresses = all.map(|address| (address, serves_node_ports(nets, address))).collect();
+        if self.own_addresses != addresses {
+            self.pending.push(Event::OwnAddresses(addresses.clone()));
+            self.own_addresses = addresses;
         }
     }
 
@@ -237,8 +254,8 @@ impl Services {
     /// The ports of the node that services have, where these are others than at the last call.
     pub fn take_claimed(&mut self) -> Option<Claimed> {
         let of_port = |(name, ports): (&PortName, &Vec<u16>)| {
-            let whose = name.object().to_string();
-            ports.iter().map(|port| ((name.transport, *port), whose.clone())).collect::<Vec<_>>()
+            let claim = Claim { whose: name.object().to_string(), is_host_port: name.namespace.is_empty() };
+            ports.iter().map(|port| ((name.transport, *port), claim.clone())).collect::<Vec<_>>()
         };
         let is_changed = std::mem::take(&mut self.node_ports_changed);
         is_changed.then(|| self.node_ports.iter().flat_map(of_port).collect())

@@ -11,6 +11,8 @@ use serde_json::Value;
 use sluice_manifest_reader::{Object, is_manifest, parse};
 use sluice_policy::{Event, Index, Kind, Limits, ObjectName, Problem, View, ignored_sections};
 
+use crate::print;
+
 /// An object that policies are about, and what of it is ignored.
 struct Read {
     name: ObjectName,
@@ -79,7 +81,7 @@ pub fn lint(directory: &Path) -> Result<Vec<Problem>> {
 fn index(directory: &Path, view: View) -> Result<(Index, Vec<Problem>)> {
     let Contents { objects, ignored, warnings } = contents(directory)?;
     for warning in warnings {
-        eprintln!("sluicectl: {warning}");
+        print::warn(format_args!("sluicectl: {warning}"));
     }
     let mut index = Index::new(view, Limits::NONE);
     index.apply_all(objects);

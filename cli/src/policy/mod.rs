@@ -16,7 +16,7 @@ use sluice_policy::question::{self, Explained, Probe, Traffic};
 use sluice_policy::{Index, Problem, Severity};
 
 use crate::table::Table;
-use crate::{Output, ask};
+use crate::{Output, ask, print};
 
 /// Questions about policies.
 #[derive(Subcommand)]
@@ -65,14 +65,12 @@ pub fn run(question: &Question, socket: &Path, output: Output) -> Result<ExitCod
                 None => matrix::every_pair(&warned(cluster::read(directory)?), ports)?,
             };
             match output {
-                Output::Table => matrix::table(&answers).print(),
+                Output::Table => matrix::table(&answers).print()?,
                 Output::Json => print_lines(&answers)?,
             }
             let surprises = matrix::surprises(&answers);
             let errors = matrix::errors(&answers, probes.as_deref().unwrap_or(directory));
-            for line in surprises.iter().chain(&errors) {
-                eprintln!("{line}");
-            }
+            surprises.iter().chain(&errors).for_each(print::warn);
             Ok(match (errors.is_empty(), surprises.is_empty()) {
                 (false, _) => ExitCode::from(2),
                 (true, false) => ExitCode::FAILURE,
@@ -90,9 +88,7 @@ pub fn run(question: &Question, socket: &Path, output: Output) -> Result<ExitCod
                 None => explained_by_agent(socket, from, to, *port)?,
             };
             match output {
-                Output::Table => {
-                    explained.iter().flat_map(explain::lines).for_each(|line| anstream::println!("{line}"))
-                }
+                Output::Table => print::lines(explained.iter().flat_map(explain::lines))?,
                 Output::Json => print_lines(&explained)?,
             }
             Ok(ExitCode::SUCCESS)
@@ -100,7 +96,7 @@ pub fn run(question: &Question, socket: &Path, output: Output) -> Result<ExitCod
         Question::Lint { directory } => {
             let findings: Vec<Finding> = cluster::lint(directory)?.iter().map(Finding::from).collect();
             match output {
-                Output::Table => table_of(&findings).print(),
+                Output::Table => table_of(&findings).print()?,
                 Output::Json => print_lines(&findings)?,
             }
             Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -147,17 +143,12 @@ fn table_of(findings: &[Finding]) -> Table {
 /// Tells what of the policies is not answered for as it stands there.
 fn warned(index: Index) -> Index {
     for problem in index.problems() {
-        eprintln!("sluicectl: {problem}");
+        print::warn(format_args!("sluicectl: {problem}"));
     }
     index
 }
 
 fn print_lines<T: serde::Serialize>(items: &[T]) -> Result<()> {
-    use std::io::Write;
-    let mut out = std::io::stdout().lock();
-    for item in items {
-        serde_json::to_writer(&mut out, item)?;
-        out.write_all(b"\n")?;
-    }
-    Ok(())
+    let lines = items.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
+    Ok(print::lines(lines)?)
 }

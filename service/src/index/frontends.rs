@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 
 use sluice_policy::{Family, Problem, Severity, Transport};
 
@@ -55,6 +56,9 @@ pub struct Claimant {
 pub struct Frontends {
     /// By place, the first of them first.
     claimants: BTreeMap<Spot, Vec<Claimant>>,
+    /// The node's own addresses, and whether node ports are served there: a place of one of these may be claimed as the
+    /// node's, too.
+    own: BTreeMap<IpAddr, bool>,
     /// Places that more than one claims.
     contested: BTreeSet<Spot>,
     /// Of places where somebody came or went, who had it before.
@@ -64,42 +68,80 @@ pub struct Frontends {
 impl Frontends {
     /// Who has a place.
     pub fn owner(&self, spot: &Spot) -> Option<&PortName> {
-        self.claimants.get(spot)?.first().map(|first| &first.port)
+        let first = self.first(spot)?;
+        let is_rivals = self.rival(spot).is_some_and(|rival| rival < first);
+        if is_rivals { None } else { Some(&first.port) }
+    }
+
+    fn first(&self, spot: &Spot) -> Option<&Claimant> {
+        self.claimants.get(spot)?.first()
+    }
+
+    /// Who else is asked at a place of one address, by its claim on the port at all addresses of the node.
+    fn rival(&self, spot: &Spot) -> Option<&Claimant> {
+        let first = self.first(spot)?;
+        let Place::Address(address) = spot.at else { return None };
+        let serves_node_ports = self.own.get(&address)?;
+        let of_node = self.first(&Spot { at: Place::Node, ..*spot })?;
+        let is_here = *serves_node_ports || of_node.kind == FrontendKind::HostPort;
+        (is_here && of_node.port != first.port).then_some(of_node)
     }
 
     /// Somebody claims a place. Whether others do too.
     pub fn claim(&mut self, spot: Spot, claimant: Claimant) -> bool {
-        self.remember(spot);
-        let claimants = self.claimants.entry(spot).or_default();
-        if let Err(at) = claimants.binary_search(&claimant) {
-            claimants.reserve_exact(1);
-            claimants.insert(at, claimant);
-        }
-        let is_contested = claimants.len() > 1;
-        if is_contested {
-            self.contested.insert(spot);
-        }
-        is_contested
+        self.change(&self.along_with(spot), |this| {
+            let claimants = this.claimants.entry(spot).or_default();
+            if let Err(at) = claimants.binary_search(&claimant) {
+                claimants.reserve_exact(1);
+                claimants.insert(at, claimant);
+            }
+        })
     }
 
-    /// Somebody claims it no more. Whether others do.
+    /// Somebody claims it no more. Whether others do, or did.
     pub fn leave(&mut self, spot: Spot, claimant: &Claimant) -> bool {
-        self.remember(spot);
-        let Some(claimants) = self.claimants.get_mut(&spot) else { return false };
-        claimants.retain(|other| other != claimant);
-        if claimants.len() <= 1 {
-            self.contested.remove(&spot);
-        }
-        let is_claimed = !claimants.is_empty();
-        if !is_claimed {
-            self.claimants.remove(&spot);
-        }
-        is_claimed
+        self.change(&self.along_with(spot), |this| {
+            let Some(claimants) = this.claimants.get_mut(&spot) else { return };
+            claimants.retain(|other| other != claimant);
+            if claimants.is_empty() {
+                this.claimants.remove(&spot);
+            }
+        })
     }
 
-    fn remember(&mut self, spot: Spot) {
-        let owner = self.claimants.get(&spot).and_then(|claimants| claimants.first());
-        self.before.entry(spot).or_insert_with(|| owner.map(|owner| owner.port.clone()));
+    /// The node has these addresses, and serves node ports there or not. Whether that concerns a place that several claim.
+    pub fn own(&mut self, addresses: BTreeMap<IpAddr, bool>) -> bool {
+        let is_other = |spot: &&Spot| match spot.at {
+            Place::Address(address) => self.own.get(&address) != addresses.get(&address),
+            Place::Node => false,
+        };
+        let others: Vec<Spot> = self.claimants.keys().filter(is_other).copied().collect();
+        self.change(&others, |this| this.own = addresses)
+    }
+
+    /// A place, and those that a claim on it concerns too.
+    fn along_with(&self, spot: Spot) -> Vec<Spot> {
+        let own = self.own.keys().filter(|_| spot.at == Place::Node);
+        let there = own.map(|address| Spot { at: Place::Address(*address), ..spot });
+        std::iter::once(spot).chain(there.filter(|there| self.claimants.contains_key(there))).collect()
+    }
+
+    /// Changes something about these places. Whether they are contested now, or were.
+    fn change(&mut self, spots: &[Spot], change: impl FnOnce(&mut Self)) -> bool {
+        for spot in spots {
+            if !self.before.contains_key(spot) {
+                self.before.insert(*spot, self.owner(spot).cloned());
+            }
+        }
+        change(self);
+        let mut concerns_others = false;
+        for spot in spots {
+            let is_shared = self.claimants.get(spot).is_some_and(|claimants| claimants.len() > 1);
+            let is_contested = is_shared || self.rival(spot).is_some();
+            let was_contested = if is_contested { !self.contested.insert(*spot) } else { self.contested.remove(spot) };
+            concerns_others |= is_contested || was_contested;
+        }
+        concerns_others
     }
 
     /// Who has lost or won any place since this was last asked.
@@ -118,9 +160,9 @@ impl Frontends {
     /// All who do not have what they claim.
     pub fn problems(&self) -> impl Iterator<Item = Problem> {
         self.contested.iter().flat_map(|spot| {
-            let claimants = self.claimants.get(spot).map(Vec::as_slice).unwrap_or_default();
-            let (owner, others) = claimants.split_first().expect("a contested place has claimants");
-            others.iter().map(move |other| Problem {
+            let claimants = self.claimants.get(spot).into_iter().flatten().chain(self.rival(spot));
+            let owner = claimants.clone().min().expect("a contested place has claimants");
+            claimants.filter(move |claimant| *claimant != owner).map(move |other| Problem {
                 severity: Severity::Error,
                 object: other.port.object(),
                 field: field(other.kind).to_owned(),

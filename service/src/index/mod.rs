@@ -14,6 +14,7 @@ mod settle;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service as ServiceApi};
@@ -51,6 +52,8 @@ pub enum Event {
     Pod(Box<PodObject>),
     /// Somebody, by any name, has these host ports now and no others; of none, it is gone.
     HostPorts(String, Vec<HostPort>),
+    /// This node has these addresses, and serves node ports there or not; host ports, at all of them.
+    OwnAddresses(BTreeMap<IpAddr, bool>),
     /// An object is new or has changed, but makes no sense: what was known of it still holds.
     Invalid(ObjectError),
     /// An object is gone.
@@ -211,6 +214,11 @@ impl Index {
             Event::Node(_) => {}
             Event::Pod(pod) => self.set_pod(pod.pod.name.clone(), Some(*pod), work),
             Event::HostPorts(who, ports) => self.set_host_ports(who.into(), ports, work),
+            Event::OwnAddresses(addresses) => {
+                if self.frontends.own(addresses) {
+                    self.problems.change();
+                }
+            }
             Event::Invalid(error) => self.problems.refuse(error),
             Event::Removed(ObjectName { kind, namespace, name }) => match kind {
                 Kind::Service => self.set_service(ServiceName::new(&namespace, &name), None, work),

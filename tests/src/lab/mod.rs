@@ -3,12 +3,13 @@
 mod api;
 mod disk;
 pub mod exchange;
-mod group;
+pub mod group;
 pub mod manifest;
 mod node;
 mod offline;
 mod place;
 mod pod;
+mod raw;
 mod runtime;
 pub mod serving;
 pub mod traffic;
@@ -29,6 +30,7 @@ pub use disk::FullDisk;
 pub use node::{Node, binary};
 pub use place::{Place, ip, spawn_in};
 pub use pod::{Call, Pod};
+pub use raw::Raw;
 pub use runtime::{Containerd, IMAGE, Podman};
 pub use wait::{until, until_so};
 

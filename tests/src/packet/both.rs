@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
 use sluice_abi::{
-    AddressEntry, AddressKind, Config, Denial, DenialKey, Direction, Endpoint, Flow, FlowKey, Fragment, FragmentKey,
-    Hook, IpAddress, Ipv4, Ipv6, Mac, Node, PolicyMode, Reason, RevisionSlot, Rule, RuleKey, Slot, maps,
+    AddressEntry, AddressKind, Affinity, AffinityKey, Config, Denial, DenialKey, Direction, Endpoint, Flow, FlowKey,
+    Fragment, FragmentKey, Hook, IpAddress, Ipv4, Ipv6, Mac, Node, PolicyMode, Reason, RevisionSlot, Rule, RuleKey,
+    Slot, Uplink, maps,
 };
 use sluice_datapath::express::Express;
 use sluice_datapath::{MARK, MARK_MASK, Outcome};
@@ -142,6 +143,16 @@ impl Both {
         self.kernel.set_config(self.native.config)
     }
 
+    /// Changes the uplink.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn change_uplink(&mut self, change: impl FnOnce(&mut Uplink)) -> Result<()> {
+        let (interface, uplink) = &mut self.native.uplink;
+        change(uplink);
+        self.kernel.set_uplink(*interface, *uplink)
+    }
+
     /// Fills an endpoint's slot.
     ///
     /// # Errors
@@ -224,6 +235,67 @@ impl Both {
         Ok((ends == Express::Back, ours.data))
     }
 
+    /// Runs a packet through the native build, where chance, if it decides, makes this choice; among how many, and whether
+    /// what becomes of it is what became of it in the kernel.
+    fn agrees(
+        &self,
+        hook: Hook,
+        packet: &Bytes,
+        (returned, theirs): (Returned, &Bytes),
+        choice: u32,
+    ) -> (u32, Result<Ran>) {
+        let mut ours = packet.clone();
+        let (outcome, among) = self.native.run_by_chance(hook, &mut ours, choice);
+        let ran = self.is_same(hook, packet, (outcome, ours), (returned, theirs)).and_then(|ran| {
+            // Where it does not show in the packet who was chosen, it does in the flow.
+            if among > 1 && matches!(ran.verdict, Verdict::Back | Verdict::Drop(_)) {
+                self.compare_flows()?;
+            }
+            Ok(ran)
+        });
+        (among, ran)
+    }
+
+    fn is_same(
+        &self,
+        hook: Hook,
+        packet: &Bytes,
+        (outcome, mut ours): (Outcome, Bytes),
+        (returned, theirs): (Returned, &Bytes),
+    ) -> Result<Ran> {
+        let verdict = Verdict::of(outcome)?;
+        let (expected, marked) = match verdict {
+            Verdict::Drop(_) => (Returned::Drop, false),
+            Verdict::Pass => (Returned::Pass, false),
+            Verdict::Pod(_) => (Returned::Redirect, false),
+            Verdict::Back => (Returned::Redirect, hook == Hook::FromNet),
+            Verdict::Neighbour(_) | Verdict::Overlay(_) | Verdict::Direct(_) => (Returned::Redirect, true),
+        };
+        if let Verdict::Direct(node) = verdict {
+            ours.data = wrapped(&ours.data, self.native.config, self.native.nodes[node as usize]);
+        }
+        ensure!(returned == expected, "native says {outcome:?}, the kernel {returned:?}");
+        ensure!(
+            ours.data == theirs.data,
+            "native and kernel disagree on bytes ({outcome:?}):\n{:02x?}\n{:02x?}",
+            ours.data,
+            theirs.data
+        );
+        // The kernel itself sees to what a packet is wrapped up in.
+        if !matches!(outcome, Outcome::Drop(_) | Outcome::Direct { .. }) && packet.data.len() >= 34 {
+            ensure!(ours.sum_holds(packet), "a sum over all of the packet does not hold: {:02x?}", ours.data);
+        }
+        if marked {
+            ensure!(theirs.mark & MARK_MASK == MARK, "a packet that was judged is not marked");
+        }
+        if let Outcome::Drop(reason) = outcome {
+            let index = reason.index(hook);
+            let (native, kernel) = (self.native.counters.borrow()[index as usize], self.kernel.counter(index)?);
+            ensure!(native == kernel, "native drops for {reason:?} ({native}), the kernel has counted {kernel}");
+        }
+        Ok(Ran { verdict, data: ours.data })
+    }
+
     /// Compares all flows.
     ///
     /// # Errors
@@ -285,6 +357,17 @@ impl Both {
         Ok(())
     }
 
+    /// Has all clients that stay with a backend be away for so many seconds more.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn away(&mut self, seconds: u32) -> Result<()> {
+        let away = |affinity: &mut Affinity| affinity.last_seen = affinity.last_seen.wrapping_sub(seconds);
+        self.kernel.change::<AffinityKey, Affinity>(maps::AFFINITIES, away)?;
+        self.native.affinities.borrow_mut().values_mut().for_each(away);
+        Ok(())
+    }
+
     /// Pushes one direction of all openings out, as others do where there are many.
     ///
     /// # Errors
@@ -334,41 +417,21 @@ impl Build for Both {
     }
 
     fn run_as(&mut self, hook: Hook, packet: Bytes) -> Result<Ran> {
-        let (mut ours, mut theirs) = (packet.clone(), packet.clone());
+        let mut theirs = packet.clone();
         self.native.now.set(self.kernel.now()?);
-        let outcome = self.native.run(hook, &mut ours);
+        let before = self.native.has_choices().then(|| self.native.traces());
         let returned = self.kernel.run(hook.name(), &mut theirs)?;
-        let verdict = Verdict::of(outcome)?;
-        let (expected, marked) = match verdict {
-            Verdict::Drop(_) => (Returned::Drop, false),
-            Verdict::Pass => (Returned::Pass, false),
-            Verdict::Pod(_) => (Returned::Redirect, false),
-            Verdict::Back => (Returned::Redirect, hook == Hook::FromNet),
-            Verdict::Neighbour(_) | Verdict::Overlay(_) | Verdict::Direct(_) => (Returned::Redirect, true),
-        };
-        if let Verdict::Direct(node) = verdict {
-            ours.data = wrapped(&ours.data, self.native.config, self.native.nodes[node as usize]);
+        // Chance, which has chosen in the kernel, must have chosen somebody by whom the native build comes to the same.
+        let (mut choice, mut ran) = (0, self.agrees(hook, &packet, (returned, &theirs), 0));
+        while let (Some(before), Err(_)) = (&before, &ran.1) {
+            choice += 1;
+            if choice >= ran.0 {
+                break;
+            }
+            self.native.restore(before);
+            ran = self.agrees(hook, &packet, (returned, &theirs), choice);
         }
-        ensure!(returned == expected, "native says {outcome:?}, the kernel {returned:?}");
-        ensure!(
-            ours.data == theirs.data,
-            "native and kernel disagree on bytes ({outcome:?}):\n{:02x?}\n{:02x?}",
-            ours.data,
-            theirs.data
-        );
-        // The kernel itself sees to what a packet is wrapped up in.
-        if !matches!(outcome, Outcome::Drop(_) | Outcome::Direct { .. }) && packet.data.len() >= 34 {
-            ensure!(ours.sum_holds(&packet), "a sum over all of the packet does not hold: {:02x?}", ours.data);
-        }
-        if marked {
-            ensure!(theirs.mark & MARK_MASK == MARK, "a packet that was judged is not marked");
-        }
-        if let Outcome::Drop(reason) = outcome {
-            let index = reason.index(hook);
-            let (native, kernel) = (self.native.counters.borrow()[index as usize], self.kernel.counter(index)?);
-            ensure!(native == kernel, "native drops for {reason:?} ({native}), the kernel has counted {kernel}");
-        }
-        Ok(Ran { verdict, data: ours.data })
+        ran.1
     }
 
     fn clear(&mut self) -> Result<()> {

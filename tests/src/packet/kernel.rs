@@ -1,12 +1,13 @@
 //! The compiled programs, run by `BPF_PROG_TEST_RUN` on maps of their own.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use anyhow::{Context, Result};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, ProgramArray};
-use aya::programs::{SchedClassifier, TcAttachType, TestRun, TestRunOptions, Xdp, tc};
+use aya::programs::{CgroupAttachMode, Program, SchedClassifier, TcAttachType, TestRun, TestRunOptions, Xdp, tc};
 use aya::util::KernelVersion;
 use aya::{Btf, Ebpf, EbpfLoader, Pod};
 use sluice_abi::{
@@ -85,6 +86,22 @@ impl Kernel {
         program(&mut self.ebpf, name)?
             .attach(device, TcAttachType::Ingress)
             .with_context(|| format!("attaching {name} to {device}"))?;
+        Ok(())
+    }
+
+    /// Attaches the programs for sockets to a control group: test runs do not know them.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn attach_to_group(&mut self, group: &Path) -> Result<()> {
+        let directory = File::open(group).with_context(|| format!("opening {}", group.display()))?;
+        for (name, program) in self.ebpf.programs_mut() {
+            if let Program::CgroupSockAddr(program) = program {
+                program
+                    .attach(&directory, CgroupAttachMode::Single)
+                    .with_context(|| format!("attaching {name} to {}", group.display()))?;
+            }
+        }
         Ok(())
     }
 

@@ -235,6 +235,17 @@ impl<A: Parse> FamilyMaps<A> {
         self.fragments.borrow_mut().clear();
     }
 
+    fn traces(&self) -> FamilyTraces<A> {
+        let Self { openings, flows, fragments, .. } = self;
+        FamilyTraces { openings: openings.clone(), flows: flows.clone(), fragments: fragments.clone() }
+    }
+
+    fn restore(&self, traces: &FamilyTraces<A>) {
+        self.openings.borrow_mut().clone_from(&traces.openings.borrow());
+        self.flows.borrow_mut().clone_from(&traces.flows.borrow());
+        self.fragments.borrow_mut().clone_from(&traces.fragments.borrow());
+    }
+
     fn table(&self, table: Table) -> &RefCell<HashMap<FlowKey<A>, Flow<A>>> {
         match table {
             Table::Openings => &self.openings,
@@ -245,6 +256,33 @@ impl<A: Parse> FamilyMaps<A> {
     fn longest(&self, address: A) -> Option<AddressEntry> {
         (0..=A::BITS).rev().find_map(|length| self.addresses.get(&(length, masked(address.words(), length))).copied())
     }
+}
+
+/// What packets have left in the tables of one family.
+struct FamilyTraces<A: IpAddress> {
+    openings: RefCell<HashMap<FlowKey<A>, Flow<A>>>,
+    flows: RefCell<HashMap<FlowKey<A>, Flow<A>>>,
+    fragments: RefCell<HashMap<FragmentKey<A>, Fragment>>,
+}
+
+/// What packets have left in the tables.
+pub struct Traces {
+    v4: FamilyTraces<Ipv4>,
+    v6: FamilyTraces<Ipv6>,
+    counters: Vec<u64>,
+    denials: HashMap<DenialKey, u64>,
+    affinities: HashMap<AffinityKey, Affinity>,
+}
+
+/// Whom chance chooses among the members of a set, in place of the programs' random numbers.
+#[derive(Default)]
+struct Chance {
+    /// The set that is asked about, until somebody is chosen.
+    asked: Cell<Option<Position>>,
+    /// The member that is to be chosen.
+    choice: Cell<u32>,
+    /// Among how many one was chosen last.
+    among: Cell<u32>,
 }
 
 /// The first `length` bits of an address.
@@ -304,6 +342,7 @@ pub struct Native {
     pub room: Cell<usize>,
     /// What another CPU does right before the next entry is written.
     pub meanwhile: RefCell<Option<Meanwhile>>,
+    chance: Chance,
 }
 
 /// Something that happens while a packet is at work.
@@ -335,7 +374,42 @@ impl Native {
             lookups: Cell::new(0),
             room: Cell::new(usize::MAX),
             meanwhile: RefCell::new(None),
+            chance: Chance::default(),
         }
+    }
+
+    /// What packets have left so far.
+    pub fn traces(&self) -> Traces {
+        Traces {
+            v4: self.v4.traces(),
+            v6: self.v6.traces(),
+            counters: self.counters.borrow().clone(),
+            denials: self.denials.borrow().clone(),
+            affinities: self.affinities.borrow().clone(),
+        }
+    }
+
+    /// Forgets what packets have left since.
+    pub fn restore(&self, traces: &Traces) {
+        self.v4.restore(&traces.v4);
+        self.v6.restore(&traces.v6);
+        self.counters.borrow_mut().clone_from(&traces.counters);
+        self.denials.borrow_mut().clone_from(&traces.denials);
+        self.affinities.borrow_mut().clone_from(&traces.affinities);
+    }
+
+    /// Runs a packet as [`run`](Self::run) does; chance, where it decides, chooses this member of a set. Among how many.
+    pub fn run_by_chance(&self, hook: Hook, packet: &mut Bytes, choice: u32) -> (Outcome, u32) {
+        self.chance.choice.set(choice);
+        self.chance.among.set(1);
+        let outcome = self.run(hook, packet);
+        self.chance.choice.set(0);
+        (outcome, self.chance.among.get())
+    }
+
+    /// Whether chance may decide at all.
+    pub fn has_choices(&self) -> bool {
+        self.sets.values().any(|position| BalancerTables::member(self, *position) > 1)
     }
 
     fn looked_up(&self) {
@@ -473,7 +547,7 @@ family!(Ipv6, v6);
 impl<A: IpAddress> Neighbours<A> for Native {
     fn link(&self, _: u32, next_hop: A, length: u32) -> Option<Link> {
         let to = *self.neighbours.get(&next_hop.words())?;
-        (length <= self.uplink.1.mtu).then_some(Link { interface: self.uplink.0, to, from: self.uplink_mac })
+        (length <= self.uplink.1.mtu.into()).then_some(Link { interface: self.uplink.0, to, from: self.uplink_mac })
     }
 }
 
@@ -526,7 +600,9 @@ impl BalancerTables for Native {
     }
 
     fn position(&self, SetId(set): SetId) -> Position {
-        self.sets.get(&set).copied().unwrap_or(Position::REJECT)
+        let position = self.sets.get(&set).copied().unwrap_or(Position::REJECT);
+        self.chance.asked.set(Some(position));
+        position
     }
 
     fn member(&self, Position(position): Position) -> u32 {
@@ -552,6 +628,11 @@ impl BalancerTables for Native {
     }
 
     fn random(&self) -> u32 {
-        0
+        // Of ports, it is the first that is tried.
+        let Some(position) = self.chance.asked.take() else { return 0 };
+        let count = self.member(position).max(1);
+        self.chance.among.set(count);
+        // The least of the numbers that choose it.
+        (u64::from(self.chance.choice.get() % count) << 32).div_ceil(count.into()) as u32
     }
 }

@@ -22,8 +22,10 @@ impl Native {
         let node = |(v4, v6): addresses::Pair, routing| Node { ipv4: v4.into(), ipv6: v6.into(), routing };
         native.nodes[1] = node(addresses::NATIVE_NODE, Routing::Native);
         native.nodes[2] = node(addresses::OVERLAY_NODE, Routing::Overlay4);
-        native.uplink =
-            (scene.uplink, Uplink { ipv4: addresses::NODE.0.into(), ipv6: addresses::NODE.1.into(), mtu: 1500 });
+        native.uplink = (
+            scene.uplink,
+            Uplink { ipv4: addresses::NODE.0.into(), ipv6: addresses::NODE.1.into(), mtu: 1500, is_side: 0 },
+        );
         native.uplink_mac = Mac::new(UPLINK);
         for ((v4, v6), last) in [(addresses::ROUTER, 0xfe), (addresses::NATIVE_NODE, 2), (addresses::OVERLAY_NODE, 3)] {
             let mac = Mac::new([0x02, 0, 0, 0, 0x02, last]);

@@ -3,6 +3,7 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, sendto, setsockopt, socket,
     sockopt,
@@ -57,6 +58,22 @@ impl Wire {
             if wanted(&frame[..length]) {
                 frame.truncate(length);
                 return Ok(frame);
+            }
+        }
+    }
+
+    /// How many frames of this kind have come or gone that nobody has received yet.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn waiting(&self, wanted: impl Fn(&[u8]) -> bool) -> Result<usize> {
+        let mut frame = vec![0; 4096];
+        let mut count = 0;
+        loop {
+            match recv(self.socket.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
+                Ok(length) => count += usize::from(wanted(&frame[..length])),
+                Err(Errno::EAGAIN) => return Ok(count),
+                Err(error) => return Err(error).context("counting frames"),
             }
         }
     }

@@ -1,10 +1,11 @@
 //! Hosts whose networks change, or stand in the way.
 
 use std::fs;
+use std::net::IpAddr;
 
 use anyhow::{Result, ensure};
-use sluice_tests::lab::traffic::tcp;
-use sluice_tests::lab::{FullDisk, Lab, Node, Plan, until, until_so};
+use sluice_tests::lab::traffic::{tcp, tcp_by_service};
+use sluice_tests::lab::{FullDisk, Lab, Node, Place, Plan, until, until_so};
 
 /// Another node's manifest.
 fn write_node(lab: &Lab, name: &str, pod_cidr: &str, address: &str) -> Result<()> {
@@ -165,7 +166,50 @@ fn every_way_of_a_default_route_is_an_uplink() -> Result<()> {
     for device in ["eth1", "eth9"] {
         node.place.ip(&format!("link set {device} up"))?;
     }
-    node.place.ip("addr add 198.51.100.1/24 dev eth1")?;
-    node.place.ip("route replace default nexthop via 192.0.2.254 nexthop via 198.51.100.254")?;
+    // Without an address, it would be none but for the route.
+    node.place
+        .ip("route replace default nexthop via 192.0.2.254 dev eth0 nexthop via 198.51.100.254 dev eth1 onlink")?;
     until_so("both are uplinks", || Ok(node.status()?.uplinks == ["eth0", "eth1"]))
+}
+
+#[test]
+fn who_comes_in_by_another_network_card_is_served() -> Result<()> {
+    const TARGET: u16 = 8080;
+    let lab = Lab::start(Plan { routing: "native", ..Plan::default() })?;
+    let (node, here, there) = (&lab.nodes[0], lab.pod(1, "here")?, lab.pod(2, "there")?);
+    for (pod, number) in [(&here, 80), (&there, 81)] {
+        lab.declare(pod, &[("app", &pod.name)], &[TARGET])?;
+        let ports = format!("[{{port: 80, targetPort: {TARGET}, nodePort: 300{number}}}]");
+        lab.tell(
+            &format!("service-{}.yaml", pod.name),
+            &format!(
+                "apiVersion: v1\nkind: Service\nmetadata: {{name: {0}}}\nspec: {{type: NodePort, selector: {{app: {0}}}, \
+                 clusterIP: 10.96.0.{number}, clusterIPs: [10.96.0.{number}, 'fd00:96::{number}'], \
+                 ipFamilies: [IPv4, IPv6], ipFamilyPolicy: RequireDualStack, ports: {ports}}}\n",
+                pod.name
+            ),
+        )?;
+    }
+    let before = node.status()?;
+    let client = Place::make(&format!("{}-client", node.place.name))?;
+    node.place.ip(&format!("link add eth1 mtu 1400 type veth peer name eth1 netns {}", client.name))?;
+    let nets = |number: u8| [format!("198.51.100.{number}/24"), format!("2001:db8:7::{number}/64")];
+    for (place, number) in [(&node.place, 1), (&client, 9)] {
+        place.ip("link set eth1 up")?;
+        nets(number).iter().try_for_each(|net| place.ip(&format!("addr add {net} dev eth1 nodad")))?;
+    }
+    until_so("it is an uplink", || Ok(node.status()?.uplinks == ["eth0", "eth1"]))?;
+    until_so("the services are there", || Ok(node.services()?.len() == 4))?;
+
+    let plain = |number| nets(number).map(|net| net.split('/').next().unwrap_or_default().parse::<IpAddr>());
+    for (family, (at, own)) in plain(1).into_iter().zip(plain(9)).enumerate() {
+        let (at, own) = (at?, own?);
+        assert_eq!(tcp_by_service(&client, &here.place, TARGET, (at, 30_080).into(), 10_000)?, own);
+        assert_eq!(tcp_by_service(&client, &there.place, TARGET, (at, 30_081).into(), 10_000)?, node.addresses[family]);
+        // What the host had it do before.
+        client.ip(&format!("route add {} via {at}", node.pod_cidrs[family]))?;
+        assert_eq!(tcp(&here.place, &client, own, 10_000)?, here.addresses[family], "pods are not masqueraded");
+    }
+    assert_eq!(node.status()?.mtu, before.mtu, "pods send as large packets as by the other");
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! The node tier: the real binaries between network namespaces.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
+mod api_server;
 mod cluster;
 mod health;
 mod host;

@@ -45,17 +45,26 @@ const EVERYBODY: [Pair; 18] = [
     SERVED[5],
 ];
 
-/// Services of all kinds, each with one backend at most, so that both builds choose the same: for each kind of place, for those
-/// that nobody serves, or only others, or not everybody may ask.
+/// Services of all kinds, with backends at each kind of place: for those that nobody serves, or only others, or not
+/// everybody may ask.
 fn services() -> Vec<Served> {
     let mut services = Vec::new();
     for protocol in [Protocol::TCP, Protocol::UDP, Protocol::SCTP] {
-        let backends = [(POD_A, 50), (POD_B, 52), (NATIVE_POD, 51), (OVERLAY_POD, 50), (NODE, 52)];
-        services.extend(SERVED.iter().zip(backends).map(|(at, backend)| Served::new(*at, 50, protocol, &[backend])));
+        let backends: [&[(Pair, u16)]; 5] = [
+            &[(POD_A, 50)],
+            &[(POD_B, 52), (POD_A, 51)],
+            &[(NATIVE_POD, 51), (NATIVE_POD, 52), (POD_B, 50)],
+            &[(OVERLAY_POD, 50), (NATIVE_POD, 50)],
+            &[(NODE, 52), (POD_A, 50), (OVERLAY_POD, 51)],
+        ];
+        services.extend(SERVED.iter().zip(backends).map(|(at, backends)| Served::new(*at, 50, protocol, backends)));
         let nobody = Served::new(SERVED[5], 50, protocol, &[]);
         services.push(Served { inside: Serving::Reject, outside: Serving::Reject, ..nobody });
         services.push(Served::node_port(50, protocol, &[(POD_A, 51)]));
-        services.push(Served { maglev: true, affinity: 60, ..Served::node_port(51, protocol, &[(NATIVE_POD, 50)]) });
+        // Whoever stays does so for longer than this takes, and with whom is never left to chance.
+        let spread = Served::node_port(51, protocol, &[(NATIVE_POD, 50), (POD_B, 51), (OVERLAY_POD, 52)]);
+        services.push(Served { maglev: true, affinity: 100_000, inside: Serving::Among(vec![0]), ..spread });
+        services.push(Served { maglev: true, ..Served::node_port(52, protocol, &[(NATIVE_POD, 51), (POD_A, 52)]) });
         services.push(Served { outside: Serving::Drop, ..Served::new(SERVED[0], 51, protocol, &[(POD_B, 50)]) });
         let ranged = Served::new(SERVED[1], 51, protocol, &[(POD_A, 52)]);
         services.push(Served { source_ranges: vec![(OUTSIDE, (24, 64)), (POD_A, (32, 128))], ..ranged });

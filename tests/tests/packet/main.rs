@@ -11,4 +11,5 @@ mod local;
 mod outside;
 mod policy;
 mod services;
+mod sockets;
 mod sources;

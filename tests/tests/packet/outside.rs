@@ -76,6 +76,29 @@ fn a_port_is_given_to_one_flow_only() -> Result<()> {
 }
 
 #[test]
+fn connections_that_are_half_open_keep_no_others_out() -> Result<()> {
+    let mut both = Both::set()?;
+    let (a, uplink) = (both.scene.pod_a, both.scene.uplink);
+    let tcp = |port, flags| packets(POD_A, OUTSIDE, &Transport::Tcp(port, 80, flags));
+    for family in [0, 1] {
+        let mut asks = |port, flags| both.run(Hook::FromPod, a, &tcp(port, flags)[family]);
+        asks(4000, SYN)?;
+        let left = asks(4001, SYN)?;
+        assert!(matches!(left.verdict, Verdict::Neighbour(_)), "{:?}", left.verdict);
+        let back = both.run(Hook::FromNet, uplink, &reversed(&left.data, SYN | ACK))?;
+        assert_eq!((back.verdict, back.data), (Verdict::Pod(a), reversed(&tcp(4001, SYN)[family], SYN | ACK)));
+        let mut asks = |port, flags| both.run(Hook::FromPod, a, &tcp(port, flags)[family]);
+        assert!(matches!(asks(4001, ACK)?.verdict, Verdict::Neighbour(_)));
+        for port in [4000, 4002] {
+            assert_eq!(asks(port, SYN)?.verdict, Verdict::Drop(Reason::PortsExhausted), "it is a connection by now");
+        }
+        assert!(matches!(asks(4001, ACK)?.verdict, Verdict::Neighbour(_)), "it goes on");
+    }
+    both.compare_flows()?;
+    both.compare_counters()
+}
+
+#[test]
 fn a_protocol_without_ports_is_masqueraded_once() -> Result<()> {
     let mut both = Both::set()?;
     let (a, b) = (both.scene.pod_a, both.scene.pod_b);
@@ -220,6 +243,20 @@ fn the_exempt_keep_their_address() -> Result<()> {
         let ran = both.run(Hook::FromPod, a, &packet)?;
         assert!(matches!(ran.verdict, Verdict::Neighbour(_)));
         assert_eq!(ran.data, packet, "masquerading is switched off");
+    }
+    both.compare_flows()
+}
+
+#[test]
+fn pods_leave_a_side_uplink_with_their_own_addresses() -> Result<()> {
+    let mut both = Both::set()?;
+    both.change_uplink(|uplink| uplink.is_side = 1)?;
+    let (a, uplink) = (both.scene.pod_a, both.scene.uplink);
+    for (family, packet) in packets(POD_A, OUTSIDE, &Transport::Udp(4000, 53)).iter().enumerate() {
+        let left = both.run(Hook::FromPod, a, packet)?;
+        assert_eq!(left.verdict, Verdict::Neighbour(router()[family]));
+        assert_eq!(ends(&left.data), (octets(family, POD_A), octets(family, OUTSIDE)));
+        assert_eq!(both.run(Hook::FromNet, uplink, &reversed(&left.data, 0))?.verdict, Verdict::Pod(a));
     }
     both.compare_flows()
 }

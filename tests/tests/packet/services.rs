@@ -357,24 +357,37 @@ fn datagrams_that_were_sent_before_the_service_was_there_find_it() -> Result<()>
     both.compare_flows()
 }
 
+/// Where a client outside is served that comes by this port: as many as there are families.
+fn served_by(both: &mut Both, port: u16) -> Result<Vec<Verdict>> {
+    let uplink = both.scene.uplink;
+    let packets = tcp((OUTSIDE, port), (NODE, NODE_PORT), SYN, 0);
+    packets.iter().map(|packet| Ok(both.run(Hook::FromNet, uplink, packet)?.verdict)).collect()
+}
+
 #[test]
 fn clients_stay_with_their_backend_as_long_as_it_serves_and_they_come_back_in_time() -> Result<()> {
+    const STAY: u32 = 100;
+    // Far from it, for time goes on meanwhile.
+    const IN_TIME: u32 = STAY - 40;
     let mut both = Both::set()?;
     both.addresses(NODE, (32, 128), AddressKind::Host, 1)?;
     let backends = [(POD_A, TARGET), (POD_B, TARGET)];
-    let served = Served { affinity: 100, maglev: true, ..Served::node_port(NODE_PORT, Protocol::TCP, &backends) };
+    let served = Served { affinity: STAY, maglev: true, ..Served::node_port(NODE_PORT, Protocol::TCP, &backends) };
     both.serve(&served)?;
-    let uplink = both.scene.uplink;
-    let who = |both: &mut Both, port: u16| -> Result<Vec<Verdict>> {
-        tcp((OUTSIDE, port), (NODE, NODE_PORT), SYN, 0)
-            .iter()
-            .map(|packet| Ok(both.run(Hook::FromNet, uplink, packet)?.verdict))
-            .collect()
-    };
-    let first = who(&mut both, 4000)?;
+    let first = served_by(&mut both, 4000)?;
     for port in 4001..4020 {
-        assert_eq!(who(&mut both, port)?, first);
+        both.away(IN_TIME)?;
+        assert_eq!(served_by(&mut both, port)?, first, "whoever comes back stays as long again");
     }
+    // Once they were away for longer, their next connection is for anyone, and those after it for the same.
+    let mut moved = [false; 2];
+    for port in (4020..4100).step_by(2) {
+        both.away(STAY + 1)?;
+        let next = served_by(&mut both, port)?;
+        assert_eq!(served_by(&mut both, port + 1)?, next);
+        (0..2).for_each(|family| moved[family] |= next[family] != first[family]);
+    }
+    assert_eq!(moved, [true; 2], "who was away for too long is chosen for anew");
     both.compare_flows()
 }
 

@@ -143,6 +143,36 @@ fn after_a_failure_all_tables_are_made_anew_with_what_has_come_since() {
 }
 
 #[test]
+fn a_node_port_and_a_host_port_at_one_address_are_told_of_where_both_are_served() {
+    let (mut services, mut tables) = started();
+    let [own, other] = ["192.0.2.1", "198.51.100.1"].map(|ip| ip.parse::<IpAddr>().expect("an address"));
+    let at = |ip: &str| PortMapping {
+        host_port: 30_080,
+        container_port: 80,
+        protocol: PortProtocol::Tcp,
+        host_ip: Some(ip.parse().expect("an address")),
+    };
+    let record = EndpointRecord {
+        addresses: vec!["10.1.0.1".parse().expect("an address")],
+        port_mappings: ["192.0.2.1", "127.0.0.1"].map(at).to_vec(),
+        ..endpoint("sl1")
+    };
+    let mut told = |own: &[IpAddr], nets: &[&str]| {
+        let nets: Vec<IpNet> = nets.iter().map(|net| net.parse().expect("a CIDR")).collect();
+        services.own_addresses(own, &nets);
+        services.endpoint(&record);
+        services.work(&mut tables, Instant::now());
+        let at_both =
+            |ip: &str| services.problems().any(|problem| problem.contains(&format!("{ip}:30080/TCP is already")));
+        [at_both("192.0.2.1"), at_both("127.0.0.1")]
+    };
+    assert_eq!(told(&[own, other], &[]), [true, true]);
+    assert_eq!(told(&[other], &[]), [false, true], "it is not the node's address");
+    assert_eq!(told(&[own, other], &["192.0.2.0/24", "127.0.0.0/8"]), [true, true]);
+    assert_eq!(told(&[own, other], &["198.51.100.0/24", "::1/128"]), [false, false], "no node port is served there");
+}
+
+#[test]
 fn host_ports_come_and_go_with_their_endpoints() {
     let (mut services, mut tables) = started();
     let mapping =

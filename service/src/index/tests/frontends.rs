@@ -216,6 +216,80 @@ fn the_first_of_two_pods_has_a_host_port_and_services_come_before_them() {
 }
 
 #[test]
+fn the_first_has_an_address_of_the_node_whether_it_claims_that_or_the_nodes_port() {
+    let at_address = |second, ip: &str| {
+        made("at", second, json!({ "clusterIP": "10.96.0.1", "externalIPs": [ip], "ports": [{ "port": 30080 }] }))
+    };
+    let at_node = |second| {
+        made("node", second, json!({ "clusterIP": "10.96.0.2", "ports": [{ "port": 80, "nodePort": 30080 }] }))
+    };
+    let all = ["cluster 10.96.0.1 30080", "external 192.0.2.1 30080"];
+    let mut world = World::with([at_node(1), at_address(2, "192.0.2.1")]);
+    assert_eq!(places(world.port(30080)), all, "it is another node's address");
+    let delta = world.are([served_at(&["192.0.2.1", "2001:db8::1"])]);
+    assert_eq!(World::changed(&delta), ["at"]);
+    assert_eq!(places(world.port(30080)), all[..1]);
+    let problem = |who: &str, field: &str, owner: &str| {
+        [format!(
+            "Service x/{who}: spec.{field}: 192.0.2.1:30080/TCP is already Service x/{owner}'s; until that gives it up, this one is not asked there"
+        )]
+    };
+    assert_eq!(world.problems(), problem("at", "externalIPs", "node"));
+
+    let delta = world.are([at_node(3)]);
+    assert_eq!(World::changed(&delta), ["at"]);
+    assert_eq!(places(world.port(30080)), all);
+    assert_eq!(places(world.port(80)), ["cluster 10.96.0.2 80", "node 30080"], "at other addresses it is asked");
+    assert_eq!(world.problems(), problem("node", "ports.nodePort", "at"));
+    let version = world.index.problems_version();
+    world.are([at_address(2, "192.0.2.9")]);
+    assert_eq!((world.problems(), world.index.problems_version() != version), (vec![], true));
+
+    world.are([at_node(1), at_address(2, "192.0.2.1")]);
+    assert_eq!(places(world.port(30080)), all[..1]);
+    let delta = world.are([gone(Kind::Service, "node")]);
+    assert_eq!(World::changed(&delta), ["at", "node"]);
+    assert_eq!((places(world.port(30080)), world.problems()), (all.map(str::to_owned).to_vec(), vec![]));
+    world.are([at_node(1)]);
+    world.are([served_at(&["2001:db8::1"])]);
+    assert_eq!((places(world.port(30080)), world.problems()), (all.map(str::to_owned).to_vec(), vec![]));
+}
+
+#[test]
+fn a_port_that_is_asked_at_the_node_and_at_one_of_its_addresses_has_no_rival() {
+    let spec = json!({ "ports": [{ "port": 30080, "nodePort": 30080 }], "externalIPs": ["192.0.2.1"] });
+    let world = World::with([served_at(&["192.0.2.1"]), service("web", spec)]);
+    let all = ["cluster 10.96.0.1 30080", "external 192.0.2.1 30080", "node 30080"];
+    assert_eq!((places(world.port(30080)), world.problems()), (all.map(str::to_owned).to_vec(), vec![]));
+}
+
+#[test]
+fn a_host_port_at_one_address_comes_after_node_ports_and_earlier_pods() {
+    let mut world = World::with([served_at(&["192.0.2.1", "127.0.0.1"])]);
+    let at = |ip: &str, port, backend| HostPort { host_ip: Some(ip.parse().unwrap()), ..host_port(port, backend) };
+    let one = [at("192.0.2.1", 30080, "10.1.0.1:80"), at("127.0.0.1", 8080, "10.1.0.1:80")];
+    world.are([Event::HostPorts("x/one".into(), one.to_vec())]);
+    world.are([Event::HostPorts("x/two".into(), vec![host_port(8080, "10.1.0.2:80")])]);
+    let has = |world: &World| -> Vec<String> {
+        world
+            .index
+            .ports()
+            .flat_map(|(name, port)| places(port).into_iter().map(|at| format!("{} {at}", name.name)))
+            .collect()
+    };
+    assert_eq!(has(&world), ["x/one host 127.0.0.1 8080", "x/one host 192.0.2.1 30080", "x/two host 8080"]);
+    let two = "Pod x/two: hostPort: 127.0.0.1:8080/TCP is already Pod x/one's; until that gives it up, this one is not asked there";
+    assert_eq!(world.problems(), [two]);
+    world.are([service("web", json!({ "ports": [{ "port": 80, "nodePort": 30080 }] }))]);
+    assert_eq!(has(&world)[..2], ["x/one host 127.0.0.1 8080", "x/two host 8080"]);
+    let one = "Pod x/one: hostPort: 192.0.2.1:30080/TCP is already Service x/web's; until that gives it up, this one is not asked there";
+    assert_eq!(world.problems(), [one, two]);
+    world.are([own_addresses(&["192.0.2.1", "127.0.0.1"], false)]);
+    assert_eq!(has(&world)[..3], ["x/one host 127.0.0.1 8080", "x/one host 192.0.2.1 30080", "x/two host 8080"]);
+    assert_eq!(world.problems(), [two], "host ports are at all addresses");
+}
+
+#[test]
 fn host_ports_that_make_no_sense_are_left_out() {
     let mut world = World::new();
     let other = HostPort { host_ip: Some("2001:db8::1".parse().unwrap()), ..host_port(1, "10.1.0.1:80") };

@@ -151,6 +151,15 @@ fn gone(kind: Kind, name: &str) -> Event {
     Event::Removed(ObjectName::new(kind, namespace, name))
 }
 
+/// The node has these addresses, and serves node ports there.
+fn served_at(addresses: &[&str]) -> Event {
+    own_addresses(addresses, true)
+}
+
+fn own_addresses(addresses: &[&str], serve_node_ports: bool) -> Event {
+    Event::OwnAddresses(addresses.iter().map(|address| (address.parse().unwrap(), serve_node_ports)).collect())
+}
+
 /// A ready endpoint on a node.
 fn ready(address: &str, node: &str) -> Value {
     json!({ "addresses": [address], "nodeName": node, "conditions": { "ready": true, "serving": true } })

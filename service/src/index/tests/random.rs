@@ -13,8 +13,9 @@ fn a_service() -> impl Strategy<Value = Change> {
             json!({ "name": "a", "port": 80, "nodePort": 30080 }),
             json!({ "name": "b", "port": 81, "nodePort": 30080, "protocol": "UDP" }),
             json!({ "name": "c", "port": 82, "nodePort": 30082, "targetPort": "web" }),
+            json!({ "name": "d", "port": 30080 }),
         ],
-        0..=3,
+        0..=4,
     );
     let cluster_ips = select(vec![json!(["10.96.0.1"]), json!(["10.96.0.2", "fd00:96::1"]), json!(["None"])]);
     let external = subsequence(vec!["198.51.100.1", "2001:db8::9"], 0..=2);
@@ -92,8 +93,15 @@ fn a_node() -> impl Strategy<Value = Change> {
     zone.prop_map(|zone| (ObjectName::new(Kind::Node, "", "here"), zone.map(|zone| node("here", zone))))
 }
 
+fn addresses() -> impl Strategy<Value = Change> {
+    let addresses = (subsequence(vec!["198.51.100.1", "2001:db8::9"], 0..=2), any::<bool>());
+    addresses.prop_map(|(addresses, serve_node_ports)| {
+        (ObjectName::new(Kind::Node, "", "its addresses"), Some(own_addresses(&addresses, serve_node_ports)))
+    })
+}
+
 fn a_change() -> impl Strategy<Value = Change> {
-    prop_oneof![3 => a_service(), 6 => a_slice(), 2 => a_pod(), 1 => a_node()]
+    prop_oneof![3 => a_service(), 6 => a_slice(), 2 => a_pod(), 1 => a_node(), 1 => addresses()]
 }
 
 proptest! {

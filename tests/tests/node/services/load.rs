@@ -6,10 +6,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use sluice_tests::lab::serving::{Means, PATIENCE};
+use sluice_tests::lab::serving::{Asker, Means, PATIENCE};
 use sluice_tests::lab::{Place, until_so};
 
-use super::stage::{EXPRESS, How, PLAIN, SLOW_OVERLAY, Stage, each_way, refused, served};
+use super::stage::{EXPRESS, How, PACKETS, PLAIN, SLOW_OVERLAY, Stage, each_way, refused, served};
 use super::world::{World, ports, world};
 
 fn web(pods: &str) -> World {
@@ -18,14 +18,14 @@ fn web(pods: &str) -> World {
 }
 
 /// Some who ask, again and again, and are always answered.
-struct Crowd {
+pub struct Crowd {
     who: Vec<(Place, SocketAddr)>,
     is_over: AtomicBool,
     answered: AtomicU64,
 }
 
 impl Crowd {
-    fn gather(stage: &Stage) -> Result<Self> {
+    pub fn gather(stage: &Stage) -> Result<Self> {
         let mut who = Vec::new();
         for (from, at) in
             [("c1", "web:80"), ("c3", "web:80"), ("n3", "web:80"), ("stranger", "n1:30080"), ("stranger", "n3:30080")]
@@ -38,7 +38,7 @@ impl Crowd {
     }
 
     /// They ask while something is done.
-    fn asks_while(&self, means: &[Means], work: impl FnOnce() -> Result<()>) -> Result<()> {
+    pub fn asks_while(&self, means: &[Means], work: impl FnOnce() -> Result<()>) -> Result<()> {
         thread::scope(|scope| {
             let asking: Vec<_> = self
                 .who
@@ -114,6 +114,62 @@ fn no_connection_fails_while_endpoints_change() -> Result<()> {
     })
 }
 
+/// A Service that comes and goes, with cluster IPs and node ports of its own, and one place that others claim too.
+fn flapping(number: u8) -> World {
+    let own = ports(&format!("80>8080@3010{number}"));
+    let spec = format!("type: NodePort, externalIPs: [203.0.113.20], selector: {{app: web}}, {own}");
+    world().service(&format!("flap-{number}"), 20 + number, &spec)
+}
+
+#[test]
+fn no_request_fails_while_other_services_flap() -> Result<()> {
+    const SERVICES: u8 = 5;
+    /// An odd number: in the end they are there.
+    const ROUNDS: u32 = 61;
+    const PACE: Duration = Duration::from_millis(10);
+    each_way(&[PLAIN, EXPRESS], |stage| {
+        stage.play(&web("a1 a2"))?;
+        let mut steady = Vec::new();
+        for (from, at) in [("c1", "web:80"), ("n3", "web:80"), ("stranger", "n3:30080")] {
+            for at in stage.at(at)? {
+                let asker = Asker::new(stage.place(from)?, at, true)?;
+                let name = asker.ask(PATIENCE)?.said()?.name;
+                steady.push((format!("{from}, who has asked {at} all the time,"), asker, name));
+            }
+        }
+        let file = |number| format!("flap-{number}.yaml");
+        Crowd::gather(stage)?.asks_while(&[Means::Tcp, Means::Udp], || {
+            let mut next = Instant::now();
+            for (round, number) in (0..ROUNDS).flat_map(|round| (0..SERVICES).map(move |number| (round, number))) {
+                if round.is_multiple_of(2) {
+                    let manifest = flapping(number).manifests_of_services(stage.how.families);
+                    stage.lab.tell(&file(number), &manifest)?;
+                } else {
+                    stage.lab.take_back(&file(number))?;
+                }
+                for (who, asker, name) in &steady {
+                    let said = asker.ask(PATIENCE)?.said().with_context(|| who.clone())?;
+                    ensure!(said.name == *name, "{who} hears {} and not {name}", said.name);
+                }
+                // The pace of the changes, not a wait for anything.
+                next += PACE;
+                thread::sleep(next.saturating_duration_since(Instant::now()));
+            }
+            Ok(())
+        })?;
+        (0..SERVICES).try_for_each(|number| stage.lab.take_back(&file(number)))?;
+        let all = (0..SERVICES).fold(web("a1 a2"), |world, number| world.and(flapping(number)));
+        stage.play_with_problems(&all)?;
+        for number in 0..SERVICES {
+            stage.expect([
+                served("c1 n3", &format!("flap-{number}:80"), "a1 a2"),
+                served("stranger", &format!("n3:3010{number}"), "a1 a2"),
+            ])?;
+        }
+        Ok(())
+    })
+}
+
 #[test]
 fn no_request_fails_while_agents_are_killed_and_start_again() -> Result<()> {
     let direct = How { direct: true, sockets: false, ..PLAIN };
@@ -130,7 +186,7 @@ fn resize(stage: &mut Stage, backends: u32) -> Result<()> {
 
 #[test]
 fn no_request_fails_while_tables_change_their_size() -> Result<()> {
-    each_way(&[How { sockets: false, ..PLAIN }], |stage| {
+    each_way(&[PACKETS], |stage| {
         stage.play(&web("a1 a2"))?;
         Crowd::gather(stage)?.asks_while(&[Means::Tcp, Means::Udp], || {
             [1_000_000, 100, 0].into_iter().try_for_each(|backends| resize(stage, backends))
@@ -141,7 +197,7 @@ fn no_request_fails_while_tables_change_their_size() -> Result<()> {
 #[test]
 fn whoever_has_no_room_is_refused_until_there_is_some() -> Result<()> {
     const ALL: &str = "c1 c3 n3";
-    each_way(&[PLAIN, How { sockets: false, ..PLAIN }], |stage| {
+    each_way(&[PLAIN, PACKETS], |stage| {
         stage.play(&web("a1 a2"))?;
         resize(stage, 2)?;
         for node in &stage.lab.nodes {

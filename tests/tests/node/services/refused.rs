@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use sluice_tests::lab::serving::Means;
 
-use super::stage::{EVERY_WAY, Stage, each_way, refused, served};
+use super::stage::{MOST_WAYS, Stage, each_way, refused, served};
 use super::world::{World, ports, world};
 
 const BALANCED: &str = "203.0.113.10:80 [2001:db8:cafe::10]:80";
@@ -25,7 +25,7 @@ fn ping(stage: &Stage, from: &str, address: &str) -> Result<String> {
 
 #[test]
 fn whoever_asks_in_vain_is_told() -> Result<()> {
-    each_way(&EVERY_WAY, |stage| {
+    each_way(&MOST_WAYS, |stage| {
         // Whatever leaves a node for a cluster IP, somebody is there who answers.
         let mut is_there = false;
         if stage.place("stranger")?.ip("route get 10.96.0.10 from 10.96.0.10").is_err() {

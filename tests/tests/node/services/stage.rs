@@ -9,7 +9,7 @@ use std::thread;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::json;
 use sluice_tests::lab::serving::{Heard, Means, PATIENCE, SILENCE, Server};
-use sluice_tests::lab::{Lab, Place, Plan, Pod, until};
+use sluice_tests::lab::{Families, Lab, Place, Plan, Pod, until};
 
 use super::world::World;
 
@@ -26,36 +26,43 @@ pub struct How {
     pub routing: &'static str,
     /// Whether sockets are translated.
     pub sockets: bool,
-    pub xdp: bool,
+    /// Where packets for backends elsewhere are turned round.
+    pub xdp: &'static str,
     /// Whether clients are answered by their backend's node.
     pub direct: bool,
+    pub families: Families,
 }
 
 /// As nodes serve that are told nothing else.
-pub const PLAIN: How = How { routing: "native", sockets: true, xdp: false, direct: false };
+pub const PLAIN: How = How { routing: "native", sockets: true, xdp: "off", direct: false, families: Families::Dual };
+/// Packet by packet.
+pub const PACKETS: How = How { sockets: false, ..PLAIN };
 /// Packet by packet, before the stack sees them.
-pub const EXPRESS: How = How { sockets: false, xdp: true, ..PLAIN };
+pub const EXPRESS: How = How { xdp: "driver", ..PACKETS };
 /// Sockets, through the overlay.
 pub const OVERLAY: How = How { routing: "vxlan", ..PLAIN };
 /// Packet by packet, through the overlay.
 pub const SLOW_OVERLAY: How = How { sockets: false, ..OVERLAY };
 
-pub const EVERY_WAY: [How; 4] = [PLAIN, EXPRESS, OVERLAY, SLOW_OVERLAY];
+pub const EVERY_WAY: [How; 5] = [PLAIN, PACKETS, EXPRESS, OVERLAY, SLOW_OVERLAY];
+/// For what is the same whether or not XDP has a part in it.
+pub const MOST_WAYS: [How; 4] = [PLAIN, EXPRESS, OVERLAY, SLOW_OVERLAY];
 
 impl How {
     fn settings(self) -> String {
         let Self { sockets, xdp, direct, .. } = self;
-        let (xdp, dsr) = (if xdp { "driver" } else { "off" }, if direct { "ipip" } else { "off" });
+        let dsr = if direct { "ipip" } else { "off" };
         format!("socket_lb: {sockets}\nxdp: {xdp}\ndsr: {dsr}\n")
     }
 }
 
-/// Plays on a stage where nodes serve in each of these ways, one after the other; another routing is another stage.
+/// Plays on a stage where nodes serve in each of these ways, one after the other; another routing is another stage, and so
+/// are other families.
 pub fn each_way(ways: &[How], play: impl Fn(&mut Stage) -> Result<()>) -> Result<()> {
     let mut stage: Option<Stage> = None;
     for how in ways {
         let mut next = match stage.take() {
-            Some(mut stage) if stage.how.routing == how.routing => {
+            Some(mut stage) if (stage.how.routing, stage.how.families) == (how.routing, how.families) => {
                 stage.turn(*how)?;
                 stage
             }
@@ -180,7 +187,7 @@ impl Trial<'_> {
 impl Stage {
     /// Sets it.
     pub fn set(how: How) -> Result<Self> {
-        let lab = Lab::start(Plan { nodes: 3, routing: how.routing, ..Plan::default() })?;
+        let lab = Lab::start(Plan { nodes: 3, routing: how.routing, families: how.families, ..Plan::default() })?;
         let mut stage = Self {
             lab,
             how,
@@ -196,7 +203,7 @@ impl Stage {
         for name in ["a1", "a2"] {
             stage.serve(name, TARGET)?;
         }
-        if how != PLAIN && how != OVERLAY {
+        if (How { routing: PLAIN.routing, families: PLAIN.families, ..how }) != PLAIN {
             stage.turn(how)?;
         }
         stage.write(&World::default())?;
@@ -213,7 +220,7 @@ impl Stage {
         for node in &mut self.lab.nodes {
             node.restart_with(&how.settings())?;
         }
-        if how.xdp && !self.is_plugged {
+        if how.xdp != "off" && !self.is_plugged {
             self.lab.plug_as_hardware()?;
             self.is_plugged = true;
         }
@@ -276,7 +283,9 @@ impl Stage {
             return Ok(vec![address]);
         }
         if let Some(number) = self.numbers.borrow().get(name) {
-            return Ok(vec![format!("10.96.0.{number}").parse()?, format!("fd00:96::{number}").parse()?]);
+            let mut addresses = vec![format!("10.96.0.{number}").parse()?, format!("fd00:96::{number}").parse()?];
+            addresses.retain(|address| self.how.families.have(*address));
+            return Ok(addresses);
         }
         if let Some((_, pod)) = self.cast.get(name) {
             return Ok(pod.addresses.clone());
@@ -352,9 +361,7 @@ impl Stage {
                 json!(ips)
             );
         }
-        for (name, service) in &world.services {
-            let _ = write!(text, "---\n{}", service.manifest(name));
-        }
+        text += &world.manifests_of_services(self.how.families);
         for slice in &world.slices {
             for (family, letter) in [("IPv4", 4), ("IPv6", 6)] {
                 let mut endpoints = String::new();

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use sluice_tests::lab::Families;
+
 /// The objects of a scenario, beside the nodes and pods that are there anyway. Fields are in YAML's flow style.
 #[derive(Clone, Default)]
 pub struct World {
@@ -82,10 +84,22 @@ impl World {
         self
     }
 
+    /// The Services of another, too.
+    pub fn and(mut self, other: Self) -> Self {
+        self.services.extend(other.services);
+        self
+    }
+
     /// A load balancer has these addresses for a Service.
     pub fn balanced(mut self, service: &str, ingress: &str) -> Self {
         self.of(service).ingress = ingress.into();
         self
+    }
+
+    /// The manifests of its Services, in a cluster of these families.
+    pub fn manifests_of_services(&self, families: Families) -> String {
+        let services = self.services.iter();
+        services.map(|(name, service)| format!("---\n{}", service.manifest(name, families))).collect()
     }
 
     fn of(&mut self, service: &str) -> &mut ServiceText {
@@ -147,13 +161,19 @@ impl World {
 }
 
 impl ServiceText {
-    pub fn manifest(&self, name: &str) -> String {
+    fn manifest(&self, name: &str, families: Families) -> String {
         let Self { number, metadata, spec, ingress } = self;
+        let (v4, v6) = (format!("10.96.0.{number}"), format!("fd00:96::{number}"));
+        let (policy, names, addresses) = match families {
+            Families::V4 => ("SingleStack", vec!["IPv4"], vec![v4]),
+            Families::V6 => ("SingleStack", vec!["IPv6"], vec![v6]),
+            Families::Dual => ("RequireDualStack", vec!["IPv4", "IPv6"], vec![v4, v6]),
+        };
         format!(
             "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: default, {metadata}}}\n\
-             spec: {{clusterIP: 10.96.0.{number}, clusterIPs: [10.96.0.{number}, \"fd00:96::{number}\"], \
-             ipFamilyPolicy: RequireDualStack, ipFamilies: [IPv4, IPv6], {spec}}}\n\
-             status: {{loadBalancer: {{ingress: [{ingress}]}}}}\n"
+             spec: {{clusterIP: {:?}, clusterIPs: {addresses:?}, ipFamilyPolicy: {policy}, ipFamilies: {names:?}, {spec}}}\n\
+             status: {{loadBalancer: {{ingress: [{ingress}]}}}}\n",
+            addresses[0]
         )
     }
 }
