@@ -98,7 +98,7 @@ mod tests {
     fn image(revision: &str) -> Layout {
         let commit = Commit { revision: revision.into(), seconds: 1, time: "1970-01-01T00:00:01Z".into() };
         let (version, licences) = ("0.1.0", "MIT");
-        let about = About { arch: Arch::Arm64, name: "localhost/sluice:0.1.0", version, licences, commit: &commit };
+        let about = About { arch: Arch::Arm64, name: "sluice.dev/sluice:0.1.0", version, licences, commit: &commit };
         make(&about, b"archive", compress(b"archive").expect("compresses"))
     }
 

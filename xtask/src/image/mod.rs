@@ -36,9 +36,9 @@ pub struct Arguments {
     /// The machine that it is for; without, this one
     #[arg(long, value_enum)]
     arch: Option<Arch>,
-    /// The image's name with a tag; without, localhost/sluice and the version
-    #[arg(long)]
-    name: Option<String>,
+    /// The image's name with a tag; without, sluice.dev/sluice and the version
+    #[arg(long, value_name = "NAME:TAG")]
+    tag: Option<String>,
     /// Build it a second time, of a clone in another directory, and compare
     #[arg(long)]
     twice: bool,
@@ -56,7 +56,7 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     }
     ensure!(!arguments.twice || commit.is_clean(), "what is not committed cannot be built again: commit it first");
     let version = env!("CARGO_PKG_VERSION");
-    let name = arguments.name.clone().unwrap_or_else(|| format!("localhost/sluice:{version}"));
+    let name = arguments.tag.clone().unwrap_or_else(|| format!("sluice.dev/sluice:{version}"));
 
     let contents = contents(arch, version, &commit)?;
     say("Packing");

@@ -24,7 +24,7 @@ pub fn compare(arch: Arch, name: &str, commit: &Commit, digest: &str) -> Result<
     run(Command::new("git").args(["clone", "--quiet", "--no-checkout"]).arg(root()).arg(&clone))?;
     run(Command::new("git").args(["checkout", "--quiet", &commit.revision]).current_dir(&clone))?;
     let mut cargo = clean(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["run", "--quiet", "--package", "xtask", "--", "image", "--arch", arch.name(), "--name", name]);
+    cargo.args(["run", "--quiet", "--package", "xtask", "--", "image", "--arch", arch.name(), "--tag", name]);
     run(cargo.env("CARGO_TARGET_DIR", &built).current_dir(&clone))?;
 
     let index = directory(&built, arch).join("layout/index.json");
