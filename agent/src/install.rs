@@ -1,4 +1,5 @@
-//! Putting the plugin and `sluicectl` on a node, out of an image: what an init container runs before the agent.
+//! Putting the plugin and `sluicectl` on a node, out of an image, and mounting what the node lacks: what an init container runs
+//! before the agent.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -8,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
+
+use crate::mounts;
 
 /// What anybody may read and run, and its owner replace.
 const MODE: u32 = 0o755;
@@ -27,6 +30,10 @@ pub struct Install {
     /// The sluicectl that is to be there
     #[arg(long, default_value = "/usr/bin/sluicectl")]
     sluicectl: PathBuf,
+    /// The node's /proc: where the BPF file system or control groups of version 2 are missing, they are mounted on the node
+    /// [default: nothing is mounted]
+    #[arg(long)]
+    host_proc: Option<PathBuf>,
 }
 
 /// What became of a file.
@@ -48,11 +55,11 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Puts both on the node, and says what became of them. The directories are to be there: one that is made here would be the
-/// container's, and nothing of it on the node.
+/// Puts both on the node, mounts what is missing there, and says what became of it. The directories are to be there: one that
+/// is made here would be the container's, and nothing of it on the node.
 ///
 /// # Errors
-/// Where a file cannot be read, or a directory not be written to, with what to do.
+/// Where a file cannot be read, a directory not be written to, or something not be mounted, with what to do.
 pub fn run(install: &Install) -> Result<()> {
     let files =
         [(&install.plugin, &install.cni_bin_dir, "sluice"), (&install.sluicectl, &install.bin_dir, "sluicectl")];
@@ -60,6 +67,18 @@ pub fn run(install: &Install) -> Result<()> {
         let bytes = fs::read(from).with_context(|| format!("reading {}", from.display()))?;
         let outcome = put(&bytes, directory, name).with_context(|| format!("installing {name}"))?;
         println!("{outcome} {}", directory.join(name).display());
+    }
+    // Last: from there, the image is out of sight.
+    install.host_proc.as_deref().map_or(Ok(()), mount)
+}
+
+fn mount(proc: &Path) -> Result<()> {
+    mounts::enter(proc).context("going to where the node's files are")?;
+    if mounts::ensure_bpf()? {
+        println!("mounted a BPF file system at {}", mounts::BPF);
+    }
+    if let Some(place) = mounts::ensure_groups()? {
+        println!("mounted control groups of version 2 at {}", place.display());
     }
     Ok(())
 }

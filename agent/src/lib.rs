@@ -15,6 +15,7 @@ pub mod kube_proxy;
 pub mod memory;
 pub mod metrics;
 pub mod model;
+pub mod mounts;
 mod ports;
 pub mod prepare;
 pub mod server;
