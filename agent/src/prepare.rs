@@ -8,6 +8,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::config::Config;
 use crate::kernel::{Kernel, Sizes};
+use crate::mounts;
 
 /// Where the agent's lock is.
 pub fn lock_path(run_dir: &Path) -> PathBuf {
@@ -49,20 +50,13 @@ pub fn sizes(config: &Config) -> Result<Sizes> {
     })
 }
 
-/// Mounts the BPF file system where it should be and is not.
+/// Mounts the BPF file system where pins are to be on it.
 ///
 /// # Errors
 /// Where the kernel refuses.
 pub fn ensure_bpffs(bpf_dir: &Path) -> Result<()> {
-    const MOUNT: &str = "/sys/fs/bpf";
-    /// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
-    const MAGIC: i64 = 0xcafe_4a11;
-    let mounted = nix::sys::statfs::statfs(MOUNT).is_ok_and(|stat| stat.filesystem_type().0 == MAGIC);
-    if mounted || !bpf_dir.starts_with(MOUNT) {
-        return Ok(());
+    if bpf_dir.starts_with(mounts::BPF) && mounts::ensure_bpf()? {
+        tracing::info!("mounted a BPF file system at {}", mounts::BPF);
     }
-    tracing::info!("mounting a BPF file system at {MOUNT}");
-    let nothing = None::<&str>;
-    nix::mount::mount(Some("bpf"), MOUNT, Some("bpf"), nix::mount::MsFlags::empty(), nothing)
-        .with_context(|| format!("mounting a BPF file system at {MOUNT}; mount one by hand: mount -t bpf bpf {MOUNT}"))
+    Ok(())
 }

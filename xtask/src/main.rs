@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod demo;
 mod fuzz;
+mod image;
 mod kernels;
 mod run;
 mod score;
@@ -30,6 +31,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Run the tests
     Test(test::Arguments),
+    /// Build an OCI image of what a node runs
+    Image(image::Arguments),
     /// Measure
     Bench(bench::Arguments),
 }
@@ -40,6 +43,7 @@ fn main() -> anyhow::Result<std::process::ExitCode> {
         Command::Build(arguments) => build::main(&arguments),
         Command::Demo(arguments) => demo::main(&arguments),
         Command::Test(arguments) => test::main(&arguments),
+        Command::Image(arguments) => image::main(&arguments),
         Command::Bench(arguments) => bench::main(&arguments),
     }
 }
