@@ -14,6 +14,9 @@ use crate::mounts;
 
 /// What anybody may read and run, and its owner replace.
 const MODE: u32 = 0o755;
+/// Names of what is installed.
+const PLUGIN: &str = "sluice";
+const SLUICECTL: &str = "sluicectl";
 
 /// From where to where.
 #[derive(Args, Debug)]
@@ -61,8 +64,7 @@ impl fmt::Display for Outcome {
 /// # Errors
 /// Where a file cannot be read, a directory not be written to, or something not be mounted, with what to do.
 pub fn run(install: &Install) -> Result<()> {
-    let files =
-        [(&install.plugin, &install.cni_bin_dir, "sluice"), (&install.sluicectl, &install.bin_dir, "sluicectl")];
+    let files = [(&install.plugin, &install.cni_bin_dir, PLUGIN), (&install.sluicectl, &install.bin_dir, SLUICECTL)];
     for (from, directory, name) in files {
         let bytes = fs::read(from).with_context(|| format!("reading {}", from.display()))?;
         let outcome = put(&bytes, directory, name).with_context(|| format!("installing {name}"))?;
@@ -70,6 +72,21 @@ pub fn run(install: &Install) -> Result<()> {
     }
     // Last: from there, the image is out of sight.
     install.host_proc.as_deref().map_or(Ok(()), mount)
+}
+
+/// All that there can be of it in these directories.
+pub fn places(cni_bin_dir: Option<&Path>, bin_dir: Option<&Path>) -> Vec<PathBuf> {
+    let files = [(cni_bin_dir, PLUGIN), (bin_dir, SLUICECTL)];
+    let places = files.into_iter().filter_map(|(directory, name)| {
+        let directory = directory?;
+        Some([directory.join(name), fresh(directory, name)])
+    });
+    places.flatten().collect()
+}
+
+/// Where a program is written, beside its place.
+fn fresh(directory: &Path, name: &str) -> PathBuf {
+    directory.join(format!(".{name}.new"))
 }
 
 fn mount(proc: &Path) -> Result<()> {
@@ -101,7 +118,7 @@ fn put(bytes: &[u8], directory: &Path, name: &str) -> Result<Outcome> {
         Err(error) if error.kind() == ErrorKind::NotFound => false,
         Err(error) => return Err(explained(error, directory)),
     };
-    let fresh = directory.join(format!(".{name}.new"));
+    let fresh = fresh(directory, name);
     let written = write(bytes, &fresh).and_then(|()| fs::rename(&fresh, &place));
     if let Err(error) = written {
         fs::remove_file(&fresh).ok();
@@ -211,6 +228,17 @@ mod tests {
         fs::write(node.path().join(".sluice.new"), "half").expect("writes");
         assert_eq!(put(b"one", node.path(), "sluice").expect("puts"), Outcome::Installed);
         assert_eq!(names(&node), ["bridge", "sluice"]);
+    }
+
+    #[test]
+    fn what_is_there_to_remove_is_all_that_there_can_be() {
+        let node = node();
+        put(b"one", node.path(), PLUGIN).expect("puts");
+        fs::write(fresh(node.path(), PLUGIN), "half").expect("writes");
+        for place in places(Some(node.path()), None) {
+            fs::remove_file(place).expect("is there");
+        }
+        assert_eq!(names(&node), ["bridge"]);
     }
 
     #[test]

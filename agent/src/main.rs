@@ -2,11 +2,13 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
+use nix::sys::signal::{SigSet, Signal};
 use sluice_agent::config::{self, Config, Flags, LogFormat};
 use sluice_agent::install::{self, Install};
-use sluice_agent::{kube_proxy, memory, model, uninstall};
+use sluice_agent::uninstall::{self, Uninstall};
+use sluice_agent::{kube_proxy, memory, model};
 
 /// The node daemon of Sluice: fills the tables that the kernel programs carry packets by.
 #[derive(Parser)]
@@ -23,9 +25,11 @@ enum Command {
     /// Put the plugin and sluicectl on the node, out of the image that this runs in
     Install(Install),
     /// Remove everything that agent and plugin have left on this node; its pods lose their network
-    Uninstall,
+    Uninstall(Uninstall),
     /// Remove the rules that kube-proxy has left on this node; stop kube-proxy first
     CleanupKubeProxy,
+    /// Do nothing until told to end: all that a pod still has to do whose node has been cleaned
+    Stay,
 }
 
 fn main() -> ExitCode {
@@ -34,13 +38,19 @@ fn main() -> ExitCode {
     match command {
         // In a container that has neither settings nor rights but those to write.
         Some(Command::Install(install)) => end(install::run(&install)),
-        Some(Command::Uninstall) => end(prepare(flags).and_then(|config| uninstall::run(&config))),
+        Some(Command::Uninstall(uninstall)) => end(prepare(flags).and_then(|config| uninstall::run(&config, &uninstall))),
         Some(Command::CleanupKubeProxy) => end(prepare(flags).and_then(|_| kube_proxy::clean_up())),
+        Some(Command::Stay) => end(stay()),
         None => match prepare(flags) {
             Ok(config) => run(config),
             Err(error) => refuse(&error),
         },
     }
+}
+
+fn stay() -> Result<()> {
+    let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+    signals.thread_block().and_then(|()| signals.wait()).map(drop).context("waiting for a signal")
 }
 
 /// The settings, with logs as they say.

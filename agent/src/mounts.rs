@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
 
@@ -47,6 +47,12 @@ pub fn ensure_bpf() -> Result<bool> {
     if nix::sys::statfs::statfs(BPF).is_ok_and(|stat| stat.filesystem_type().0 == MAGIC) {
         return Ok(false);
     }
+    let mounts = fs::read_to_string(MOUNTS).with_context(|| format!("reading what is mounted from {MOUNTS}"))?;
+    ensure!(
+        !is_lent(&mounts, BPF),
+        "the node has no BPF file system at {BPF}, and one that this container mounts would end with it, and all programs with \
+         that: mount it on the node (mount -t bpf bpf {BPF})"
+    );
     mount("bpf", Path::new(BPF))?;
     Ok(true)
 }
@@ -74,6 +80,21 @@ pub fn groups() -> io::Result<Option<PathBuf>> {
     Ok(of_kind(&fs::read_to_string(MOUNTS)?, "cgroup2").map(PathBuf::from))
 }
 
+/// Removes control groups of version 2 that were mounted beside others for want of any; gives where, if it was so.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn remove_groups() -> Result<Option<PathBuf>> {
+    let mounts = fs::read_to_string(MOUNTS).with_context(|| format!("reading what is mounted from {MOUNTS}"))?;
+    let place = Path::new(GROUPS_BESIDE);
+    if !places(&mounts).any(|(mounted, _)| Path::new(mounted) == place) {
+        return Ok(None);
+    }
+    nix::mount::umount(place).with_context(|| format!("unmounting {}", place.display()))?;
+    fs::remove_dir(place).with_context(|| format!("removing {}", place.display()))?;
+    Ok(Some(place.to_owned()))
+}
+
 fn mount(kind: &str, place: &Path) -> Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     nix::mount::mount(Some(kind), place, Some(kind), flags, None::<&str>)
@@ -92,6 +113,11 @@ fn of_kind<'a>(mounts: &'a str, kind: &str) -> Option<&'a str> {
     places(mounts).find(|(_, is)| *is == kind).map(|(place, _)| place)
 }
 
+/// Whether this place is a directory that somebody has mounted there for a container.
+fn is_lent(mounts: &str, place: &str) -> bool {
+    places(mounts).any(|(mounted, _)| mounted == place)
+}
+
 fn place_for_groups(mounts: &str) -> &'static str {
     if places(mounts).any(|(place, _)| Path::new(place).starts_with(GROUPS)) { GROUPS_BESIDE } else { GROUPS }
 }
@@ -108,6 +134,12 @@ mod tests {
         let both = format!("{SYS}{FIRST}cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n");
         assert_eq!(of_kind(&both, "cgroup2"), Some("/sys/fs/cgroup/unified"));
         assert_eq!(of_kind(&format!("{SYS}{FIRST}"), "cgroup2"), None);
+    }
+
+    #[test]
+    fn a_directory_of_the_node_is_told_from_a_place_where_nothing_is_mounted() {
+        assert!(is_lent(&format!("{SYS}sysfs /sys/fs/bpf sysfs rw 0 0\n"), BPF));
+        assert!(!is_lent(&format!("{SYS}bpf /sys/fs/bpf/x bpf rw 0 0\n"), BPF));
     }
 
     #[test]

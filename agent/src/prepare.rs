@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
 use crate::config::Config;
 use crate::kernel::{Kernel, Sizes};
@@ -59,4 +60,10 @@ pub fn ensure_bpffs(bpf_dir: &Path) -> Result<()> {
         tracing::info!("mounted a BPF file system at {}", mounts::BPF);
     }
     Ok(())
+}
+
+/// Lets programs and tables take memory: before Linux 5.11 they count as locked, of which containers may have little. Where that
+/// is not allowed and needed, the kernel says so as soon as a table is made.
+pub fn lift_memory_limit() {
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
 }

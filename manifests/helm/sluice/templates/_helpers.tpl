@@ -45,8 +45,3 @@ imagePullSecrets: {{- range . }}
 {{- end }}
 {{- end }}
 {{- end }}
-
-{{- /* The agent's container may do this; the reasons stand in the template of its DaemonSet. */ -}}
-{{- define "sluice.capabilities" -}}
-[BPF, NET_ADMIN, PERFMON, SYS_ADMIN, SYS_RESOURCE]
-{{- end }}
