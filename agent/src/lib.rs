@@ -1,5 +1,7 @@
 //! The node daemon: one thread owns the model, others bring it events. See ARCHITECTURE.md.
 
+#[cfg(test)]
+mod chart;
 pub mod config;
 pub mod conflist;
 mod disconnect;

@@ -6,6 +6,7 @@ mod demo;
 mod fuzz;
 mod image;
 mod kernels;
+mod manifests;
 mod run;
 mod score;
 mod setup;
@@ -33,6 +34,8 @@ enum Command {
     Test(test::Arguments),
     /// Build an OCI image of what a node runs
     Image(image::Arguments),
+    /// Make what kubectl applies of the Helm chart
+    Manifests(manifests::Arguments),
     /// Measure
     Bench(bench::Arguments),
 }
@@ -44,6 +47,7 @@ fn main() -> anyhow::Result<std::process::ExitCode> {
         Command::Demo(arguments) => demo::main(&arguments),
         Command::Test(arguments) => test::main(&arguments),
         Command::Image(arguments) => image::main(&arguments),
+        Command::Manifests(arguments) => manifests::main(&arguments),
         Command::Bench(arguments) => bench::main(&arguments),
     }
 }

@@ -280,7 +280,7 @@ fn interrupted<K: Watched>(error: &watcher::Error) -> Option<Heard<K>> {
     match status(error) {
         Some(status) if status.is_forbidden() => Some(Heard::Refused(format!(
             "the API server does not let this agent list and watch every {kind} ({}): give its account the verbs list and watch \
-             on {} of the API group {:?}, as manifests/rbac.yaml does; it tries again, and until then what it knows of them \
+             on {} of the API group {:?}, as manifests/base/rbac.yaml does; it tries again, and until then what it knows of them \
              stays in force; one that has known nothing of them since it started adds no pods",
             status.message,
             K::plural(&()),
