@@ -1,5 +1,7 @@
 //! The node daemon: one thread owns the model, others bring it events. See ARCHITECTURE.md.
 
+#[cfg(test)]
+mod chart;
 pub mod config;
 pub mod conflist;
 mod disconnect;
@@ -9,11 +11,13 @@ mod fixture;
 pub mod health;
 pub mod host;
 pub mod http;
+pub mod install;
 pub mod kernel;
 pub mod kube_proxy;
 pub mod memory;
 pub mod metrics;
 pub mod model;
+pub mod mounts;
 mod ports;
 pub mod prepare;
 pub mod server;

@@ -3,9 +3,13 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
+use nix::sys::signal::{SigSet, Signal};
 use sluice_agent::config::{self, Config, Flags, LogFormat};
-use sluice_agent::{kube_proxy, memory, model, uninstall};
+use sluice_agent::install::{self, Install};
+use sluice_agent::uninstall::{self, Uninstall};
+use sluice_agent::{kube_proxy, memory, model};
 
 /// The node daemon of Sluice: fills the tables that the kernel programs carry packets by.
 #[derive(Parser)]
@@ -19,40 +23,59 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Put the plugin and sluicectl on the node, out of the image that this runs in
+    Install(Install),
     /// Remove everything that agent and plugin have left on this node; its pods lose their network
-    Uninstall,
+    Uninstall(Uninstall),
     /// Remove the rules that kube-proxy has left on this node; stop kube-proxy first
     CleanupKubeProxy,
+    /// Do nothing until told to end: all that a pod still has to do whose node has been cleaned
+    Stay,
 }
 
 fn main() -> ExitCode {
     memory::share_one_heap();
-    let arguments = Arguments::parse();
-    let config = match Config::load(arguments.flags) {
-        Ok(config) => config,
-        Err(error) => return refuse(&error),
-    };
+    let Arguments { flags, command } = Arguments::parse();
+    match command {
+        // In a container that has neither settings nor rights but those to write.
+        Some(Command::Install(install)) => end(install::run(&install)),
+        Some(Command::Uninstall(uninstall)) => end(prepare(flags).and_then(|config| uninstall::run(&config, &uninstall))),
+        Some(Command::CleanupKubeProxy) => end(prepare(flags).and_then(|_| kube_proxy::clean_up())),
+        Some(Command::Stay) => end(stay()),
+        None => match prepare(flags) {
+            Ok(config) => run(config),
+            Err(error) => refuse(&error),
+        },
+    }
+}
+
+fn stay() -> Result<()> {
+    let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+    signals.thread_block().and_then(|()| signals.wait()).map(drop).context("waiting for a signal")
+}
+
+/// The settings, with logs as they say.
+fn prepare(flags: Flags) -> Result<Config> {
+    let config = Config::load(flags)?;
     log(&config);
-    let result = match arguments.command {
-        _ if !nix::unistd::geteuid().is_root() => {
-            Err(anyhow::anyhow!("the agent loads programs into the kernel: run it as root"))
-        }
-        // Somebody looks on.
-        Some(Command::Uninstall) => {
-            return uninstall::run(&config).map_or_else(|error| refuse(&error), |()| ExitCode::SUCCESS);
-        }
-        Some(Command::CleanupKubeProxy) => {
-            return kube_proxy::clean_up().map_or_else(|error| refuse(&error), |()| ExitCode::SUCCESS);
-        }
-        None => model::run(config),
-    };
-    match result {
+    ensure!(nix::unistd::geteuid().is_root(), "the agent loads programs into the kernel: run it as root");
+    Ok(config)
+}
+
+/// The agent itself: nobody looks on, so its error goes where its logs go.
+fn run(config: Config) -> ExitCode {
+    match model::run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// The end of a command that somebody looks on at.
+fn end(result: Result<()>) -> ExitCode {
+    result.map_or_else(|error| refuse(&error), |()| ExitCode::SUCCESS)
 }
 
 fn refuse(error: &anyhow::Error) -> ExitCode {

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
 use crate::config::Config;
 use crate::kernel::{Kernel, Sizes};
+use crate::mounts;
 
 /// Where the agent's lock is.
 pub fn lock_path(run_dir: &Path) -> PathBuf {
@@ -49,20 +51,19 @@ pub fn sizes(config: &Config) -> Result<Sizes> {
     })
 }
 
-/// Mounts the BPF file system where it should be and is not.
+/// Mounts the BPF file system where pins are to be on it.
 ///
 /// # Errors
 /// Where the kernel refuses.
 pub fn ensure_bpffs(bpf_dir: &Path) -> Result<()> {
-    const MOUNT: &str = "/sys/fs/bpf";
-    /// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
-    const MAGIC: i64 = 0xcafe_4a11;
-    let mounted = nix::sys::statfs::statfs(MOUNT).is_ok_and(|stat| stat.filesystem_type().0 == MAGIC);
-    if mounted || !bpf_dir.starts_with(MOUNT) {
-        return Ok(());
+    if bpf_dir.starts_with(mounts::BPF) && mounts::ensure_bpf()? {
+        tracing::info!("mounted a BPF file system at {}", mounts::BPF);
     }
-    tracing::info!("mounting a BPF file system at {MOUNT}");
-    let nothing = None::<&str>;
-    nix::mount::mount(Some("bpf"), MOUNT, Some("bpf"), nix::mount::MsFlags::empty(), nothing)
-        .with_context(|| format!("mounting a BPF file system at {MOUNT}; mount one by hand: mount -t bpf bpf {MOUNT}"))
+    Ok(())
+}
+
+/// Lets programs and tables take memory: before Linux 5.11 they count as locked, of which containers may have little. Where that
+/// is not allowed and needed, the kernel says so as soon as a table is made.
+pub fn lift_memory_limit() {
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
 }

@@ -1,23 +1,41 @@
 //! Removing every trace of agent and plugin from a node.
 
 use std::fmt::Display;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use anyhow::{Context, Result};
+use clap::Args;
 use sluice_api::SOCKET;
 use sluice_netlink::Netlink;
 
 use crate::config::Config;
 use crate::kernel::Kernel;
-use crate::{conflist, host, prepare};
+use crate::{conflist, host, install, mounts, prepare};
+
+/// Where everything is, seen from a container.
+#[derive(Args, Debug)]
+pub struct Uninstall {
+    /// The node's /proc, where this runs in a container: all paths are the node's then
+    #[arg(long)]
+    host_proc: Option<PathBuf>,
+    /// The node's directory of CNI plugins, for the plugin to be removed from [default: it stays]
+    #[arg(long)]
+    cni_bin_dir: Option<PathBuf>,
+    /// The node's directory that sluicectl is to be removed from [default: it stays]
+    #[arg(long)]
+    bin_dir: Option<PathBuf>,
+}
 
 /// Removes everything that is ours, and says what. Directories may be shared with others: they go where nothing else is in
 /// them. Settings of the host's network stack stay: others may rely on them by now.
 ///
 /// # Errors
 /// Where an agent runs, or something cannot be removed.
-pub fn run(config: &Config) -> Result<()> {
+pub fn run(config: &Config, uninstall: &Uninstall) -> Result<()> {
+    if let Some(proc) = &uninstall.host_proc {
+        mounts::enter(proc).context("going to where the node's files are")?;
+    }
     // Held until all is gone, so that no agent starts in between.
     let _lock = prepare::lock(&config.run_dir)?;
     for path in [conflist::path(&config.cni_conf_dir), conflist::aside(&config.cni_conf_dir)] {
@@ -41,11 +59,17 @@ pub fn run(config: &Config) -> Result<()> {
     for directory in [config.state_dir.join("addresses"), config.run_dir.join("endpoints")] {
         remove(&directory, fs::remove_dir_all(&directory))?;
     }
+    if let Some(place) = mounts::remove_groups()? {
+        say(format!("the control groups mounted at {}", place.display()));
+    }
     for path in [config.run_dir.join(SOCKET), prepare::lock_path(&config.run_dir)] {
         remove(&path, fs::remove_file(&path))?;
     }
     for directory in [&config.state_dir, &config.run_dir] {
         remove(directory, unless_shared(fs::remove_dir(directory)))?;
+    }
+    for path in install::places(uninstall.cni_bin_dir.as_deref(), uninstall.bin_dir.as_deref()) {
+        remove(&path, fs::remove_file(&path))?;
     }
     println!("what stays: forwarding of packets (net.ipv4.ip_forward, net.ipv6.conf.all.forwarding)");
     println!("what stays: router advertisements on uplinks (net.ipv6.conf.UPLINK.accept_ra = 2, where it was 1)");

@@ -10,6 +10,7 @@
 #   cluster.sh exec NODE CMD...   runs CMD in a node, or in cp
 #   cluster.sh outside CMD...     runs CMD in the network of cp only, with this machine's files
 #   cluster.sh load FILE...       imports images into every node
+#   cluster.sh server             where nodes reach the API server
 #
 # Environment:
 #   CLUSTER          directory: bin (build.sh), images (images.sh), and while it is up run and logs
@@ -415,6 +416,7 @@ kubectl) kubectl "$@" ;;
 exec) enter "$@" ;;
 outside) net cp "$@" ;;
 load) for name in $(names); do [ "$name" = cp ] || load_into "$name" "$@"; done ;;
+server) api ;;
 _init) init "$@" ;;
 *) sed -n '2,/^set /p' "$self" | grep '^#' | cut -c3-; exit 2 ;;
 esac

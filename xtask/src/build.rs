@@ -1,6 +1,6 @@
 //! `cargo xtask build`: the kernel programs, then everything else.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::{env, fs};
 
@@ -79,11 +79,22 @@ fn plugin() -> Result<()> {
 /// # Errors
 /// Where a compiler is missing or fails.
 pub fn object() -> Result<PathBuf> {
+    let object = target().join("bpf/sluice.o");
+    object_for(env::consts::ARCH, &[], &object)?;
+    Ok(object)
+}
+
+/// Builds the kernel programs for machines that Rust calls so, with flags beside the usual ones, into a file.
+///
+/// # Errors
+/// Where a compiler is missing or fails.
+pub fn object_for(arch: &str, flags: &[String], object: &Path) -> Result<()> {
     let toolchain =
         Toolchain::find().context("no compiler for the kernel programs; `cargo xtask setup` installs one")?;
     say(&format!("Building the kernel programs with {}", toolchain.name()));
     let directory = target().join("ebpf");
-    let flags = FLAGS.join("\x1f").replace("ARCH", env::consts::ARCH);
+    let usual = FLAGS.map(|flag| flag.replace("ARCH", arch));
+    let flags = usual.iter().chain(flags).map(String::as_str).collect::<Vec<_>>().join("\x1f");
     run(toolchain
         .cargo()
         .args(["build", "--release", "-Z", "build-std=core", "--target", "bpfel-unknown-none"])
@@ -93,9 +104,9 @@ pub fn object() -> Result<PathBuf> {
         .current_dir(root().join("ebpf")))?;
 
     let built = directory.join("bpfel-unknown-none/release/sluice-ebpf");
-    let object = target().join("bpf/sluice.o");
     let fresh = object.with_extension("new");
-    fs::create_dir_all(target().join("bpf")).context("making the directory for the kernel programs")?;
+    let place = object.parent().context("a directory for the kernel programs")?;
+    fs::create_dir_all(place).with_context(|| format!("making {}", place.display()))?;
     match toolchain.objcopy() {
         // BTF stays; DWARF is five times as large as all the rest.
         Some(objcopy) => run(Command::new(objcopy).arg("--strip-debug").arg(&built).arg(&fresh))?,
@@ -104,10 +115,10 @@ pub fn object() -> Result<PathBuf> {
         }
     }
     // What has not changed keeps its time, so that nothing is built again for its sake.
-    if fs::read(&fresh).ok() == fs::read(&object).ok() {
+    if fs::read(&fresh).ok() == fs::read(object).ok() {
         fs::remove_file(&fresh).ok();
     } else {
-        fs::rename(&fresh, &object).with_context(|| format!("writing {}", object.display()))?;
+        fs::rename(&fresh, object).with_context(|| format!("writing {}", object.display()))?;
     }
-    Ok(object)
+    Ok(())
 }

@@ -6,8 +6,10 @@ mod cluster;
 mod conformance;
 mod demo;
 mod fuzz;
+mod image;
 mod kernels;
 mod kubernetes;
+mod manifests;
 mod run;
 mod score;
 mod setup;
@@ -33,6 +35,10 @@ enum Command {
     Demo(demo::Arguments),
     /// Run the tests
     Test(test::Arguments),
+    /// Build an OCI image of what a node runs
+    Image(image::Arguments),
+    /// Make what kubectl applies of the Helm chart
+    Manifests(manifests::Arguments),
     /// Measure
     Bench(bench::Arguments),
     /// A Kubernetes cluster of real kubelets on this machine, with Sluice in it
@@ -45,6 +51,8 @@ fn main() -> anyhow::Result<std::process::ExitCode> {
         Command::Build(arguments) => build::main(&arguments),
         Command::Demo(arguments) => demo::main(&arguments),
         Command::Test(arguments) => test::main(&arguments),
+        Command::Image(arguments) => image::main(&arguments),
+        Command::Manifests(arguments) => manifests::main(&arguments),
         Command::Bench(arguments) => bench::main(&arguments),
         Command::Cluster(arguments) => cluster::main(&arguments),
     }

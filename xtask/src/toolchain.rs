@@ -58,6 +58,18 @@ impl Toolchain {
         }
     }
 
+    /// Its compiler.
+    pub fn rustc(&self) -> Command {
+        match self {
+            Self::Nightly => {
+                let mut rustc = clean("rustc");
+                rustc.arg("+nightly");
+                rustc
+            }
+            Self::Debian(_) => clean(DEBIAN_RUSTC),
+        }
+    }
+
     /// Installs bpf-linker for its LLVM.
     pub fn install_linker(&self) -> Command {
         let mut cargo = clean("cargo");

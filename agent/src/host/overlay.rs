@@ -2,6 +2,8 @@
 
 use sluice_netlink::{Link, Netlink, NetlinkError, Vxlan, VxlanState};
 
+use super::sysctl;
+
 /// Its name.
 pub const NAME: &str = "sluice_vxlan";
 
@@ -41,7 +43,7 @@ pub fn switch_on() -> Result<(), NetlinkError> {
     if !link.is_up {
         // No addresses of its own, and nobody's advertisements: a wish, for IPv6 may be compiled out.
         for (key, value) in [("addr_gen_mode", "1"), ("accept_ra", "0")] {
-            let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{NAME}/{key}"), value);
+            let _ = std::fs::write(sysctl::path(&format!("ipv6/conf/{NAME}/{key}")), value);
         }
         netlink.set_up(link.index, true)?;
     }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Sets what is not set yet; gives a line for each change. A kernel without IPv6 has nothing of it to set.
 ///
@@ -32,8 +32,12 @@ fn ports(text: &str) -> Option<RangeInclusive<u16>> {
     Some(first.parse().ok()?..=last.trim().parse().ok()?)
 }
 
-fn path(key: &str) -> PathBuf {
-    PathBuf::from("/proc/sys/net").join(key)
+/// Where a setting is.
+pub fn path(key: &str) -> PathBuf {
+    /// Where a container is lent the node's, because its own are read-only.
+    const LENT: &str = "/host/proc/sys/net";
+    const OWN: &str = "/proc/sys/net";
+    Path::new(if Path::new(LENT).exists() { LENT } else { OWN }).join(key)
 }
 
 fn read(key: &str) -> Option<String> {

@@ -9,6 +9,7 @@ use aya::programs::{CgroupAttachMode, CgroupSockAddr, CgroupSockAddrAttachType a
 use super::error::{Doing, KernelError};
 use super::layout::Pins;
 use super::programs::{Programs, rename, unlink, unpin};
+use crate::mounts;
 
 /// The programs, and where they are attached.
 const PROGRAMS: [(&str, Attach); 8] = [
@@ -27,14 +28,8 @@ const PROGRAMS: [(&str, Attach); 8] = [
 /// # Errors
 /// Where they are nowhere.
 pub fn root() -> Result<std::path::PathBuf, KernelError> {
-    let mounts = fs::read_to_string("/proc/self/mounts").doing(|| "looking for control groups".into())?;
-    let mount = mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ').skip(1);
-        let (path, kind) = (fields.next()?, fields.next()?);
-        (kind == "cgroup2").then(|| path.into())
-    });
-    mount
-        .ok_or("none are mounted; mount them (mount -t cgroup2 none /sys/fs/cgroup), or switch socket_lb off")
+    let root = mounts::groups().doing(|| "looking for control groups".into())?;
+    root.ok_or("none are mounted; mount them (mount -t cgroup2 none /sys/fs/cgroup), or switch socket_lb off")
         .doing(|| "finding the control groups of version 2".into())
 }
 

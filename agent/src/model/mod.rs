@@ -131,6 +131,7 @@ struct Model {
 pub fn run(config: Config) -> Result<()> {
     let _lock = prepare::lock(&config.run_dir)?;
     prepare::ensure_bpffs(&config.bpf_dir)?;
+    prepare::lift_memory_limit();
     let kernel = Kernel::open(&config.bpf_dir, &config.run_dir, &prepare::sizes(&config)?)?;
     let (events, inbox) = mpsc::channel();
     // Before there are other threads, which take over what this one does not want to hear.

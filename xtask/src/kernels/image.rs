@@ -14,8 +14,6 @@ use crate::run::output;
 
 /// Programs of this machine that the tests call, taken along with their libraries.
 const TOOLS: [&str; 5] = ["ip", "nsenter", "ping", "ethtool", "bpftool"];
-/// Whom the agent's client of the Kubernetes API trusts; without any, there is no client.
-const CERTIFICATES: &str = "etc/ssl/certs/ca-certificates.crt";
 const INIT: &str = include_str!("init.sh");
 
 /// Makes the archive.
@@ -25,7 +23,7 @@ const INIT: &str = include_str!("init.sh");
 pub fn make(package: &Package, binaries: &Path, object: &Path, directory: &Path) -> Result<PathBuf> {
     let root = directory.join("root");
     fs::remove_dir_all(&root).ok();
-    for needed in ["bin", "dev", "etc/ssl/certs", "proc", "run", "sys", "tmp", "sluice"] {
+    for needed in ["bin", "dev", "etc", "proc", "run", "sys", "tmp", "sluice"] {
         fs::create_dir_all(root.join(needed)).with_context(|| format!("making {}", root.display()))?;
     }
     let init = root.join("init");
@@ -40,7 +38,6 @@ pub fn make(package: &Package, binaries: &Path, object: &Path, directory: &Path)
         take(&binary.path(), &root.join("sluice").join(binary.file_name()))?;
     }
     take(object, &root.join("sluice/sluice.o"))?;
-    take(&Path::new("/").join(CERTIFICATES), &root.join(CERTIFICATES))?;
     modules::copy(package, &root.join("modules"))?;
     let archive = directory.join("initramfs");
     pack(&root, &archive)?;

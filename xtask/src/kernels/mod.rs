@@ -32,7 +32,7 @@ const KERNELS: [Kernel; 4] = [
 ];
 
 /// Debian packages that the tier needs.
-const TOOLS: [&str; 5] = ["qemu-system-x86", "busybox-static", "kmod", "xz-utils", "ca-certificates"];
+const TOOLS: [&str; 4] = ["qemu-system-x86", "busybox-static", "kmod", "xz-utils"];
 
 /// Runs the tier, on all kernels or on the one that `SLUICE_KERNEL` names.
 ///

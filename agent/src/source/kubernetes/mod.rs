@@ -116,8 +116,21 @@ async fn client(kubeconfig: Option<&Path>, server: Option<Uri>) -> Result<Client
     if let Some(server) = server {
         config.cluster_url = server;
     }
+    trust_nobody_in_vain(&mut config);
     tracing::info!(server = %config.cluster_url, "watching the Kubernetes API");
-    Client::try_from(config).context("making a client of the Kubernetes API")
+    Client::try_from(config).context(
+        "making a client of the Kubernetes API; where the system trusts no certificate authority, as in an image, the \
+         kubeconfig must name the server's (certificate-authority)",
+    )
+}
+
+/// Asks for none of the system's certificate authorities where no certificate is looked at: there may be none, and without
+/// any there would be no client.
+fn trust_nobody_in_vain(config: &mut kube::Config) {
+    let is_plain = config.cluster_url.scheme_str() == Some("http");
+    if (is_plain || config.accept_invalid_certs) && config.root_cert.is_none() {
+        config.root_cert = Some(Vec::new());
+    }
 }
 
 impl Source for Kubernetes {
@@ -267,7 +280,7 @@ fn interrupted<K: Watched>(error: &watcher::Error) -> Option<Heard<K>> {
     match status(error) {
         Some(status) if status.is_forbidden() => Some(Heard::Refused(format!(
             "the API server does not let this agent list and watch every {kind} ({}): give its account the verbs list and watch \
-             on {} of the API group {:?}, as manifests/rbac.yaml does; it tries again, and until then what it knows of them \
+             on {} of the API group {:?}, as manifests/base/rbac.yaml does; it tries again, and until then what it knows of them \
              stays in force; one that has known nothing of them since it started adds no pods",
             status.message,
             K::plural(&()),

@@ -446,3 +446,18 @@ fn an_answer_during_a_listing_is_not_lost_by_it() {
     let name = ObjectName::new(Kind::Pod, "x", "p");
     assert_eq!(told(heard), ["Pod x/p u2 is".to_owned(), "listed".into(), format!("{name} gone")]);
 }
+
+#[test]
+fn certificate_authorities_are_asked_for_only_where_a_certificate_is_looked_at() {
+    let trusted = |url: &str, accept_invalid_certs, named: Option<Vec<Vec<u8>>>| {
+        let mut config = kube::Config::new(url.parse().expect("a URI"));
+        config.accept_invalid_certs = accept_invalid_certs;
+        config.root_cert = named;
+        trust_nobody_in_vain(&mut config);
+        config.root_cert.map(|certificates| certificates.len())
+    };
+    assert_eq!(trusted("http://192.0.2.1", false, None), Some(0));
+    assert_eq!(trusted("https://192.0.2.1", true, None), Some(0));
+    assert_eq!(trusted("https://192.0.2.1", false, None), None, "the system's");
+    assert_eq!(trusted("https://192.0.2.1", false, Some(vec![vec![1]])), Some(1), "the cluster's");
+}

@@ -1,0 +1,47 @@
+{{- define "sluice.labels" -}}
+app.kubernetes.io/name: sluice
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+{{- end }}
+
+{{- define "sluice.image" -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{ with .Values.image.digest }}@{{ . }}{{ end }}
+{{- end }}
+
+{{- /* What every container of the image has. */ -}}
+{{- define "sluice.container" -}}
+image: {{ include "sluice.image" . }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+{{- end }}
+
+{{- /* Where metrics, /healthz and /readyz are served: port and host; empty: nowhere. */ -}}
+{{- define "sluice.metricsPort" -}}
+{{ regexFind "[0-9]+$" .Values.config.metrics_address }}
+{{- end }}
+
+{{- define "sluice.metricsHost" -}}
+{{- $host := regexReplaceAll ":[0-9]+$" .Values.config.metrics_address "" | trimPrefix "[" | trimSuffix "]" }}
+{{- get (dict "0.0.0.0" "127.0.0.1" "::" "::1") $host | default $host }}
+{{- end }}
+
+{{- define "sluice.get" -}}
+httpGet:
+  # The container's network is the node's.
+  host: {{ include "sluice.metricsHost" .root | quote }}
+  port: {{ include "sluice.metricsPort" .root }}
+  path: {{ .path }}
+{{- end }}
+
+{{- /* The pod's part that says where it runs. */ -}}
+{{- define "sluice.place" -}}
+# The network that the agent makes, and none that it would have to make first.
+hostNetwork: true
+dnsPolicy: Default
+priorityClassName: {{ .Values.priorityClassName }}
+nodeSelector: {{- toYaml .Values.nodeSelector | nindent 2 }}
+tolerations: {{- toYaml .Values.tolerations | nindent 2 }}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets: {{- range . }}
+  - name: {{ . }}
+{{- end }}
+{{- end }}
+{{- end }}

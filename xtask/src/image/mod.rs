@@ -1,0 +1,135 @@
+//! `cargo xtask image`: an OCI image of what a node runs, the same of the same commit wherever it is built.
+
+mod arch;
+mod build;
+mod commit;
+mod components;
+mod layer;
+mod layout;
+mod licences;
+mod sbom;
+mod twice;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::run::{say, target};
+use arch::Arch;
+use build::{Compiler, PACKAGES};
+use commit::Commit;
+use layer::{FILE, Files, PROGRAM};
+use layout::{About, Layout};
+
+/// Where, in an image, it says what it is made of.
+const DOCUMENTS: &str = "usr/share/doc/sluice";
+/// What an image may weigh, unpacked: every node has it.
+const LIMIT: usize = 30 << 20;
+/// Of all that is in it; `licences.txt` has the texts.
+const LICENCES: &str = "(Apache-2.0 OR MIT) AND LGPL-2.1-or-later";
+
+/// See the command's help.
+#[derive(clap::Args, Default)]
+pub struct Arguments {
+    /// The machine that it is for; without, this one
+    #[arg(long, value_enum)]
+    arch: Option<Arch>,
+    /// The image's name with a tag; without, sluice.dev/sluice and the version
+    #[arg(long, value_name = "NAME:TAG")]
+    tag: Option<String>,
+    /// Build it a second time, of a clone in another directory, and compare
+    #[arg(long)]
+    twice: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Where something cannot be built, or is not the same the second time.
+pub fn main(arguments: &Arguments) -> Result<ExitCode> {
+    make(arguments).map(|_| ExitCode::SUCCESS)
+}
+
+/// Makes an image; gives where its archive is.
+///
+/// # Errors
+/// Where something cannot be built, or is not the same the second time.
+pub fn make(arguments: &Arguments) -> Result<PathBuf> {
+    let arch = arguments.arch.map_or_else(Arch::host, Ok)?;
+    let commit = Commit::of_tree()?;
+    if !commit.is_clean() {
+        say("The work tree has changes that are not committed: the image is of no commit, and labelled so");
+    }
+    ensure!(!arguments.twice || commit.is_clean(), "what is not committed cannot be built again: commit it first");
+    let version = env!("CARGO_PKG_VERSION");
+    let name = arguments.tag.clone().unwrap_or_else(|| format!("sluice.dev/sluice:{version}"));
+
+    let contents = contents(arch, version, &commit)?;
+    say("Packing");
+    let archive = contents.pack(commit.seconds)?;
+    let compressed = layer::compress(&archive)?;
+    let size = compressed.len();
+    let about = About { arch, name: &name, version, licences: LICENCES, commit: &commit };
+    let layout = layout::make(&about, &archive, compressed);
+    let directory = directory(&target(), arch);
+    let archive = write(&directory, &contents, &layout, version, arch, &commit)?;
+    if arguments.twice {
+        twice::compare(arch, &name, &commit, &layout.digest)?;
+    }
+    println!("layout:     {}", directory.join("layout").display());
+    println!("archive:    {}", archive.display());
+    println!("image:      {name} ({})", arch.name());
+    println!("digest:     {}", layout.digest);
+    println!("compressed: {}", mebibytes(size));
+    println!("unpacked:   {}", mebibytes(contents.size()));
+    ensure!(contents.size() <= LIMIT, "the image is larger than {}", mebibytes(LIMIT));
+    Ok(archive)
+}
+
+/// All that is in an image.
+fn contents(arch: Arch, version: &str, commit: &Commit) -> Result<Files> {
+    let compiler = Compiler::find(arch)?;
+    let libc = components::libc(arch)?;
+    let std = components::std(&|| compiler.rustc())?;
+    let components = components::all(arch, &libc, &std)?;
+    let [agent, plugin, sluicectl] = build::binaries(arch, &compiler, commit)?;
+    let mut files = Files::default();
+    files.add("usr/bin/sluice-agent", PROGRAM, agent);
+    files.add("opt/cni/bin/sluice", PROGRAM, plugin);
+    files.add("usr/bin/sluicectl", PROGRAM, sluicectl);
+    let bill = sbom::write("sluice", version, commit, &PACKAGES, &components)?;
+    files.add(format!("{DOCUMENTS}/sbom.cdx.json"), FILE, bill);
+    files.add(format!("{DOCUMENTS}/licences.txt"), FILE, licences::write(&components)?);
+    Ok(files)
+}
+
+/// Where an image for a machine is, below where cargo builds.
+fn directory(target: &Path, arch: Arch) -> PathBuf {
+    target.join("image").join(arch.name())
+}
+
+/// Writes the layout, the documents beside it, and the layout's archive; gives where that is.
+fn write(
+    directory: &Path,
+    contents: &Files,
+    layout: &Layout,
+    version: &str,
+    arch: Arch,
+    commit: &Commit,
+) -> Result<PathBuf> {
+    if directory.exists() {
+        fs::remove_dir_all(directory).with_context(|| format!("removing {}", directory.display()))?;
+    }
+    layout.files.write(&directory.join("layout"))?;
+    contents.below(DOCUMENTS).write(directory)?;
+    let archive = directory.join(format!("sluice-{version}-{}.tar", arch.name()));
+    fs::write(&archive, layout.files.pack(commit.seconds)?)
+        .with_context(|| format!("writing {}", archive.display()))?;
+    Ok(archive)
+}
+
+fn mebibytes(bytes: usize) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
