@@ -39,7 +39,9 @@ fn main() -> ExitCode {
     match command {
         // In a container that has neither settings nor rights but those to write.
         Some(Command::Install(install)) => end(install::run(&install)),
-        Some(Command::Uninstall(uninstall)) => end(prepare(flags).and_then(|config| uninstall::run(&config, &uninstall))),
+        Some(Command::Uninstall(uninstall)) => {
+            end(prepare(flags).and_then(|config| uninstall::run(&config, &uninstall)))
+        }
         Some(Command::CleanupKubeProxy) => end(prepare(flags).and_then(|_| kube_proxy::clean_up())),
         Some(Command::Stay) => end(stay()),
         None => match prepare(flags) {

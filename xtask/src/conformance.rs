@@ -55,7 +55,10 @@ fn document(versions: &[(&str, String)], shape: &str, outcomes: &[Outcome]) -> S
         let _ = writeln!(text, "| {what} | {version} |");
     }
     let _ = writeln!(text, "| cluster | {shape} |\n");
-    let _ = writeln!(text, "**{passed} passed, {failed} failed**, each at its only attempt; {minutes:.0} minutes one after another.\n");
+    let _ = writeln!(
+        text,
+        "**{passed} passed, {failed} failed**, each at its only attempt; {minutes:.0} minutes one after another.\n"
+    );
     let _ = writeln!(text, "| tests of | passed | failed | not run |\n|---|---|---|---|");
     for (group, [passed, failed, skipped]) in groups(outcomes) {
         let _ = writeln!(text, "| {group} | {passed} | {failed} | {skipped} |");

@@ -16,7 +16,10 @@ fn pods_reach_one_another_on_both_nodes() -> Result<()> {
             assert_eq!(namespace.fetch(from, &format!("http://{address}:8080/hostname"))?, to);
         }
     }
-    let seen = namespace.fetch("one", &format!("http://{}:8080/clientip", sluice_tests::kubernetes::in_url(namespace.addresses("two")?[0])))?;
+    let seen = namespace.fetch(
+        "one",
+        &format!("http://{}:8080/clientip", sluice_tests::kubernetes::in_url(namespace.addresses("two")?[0])),
+    )?;
     assert!(seen.contains(&namespace.addresses("one")?[0].to_string()), "pods see each other's addresses: {seen}");
     Ok(())
 }

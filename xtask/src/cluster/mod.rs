@@ -137,9 +137,7 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
         Action::Down => cluster.down().map(|()| ExitCode::SUCCESS),
         Action::Status => cluster.pass("status", &[] as &[&str]),
         Action::Kubectl { arguments } => cluster.pass("kubectl", arguments),
-        Action::Exec { node, command } => {
-            cluster.pass("exec", &[std::slice::from_ref(node), command].concat())
-        }
+        Action::Exec { node, command } => cluster.pass("exec", &[std::slice::from_ref(node), command].concat()),
         Action::Load { archives } => cluster.pass("load", archives),
         Action::Join { node } => cluster.pass("join", &[node]),
         Action::Reboot { node } => cluster.pass("reboot", &[node]),

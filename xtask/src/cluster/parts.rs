@@ -44,7 +44,10 @@ pub fn ready(cluster: &Cluster) -> Result<()> {
     if fs::read_to_string(&stamp).is_ok_and(|it| it == made_of) {
         return Ok(());
     }
-    ensure!(output(Command::new("go").arg("version")).is_some(), "Kubernetes is built with Go: install it (1.26 or later)");
+    ensure!(
+        output(Command::new("go").arg("version")).is_some(),
+        "Kubernetes is built with Go: install it (1.26 or later)"
+    );
     say("Building Kubernetes, containerd and the upstream tests (some ten minutes at the first time)");
     let script = |name: &str| {
         let mut command = Command::new(sources.join(name));
@@ -61,7 +64,8 @@ pub fn ready(cluster: &Cluster) -> Result<()> {
 fn digest(directory: &Path) -> Result<u64> {
     fn walk(directory: &Path, hasher: &mut DefaultHasher) -> Result<()> {
         let what = || format!("reading {}", directory.display());
-        let mut entries = fs::read_dir(directory).with_context(what)?.collect::<Result<Vec<_>, _>>().with_context(what)?;
+        let mut entries =
+            fs::read_dir(directory).with_context(what)?.collect::<Result<Vec<_>, _>>().with_context(what)?;
         entries.sort_by_key(fs::DirEntry::path);
         for entry in entries {
             let path = entry.path();
