@@ -1,5 +1,6 @@
 //! The node daemon: one thread owns the model, others bring it events. See ARCHITECTURE.md.
 
+mod causes;
 pub mod config;
 pub mod conflist;
 mod disconnect;
