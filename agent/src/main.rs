@@ -1,6 +1,6 @@
 //! `sluice-agent`.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
@@ -87,8 +87,9 @@ fn refuse(error: &anyhow::Error) -> ExitCode {
 
 fn log(config: &Config) {
     let level = tracing::Level::from(config.log.level);
-    let coloured = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
-    let logs = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+    let logs = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false);
+    let coloured = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
+    // Colours are for people's eyes.
     let logs = logs.with_ansi(coloured);
     match config.log.format {
         LogFormat::Text => logs.init(),
