@@ -1,5 +1,6 @@
 //! `sluice-agent`.
 
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
@@ -84,7 +85,9 @@ fn refuse(error: &anyhow::Error) -> ExitCode {
 
 fn log(config: &Config) {
     let level = tracing::Level::from(config.log.level);
-    let logs = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+    let logs = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false);
+    // Colours are for people who look on.
+    let logs = logs.with_ansi(io::stderr().is_terminal());
     match config.log.format {
         LogFormat::Text => logs.init(),
         LogFormat::Json => logs.json().init(),

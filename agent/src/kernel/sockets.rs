@@ -1,6 +1,6 @@
 //! Programs that translate where sockets are told whom to talk to: for all processes below a control group.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::Path;
 
 use aya::programs::links::FdLink;
