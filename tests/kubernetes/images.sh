@@ -44,6 +44,15 @@ add() {
 }
 
 [ -x "$bin/pause" ] || gcc -O2 -static -s -o "$bin/pause" "$here/pause.c"
+# registered FILE KIND: puts a file where upstream's fake registry serves it as part of the image `pause`; prints its digest
+registered() {
+	local hash
+	hash=$(sha256sum "$1" | cut -d' ' -f1)
+	install -D -m 644 "$1" "$tmp/registry/pause/$2/sha256/${hash:0:2}/$hash/data"
+	echo "sha256:$hash"
+}
+described() { echo "{\"mediaType\": \"$1\", \"digest\": \"$(registered "$2" blobs)\", \"size\": $(stat -c %s "$2")}"; }
+
 root=$tmp/pause
 install -D "$bin/pause" "$root/pause"
 image pause "$root" '"Entrypoint": ["/pause"]' "${called[pause]}"
@@ -72,6 +81,15 @@ for program in bin/nc.openbsd bin/dash bin/bash sbin/ip; do
 done
 [ -e "$root/bin/ip" ] || ln -s "$(readlink -f "$(command -v ip)")" "$root/bin/ip"
 image tools "$root" '"Cmd": ["/bin/sh"]' "${called[iptables]}" "${called[glibc-dns]}"
+# The registry that one of the tests pulls from has a single image.
+oci=application/vnd.oci.image
+tar -xf "$out/pause.tar" -C "$tmp" config.json layer.tar
+echo "{\"schemaVersion\": 2, \"mediaType\": \"$oci.manifest.v1+json\", \"config\": $(described $oci.config.v1+json "$tmp/config.json"),
+\"layers\": [$(described $oci.layer.v1.tar "$tmp/layer.tar")]}" >"$tmp/manifest"
+digest=$(registered "$tmp/manifest" manifests)
+echo "$digest" >"$tmp/registry/pause/manifests/testing"
+mkdir -p "$root/var"
+cp -r "$tmp/registry" "$root/var/registry"
 porter=$(cd "$here/kubernetes" && go list -mod=readonly -m -f '{{.Dir}}' k8s.io/kubernetes)/test/images/agnhost/porter
 install "$bin/agnhost" "$root/agnhost"
 ln -s agnhost "$root/agnhost-2"
