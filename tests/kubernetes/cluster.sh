@@ -5,6 +5,7 @@
 #
 #   cluster.sh up | down | status
 #   cluster.sh join NODE          one more node (n3), which nobody prepares
+#   cluster.sh apiserver FLAGS... starts the API server anew, with further flags
 #   cluster.sh reboot NODE        ends a node with everything that runs on it, and starts it again
 #   cluster.sh kubectl ARGS...    as the cluster's administrator
 #   cluster.sh exec NODE CMD...   runs CMD in a node, or in cp
@@ -160,7 +161,8 @@ daemon() { # NODE NAME CMD...
 	) &
 	savepid $! "$run/$name/$what.pid"
 }
-net() { local name=$1; shift; nsenter -t "$(pid_in "$run/$name/pid")" -n -- "$@"; }
+become() { local name=$1; shift; exec nsenter -t "$(pid_in "$run/$name/pid")" -n -- "$@"; } # who ends the script ends it
+net() { (become "$@"); }
 kubectl() { net cp "$bin/kubectl" --kubeconfig "$run/admin.conf" "$@"; }
 names() { local d; for d in "$run"/*/cgroups; do [ ! -e "$d" ] || { d=${d%/cgroups}; echo "${d##*/}"; }; done; }
 
@@ -216,6 +218,20 @@ control_plane() {
 	mkdir -p "$run/etcd"
 	daemon cp etcd "$bin/etcd" --data-dir "$run/etcd" --unsafe-no-fsync --log-level warn \
 		--listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 --listen-peer-urls http://127.0.0.1:2380
+	api_server
+	say "the API server is ready"
+	daemon cp controller-manager "$bin/kube-controller-manager" --kubeconfig "$run/controller.conf" --leader-elect=false \
+		--authentication-kubeconfig "$run/controller.conf" --authorization-kubeconfig "$run/controller.conf" \
+		--service-account-private-key-file "$d/accounts.key" --root-ca-file "$d/ca.crt" --cluster-cidr "$(cluster_cidrs)" \
+		--allocate-node-cidrs=false --kube-api-qps 300 --kube-api-burst 600 --profiling=false ${CONTROLLER_ARGS:-}
+	daemon cp scheduler "$bin/kube-scheduler" --kubeconfig "$run/scheduler.conf" --leader-elect=false \
+		--authentication-kubeconfig "$run/scheduler.conf" --authorization-kubeconfig "$run/scheduler.conf" \
+		--kube-api-qps 300 --kube-api-burst 600 --profiling=false
+}
+
+# The API server, with further flags.
+api_server() {
+	local d=$run/pki
 	# Aggregated servers and webhooks are called at their pods: no Services are served here.
 	daemon cp apiserver "$bin/kube-apiserver" --etcd-servers http://127.0.0.1:2379 --advertise-address "$(api_address)" --secure-port 6443 \
 		--tls-cert-file "$d/api.crt" --tls-private-key-file "$d/api.key" --client-ca-file "$d/ca.crt" \
@@ -225,16 +241,8 @@ control_plane() {
 		--token-auth-file "$run/tokens.csv" --authorization-mode Node,RBAC --allow-privileged=true \
 		--service-cluster-ip-range "$(service_cidrs)" --service-account-issuer https://kubernetes.default.svc.cluster.local \
 		--service-account-key-file "$d/accounts.pub" --service-account-signing-key-file "$d/accounts.key" \
-		--kubelet-preferred-address-types InternalIP --profiling=false ${APISERVER_ARGS:-}
+		--kubelet-preferred-address-types InternalIP --profiling=false ${APISERVER_ARGS:-} "$@"
 	wait_for "the API server (see $logs/cp.apiserver.log)" 90 kubectl get --raw /readyz
-	say "the API server is ready"
-	daemon cp controller-manager "$bin/kube-controller-manager" --kubeconfig "$run/controller.conf" --leader-elect=false \
-		--authentication-kubeconfig "$run/controller.conf" --authorization-kubeconfig "$run/controller.conf" \
-		--service-account-private-key-file "$d/accounts.key" --root-ca-file "$d/ca.crt" --cluster-cidr "$(cluster_cidrs)" \
-		--allocate-node-cidrs=false --kube-api-qps 300 --kube-api-burst 600 --profiling=false ${CONTROLLER_ARGS:-}
-	daemon cp scheduler "$bin/kube-scheduler" --kubeconfig "$run/scheduler.conf" --leader-elect=false \
-		--authentication-kubeconfig "$run/scheduler.conf" --authorization-kubeconfig "$run/scheduler.conf" \
-		--kube-api-qps 300 --kube-api-burst 600 --profiling=false
 }
 
 # ---- a node: its Node object, then boot
@@ -412,10 +420,19 @@ down) down ;;
 status) status ;;
 join) announce "$1" && boot "$1" ;;
 reboot) halt "$1" && boot "$1" ;;
-kubectl) kubectl "$@" ;;
+kubectl) become cp "$bin/kubectl" --kubeconfig "$run/admin.conf" "$@" ;;
 exec) enter "$@" ;;
-outside) net cp "$@" ;;
-load) for name in $(names); do [ "$name" = cp ] || load_into "$name" "$@"; done ;;
+outside) become cp "$@" ;;
+apiserver)
+	p=$(pid_in "$run/cp/apiserver.pid")
+	kill -KILL $(cat "/proc/$p/task/$p/children") # what nsenter waits for
+	gone "$run/cp/apiserver.pid"
+	api_server "$@"
+	;;
+load)
+	mapfile -t files < <(realpath -- "$@") # a node has another working directory
+	for name in $(names); do [ "$name" = cp ] || load_into "$name" "${files[@]}"; done
+	;;
 server) api ;;
 _init) init "$@" ;;
 *) sed -n '2,/^set /p' "$self" | grep '^#' | cut -c3-; exit 2 ;;
