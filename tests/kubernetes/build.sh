@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds Kubernetes, etcd, containerd, CoreDNS and the upstream tests from their Go modules, as the go.mod files beside pin
+# Builds Kubernetes, etcd, containerd, CoreDNS and the upstream tests from their Go modules, and a tunnel of ours, as the go.mod files beside pin
 # them, into $CLUSTER/bin. What is there already costs Go's own comparison.
 #   CLUSTER=DIR build.sh
 set -euo pipefail
@@ -27,6 +27,7 @@ build 'Kubernetes (a quarter of an hour at the first time)' kubernetes -ldflags 
 	$k/cmd/{kube-apiserver,kube-controller-manager,kube-scheduler,kubelet,kube-proxy,kubectl}
 build etcd kubernetes -ldflags '-s -w' -o "$bin/etcd" go.etcd.io/etcd/server/v3
 build 'what runs in the pods of tests' kubernetes -ldflags '-s -w' -o "$bin/" $k/test/images/{agnhost,regression-issue-74839} ./images
+build 'a tunnel for the API server' tunnel -ldflags '-s -w' -o "$bin/tunnel" .
 build CoreDNS coredns -ldflags '-s -w' -o "$bin/coredns" .
 
 c=github.com/containerd/containerd/v2

@@ -104,3 +104,12 @@ image issue-74839 "$root" '"Entrypoint": ["/regression-issue-74839"]' "${called[
 root=$tmp/coredns
 install -D "$bin/coredns" "$root/coredns"
 image coredns "$root" '"Entrypoint": ["/coredns"]' coredns:lab
+
+root=$tmp/tunnel
+install -D "$bin/tunnel" "$root/tunnel"
+image tunnel "$root" '"Entrypoint": ["/tunnel"]' tunnel:lab
+
+root=$tmp/haproxy
+mkdir -p "$root/tmp"
+add "$root" haproxy
+image haproxy "$root" '"Entrypoint": ["haproxy", "-f", "/etc/haproxy/haproxy.cfg"]' haproxy:lab

@@ -13,7 +13,7 @@ use crate::run::{output, root, run, say};
 use crate::setup;
 
 /// Debian packages that nodes and images need.
-const PACKAGES: [&str; 16] = [
+const PACKAGES: [&str; 17] = [
     "runc",
     "iptables",
     "nftables",
@@ -23,6 +23,7 @@ const PACKAGES: [&str; 16] = [
     "netcat-openbsd",
     "bind9-dnsutils",
     "curl",
+    "haproxy",
     "wget",
     "openssl",
     "gcc",

@@ -1,0 +1,3 @@
+module sluice.test/tunnel
+
+go 1.26.0
