@@ -1,8 +1,10 @@
 //! A cluster of real kubelets with Sluice in it, as `cargo xtask cluster up` starts it, and what tests ask of it.
 
 mod namespace;
+mod pod;
 
 use std::env;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -11,6 +13,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 pub use namespace::Namespace;
+pub use pod::Pod;
 
 /// The image that does what tests need (upstream's `agnhost`), as the cluster has it.
 pub const AGNHOST: &str = "agnhost:lab";
@@ -94,6 +97,15 @@ impl Cluster {
         said(self.script("outside").args(command))
     }
 
+    /// What containerd's own client prints on a node.
+    ///
+    /// # Errors
+    /// Where it fails, with what it says.
+    pub fn containerd(&self, node: &str, arguments: &[&str]) -> Result<String> {
+        let client = self.directory.join("bin/ctr");
+        said(self.script("exec").arg(node).arg(client).args(["-n", "k8s.io"]).args(arguments))
+    }
+
     /// Has the script beside the cluster do something to it: `join`, `reboot`, `load`.
     ///
     /// # Errors
@@ -109,6 +121,39 @@ impl Cluster {
     pub fn nodes(&self) -> Result<Vec<String>> {
         let names = self.kubectl(&["get", "nodes", "-o", "jsonpath={.items[*].metadata.name}"])?;
         Ok(names.split_whitespace().map(str::to_owned).collect())
+    }
+
+    /// A node's address, of the cluster's first family.
+    ///
+    /// # Errors
+    /// Where it has none.
+    pub fn address(&self, node: &str) -> Result<IpAddr> {
+        let path = "jsonpath={.status.addresses[?(@.type=='InternalIP')].address}";
+        let addresses = self.kubectl(&["get", "node", node, "-o", path])?;
+        let first = addresses.split_whitespace().next().with_context(|| format!("{node} has no address"))?;
+        first.parse().with_context(|| format!("understanding {node}'s address {first}"))
+    }
+
+    /// The address from which clients outside, and the API server, come.
+    ///
+    /// # Errors
+    /// Where the cluster does not tell.
+    pub fn outsider(&self) -> Result<IpAddr> {
+        let server = self.ask("server", &[])?;
+        let host = server.trim().trim_start_matches("https://").rsplit_once(':').context("no port")?.0;
+        host.trim_matches(['[', ']']).parse().with_context(|| format!("understanding {server}"))
+    }
+
+    /// One of the cluster's own programs, which runs beside the test outside the nodes, until it is killed or ends.
+    pub fn program_beside(&self, name: &str, arguments: &[&str]) -> Command {
+        let mut command = self.script("outside");
+        command.arg(self.directory.join("bin").join(name)).args(arguments);
+        command
+    }
+
+    /// Where something of the running cluster's may lie; it goes with the cluster.
+    pub fn place(&self, name: &str) -> PathBuf {
+        self.directory.join("run").join(name)
     }
 
     /// kubectl that runs beside the test, until it is killed or ends.
@@ -155,10 +200,17 @@ fn told(output: &Output, what: &str) -> Result<String> {
     Ok(text)
 }
 
-/// An address as it stands in a URL.
-pub fn in_url(address: std::net::IpAddr) -> String {
-    match address {
-        std::net::IpAddr::V4(address) => address.to_string(),
-        std::net::IpAddr::V6(address) => format!("[{address}]"),
-    }
+/// Where a server of the image that tests use says its name.
+pub fn hostname_at(address: IpAddr, port: u16) -> String {
+    format!("http://{}/hostname", SocketAddr::new(address, port))
+}
+
+/// The command that asks a server of that image for its name over UDP.
+pub fn datagram_to(address: IpAddr, port: u16) -> [String; 3] {
+    ["sh".into(), "-c".into(), format!("echo hostname | nc -u -w 1 {address} {port}")]
+}
+
+/// Lines as they stand below something in YAML.
+fn indented(lines: &str) -> String {
+    lines.lines().map(|line| format!("  {line}\n")).collect()
 }

@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
-use super::{AGNHOST, Cluster};
+use super::{Cluster, Pod, indented};
+use crate::lab::until;
 
 /// A namespace, and what is in it.
 pub struct Namespace<'a> {
@@ -42,27 +43,48 @@ impl<'a> Namespace<'a> {
         self.cluster.feed(&["-n", &self.name, "apply", "-f", "-"], manifests)
     }
 
-    /// Starts a pod that serves HTTP at 8080 and UDP at 8081 (`agnhost netexec`), on a node; it is Ready.
+    /// A pod that is to serve HTTP at 8080 and UDP at 8081 (`agnhost netexec`), unless told otherwise.
+    pub fn pod(&self, name: &str) -> Pod<'_> {
+        Pod::new(self, name)
+    }
+
+    /// Starts such a pod on a node; it is Ready.
     ///
     /// # Errors
     /// Where it does not start.
     pub fn serve(&self, name: &str, node: &str) -> Result<()> {
-        self.start(name, node, "")?;
-        self.ready(&format!("pod/{name}"))
+        self.pod(name).on(node).serve()
     }
 
-    /// As [`Self::serve`] with more lines of the pod's specification; does not wait.
+    /// A Service for the pods of a label `role` of its own name, from port 80 to 8080, with more of its specification.
     ///
     /// # Errors
     /// Where the API server refuses it.
-    pub fn start(&self, name: &str, node: &str, more: &str) -> Result<()> {
-        let more = more.lines().map(|line| format!("  {line}\n")).collect::<String>();
+    pub fn service(&self, name: &str, more: &str) -> Result<()> {
         self.apply(&format!(
-            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: {name}}}}}\nspec:\n  \
-             nodeName: {node}\n  terminationGracePeriodSeconds: 1\n{more}  containers:\n  \
-             - {{name: c, image: \"{AGNHOST}\", imagePullPolicy: Never, args: [netexec], \
-             readinessProbe: {{httpGet: {{path: /, port: 8080}}, periodSeconds: 1}}}}\n"
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec:\n  selector: {{role: {name}}}\n  \
+             ports: [{{name: http, port: 80, targetPort: 8080}}]\n{}",
+            indented(more)
         ))
+    }
+
+    /// A NetworkPolicy, by its specification.
+    ///
+    /// # Errors
+    /// Where the API server refuses it.
+    pub fn policy(&self, name: &str, specification: &str) -> Result<()> {
+        self.apply(&format!(
+            "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: {name}}}\nspec:\n{}",
+            indented(specification)
+        ))
+    }
+
+    /// Lets no packet from or to the pods here, but what other policies allow.
+    ///
+    /// # Errors
+    /// Where the API server refuses that.
+    pub fn deny_everything(&self) -> Result<()> {
+        self.policy("nothing", "podSelector: {}\npolicyTypes: [Ingress, Egress]")
     }
 
     /// Waits until something is Ready.
@@ -72,6 +94,16 @@ impl<'a> Namespace<'a> {
     pub fn ready(&self, what: &str) -> Result<()> {
         self.kubectl(&["wait", "--for=condition=Ready", "--timeout=90s", what])
             .with_context(|| self.kubectl(&["describe", what]).unwrap_or_default())
+            .map(|_| ())
+    }
+
+    /// Waits until all pods here are Ready.
+    ///
+    /// # Errors
+    /// Where one does not get so, with all descriptions.
+    pub fn all_ready(&self) -> Result<()> {
+        self.kubectl(&["wait", "--for=condition=Ready", "--timeout=90s", "pod", "--all"])
+            .with_context(|| self.kubectl(&["describe", "pods"]).unwrap_or_default())
             .map(|_| ())
     }
 
@@ -91,6 +123,18 @@ impl<'a> Namespace<'a> {
         self.exec(pod, &["curl", "-sSfg", "--max-time", "5", url])
     }
 
+    /// Waits until what a pod asks for over HTTP is dropped on the way: nobody answers, nobody refuses.
+    ///
+    /// # Errors
+    /// Where it is answered in spite of everything.
+    pub fn is_cut_off(&self, pod: &str, url: &str) -> Result<()> {
+        until("packets are dropped", || {
+            let answer = self.exec(pod, &["curl", "-sSfg", "--connect-timeout", "1", url]);
+            ensure!(answer.as_ref().is_err_and(|error| format!("{error:#}").contains("exit code 28")), "{answer:?}");
+            Ok(())
+        })
+    }
+
     /// A pod's addresses.
     ///
     /// # Errors
@@ -98,7 +142,7 @@ impl<'a> Namespace<'a> {
     pub fn addresses(&self, pod: &str) -> Result<Vec<IpAddr>> {
         let text = self.kubectl(&["get", "pod", pod, "-o", "jsonpath={.status.podIPs[*].ip}"])?;
         let addresses = text.split_whitespace().map(str::parse).collect::<Result<Vec<IpAddr>, _>>()?;
-        anyhow::ensure!(!addresses.is_empty(), "{pod} has no address");
+        ensure!(!addresses.is_empty(), "{pod} has no address");
         Ok(addresses)
     }
 

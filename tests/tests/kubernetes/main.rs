@@ -1,3 +1,12 @@
 //! Sluice in a cluster of real kubelets: what Kubernetes does on a pod network.
 
+mod hosts;
+mod ingress;
+mod names;
+mod nodes;
 mod pods;
+mod policies;
+mod servers;
+mod services;
+mod tunnel;
+mod workloads;
