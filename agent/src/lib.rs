@@ -1,5 +1,6 @@
 //! The node daemon: one thread owns the model, others bring it events. See ARCHITECTURE.md.
 
+mod causes;
 #[cfg(test)]
 mod chart;
 pub mod config;

@@ -86,7 +86,7 @@ fn refuse(error: &anyhow::Error) -> ExitCode {
 fn log(config: &Config) {
     let level = tracing::Level::from(config.log.level);
     let logs = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false);
-    // Colours are for people who look on.
+    // Colours are for people's eyes.
     let logs = logs.with_ansi(io::stderr().is_terminal());
     match config.log.format {
         LogFormat::Text => logs.init(),

@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::path::PathBuf;
 
+use crate::causes;
+
 /// The kernel refused, or is not what the programs need.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
@@ -40,27 +42,13 @@ pub enum KernelError {
     #[error("this node has {0} endpoints, and no room for more; let it run fewer pods")]
     Full(usize),
     /// A step failed.
-    #[error("{action}: {}", chain(source.as_ref()))]
+    #[error("{action}: {}", causes::of(source.as_ref()))]
     Failed {
         /// What was attempted, on what.
         action: String,
         /// Why it failed.
         source: Box<dyn Error + Send + Sync>,
     },
-}
-
-/// An error with all that caused it.
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// Says what was attempted.

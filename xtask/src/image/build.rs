@@ -126,17 +126,21 @@ pub fn binaries(arch: Arch, compiler: &Compiler, commit: &Commit) -> Result<[Vec
 }
 
 /// Directories of this machine, and what compilers are to call them.
-struct Renamed([(PathBuf, &'static str); 4]);
+struct Renamed(Vec<(PathBuf, &'static str)>);
 
 impl Renamed {
     fn here(compiler: &Compiler) -> Result<Self> {
         let home = env::var_os("CARGO_HOME").map(PathBuf::from);
         let home = home.or_else(|| env::home_dir().map(|home| home.join(".cargo"))).context("finding cargo's home")?;
-        let sysroot =
-            output(compiler.rustc().args(["--print", "sysroot"])).context("asking rustc for its directory")?;
+        let sources = |rustc: &mut Command| {
+            let sysroot = output(rustc.args(["--print", "sysroot"])).context("asking rustc for its directory")?;
+            Ok::<_, anyhow::Error>(PathBuf::from(sysroot.trim()).join("lib/rustlib/src/rust"))
+        };
+        let kernel = Toolchain::find().context("finding the compiler of the kernel programs")?;
         // Of several that fit, compilers take the last one.
-        Ok(Self([
-            (PathBuf::from(sysroot.trim()).join("lib/rustlib/src/rust"), "/rust"),
+        Ok(Self(vec![
+            (sources(&mut compiler.rustc())?, "/rust"),
+            (sources(&mut kernel.rustc())?, "/rust"),
             (home, "/cargo"),
             (root(), "/sluice"),
             (target(), "/sluice/target"),
@@ -162,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_directory_of_this_machine_is_found_in_a_binary() {
-        let names = Renamed([
+        let names = Renamed(vec![
             ("/home/me/sluice".into(), "/sluice"),
             ("/home/me/.cargo".into(), "/cargo"),
             ("/x/rust".into(), "/rust"),

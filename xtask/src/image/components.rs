@@ -39,13 +39,27 @@ impl Component {
 /// Components by their ids.
 pub type Components = BTreeMap<String, Component>;
 
+/// The licences of all of them: an expression that lists each once.
+pub fn licences(components: &Components) -> String {
+    let each = components.values().map(|component| component.licence.as_str()).map(|licence| {
+        if licence.contains('(') || licence.contains(" AND ") {
+            return format!("({licence})");
+        }
+        let mut choices: Vec<_> = licence.split(" OR ").collect();
+        choices.sort_unstable();
+        if choices.len() > 1 { format!("({})", choices.join(" OR ")) } else { licence.to_owned() }
+    });
+    each.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(" AND ")
+}
+
 /// All that goes into the binaries for a machine, the kernel programs among it.
 ///
 /// # Errors
 /// Where cargo or the compilers do not say.
-pub fn all(arch: Arch, libc: &Component, std: &Component) -> Result<Components> {
+pub fn all(arch: Arch, rustc: &dyn Fn() -> Command) -> Result<Components> {
+    let toolchain = [libc(arch)?, libgcc(arch)?, std(rustc)?];
     let mut components = read(&metadata(&root(), &arch.target())?, &PACKAGES)?;
-    let linked = [libc.id(), std.id()];
+    let linked = toolchain.each_ref().map(Component::id);
     for name in PACKAGES {
         let binaries = components.values_mut().filter(|component| component.name == name);
         binaries.for_each(|binary| binary.needs.extend(linked.clone()));
@@ -55,7 +69,7 @@ pub fn all(arch: Arch, libc: &Component, std: &Component) -> Result<Components> 
     if let Some(agent) = components.values_mut().find(|component| component.name == "sluice-agent") {
         agent.needs.extend(embedded);
     }
-    components.extend([libc, std].map(|component| (component.id(), component.clone())));
+    components.extend(toolchain.map(|component| (component.id(), component)));
     // What both have, the workspace has said.
     for (id, component) in kernel {
         components.entry(id).or_insert(component);
@@ -64,10 +78,7 @@ pub fn all(arch: Arch, libc: &Component, std: &Component) -> Result<Components> 
 }
 
 /// The C library that is linked into everything.
-///
-/// # Errors
-/// Where there is none to be linked that way, or its licence is not here.
-pub fn libc(arch: Arch) -> Result<Component> {
+fn libc(arch: Arch) -> Result<Component> {
     let cc = arch.cc();
     let archive = output(Command::new(&cc).arg("-print-file-name=libc.a"));
     let archive = archive.with_context(|| format!("asking {cc} for its C library"))?;
@@ -97,21 +108,34 @@ fn banner(library: &[u8]) -> Option<String> {
     Some(version.trim_end_matches('.').to_owned()).filter(|version| !version.is_empty())
 }
 
+/// What the C compiler adds: it unwinds stacks.
+fn libgcc(arch: Arch) -> Result<Component> {
+    let cc = arch.cc();
+    let said = output(Command::new(&cc).arg("-dumpfullversion"));
+    let version = said.with_context(|| format!("asking {cc} for its version; it is to be GCC"))?.trim().to_owned();
+    Ok(Component {
+        name: "libgcc".into(),
+        purl: Some(format!("pkg:generic/libgcc@{version}")),
+        version,
+        licence: "GPL-3.0-or-later WITH GCC-exception-3.1".into(),
+        ..Component::default()
+    })
+}
+
 /// Rust's own library, of the compiler that `rustc` starts.
-///
-/// # Errors
-/// Where it does not say what it is.
-pub fn std(rustc: &dyn Fn() -> Command) -> Result<Component> {
+fn std(rustc: &dyn Fn() -> Command) -> Result<Component> {
     let said = output(rustc().arg("--version")).context("asking rustc for its version")?;
     let version = said.split_whitespace().nth(1).context("reading rustc's version")?.to_owned();
     let sysroot = output(rustc().args(["--print", "sysroot"])).context("asking rustc for its directory")?;
-    let licenses = Path::new(sysroot.trim()).join("share/doc/rust/licenses");
+    let documents = Path::new(sysroot.trim()).join("share/doc/rust");
+    // The last one is of what it is made of in turn.
+    const TEXTS: [&str; 3] = ["licenses/Apache-2.0.txt", "licenses/MIT.txt", "COPYRIGHT-library.html"];
     Ok(Component {
         name: "rust-std".into(),
         purl: Some(format!("pkg:generic/rust-std@{version}")),
         version,
         licence: "MIT OR Apache-2.0".into(),
-        texts: ["Apache-2.0.txt", "MIT.txt"].map(|name| licenses.join(name)).into(),
+        texts: TEXTS.map(|name| documents.join(name)).into(),
         needs: BTreeSet::new(),
     })
 }
@@ -267,6 +291,21 @@ mod tests {
         assert_eq!(components["agent@1.0.0"].purl, None);
         assert_eq!(components["lib@1.0.0"].purl.as_deref(), Some("pkg:cargo/lib@1.0.0"));
         assert_eq!(components["lib@1.0.0"].licence, "MIT OR Apache-2.0");
+    }
+
+    #[test]
+    fn each_licence_is_listed_once() {
+        let of = |name: &str, licence: &str| {
+            let component = Component { name: name.into(), licence: licence.into(), ..Component::default() };
+            (component.id(), component)
+        };
+        let components = Components::from([
+            of("a", "MIT OR Apache-2.0"),
+            of("b", "Apache-2.0 OR MIT"),
+            of("c", "MIT"),
+            of("d", "Apache-2.0 AND ISC"),
+        ]);
+        assert_eq!(licences(&components), "(Apache-2.0 AND ISC) AND (Apache-2.0 OR MIT) AND MIT");
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct About<'a> {
     pub version: &'a str,
     /// The licences of what is in it, as SPDX writes them.
     pub licences: &'a str,
+    /// Labels beside those that say all this.
+    pub labels: &'a [(String, String)],
     /// What it was built of.
     pub commit: &'a Commit,
 }
@@ -38,8 +40,8 @@ pub struct Layout {
 /// Makes the layout of an image with one layer: an archive, and the same compressed.
 pub fn make(about: &About, archive: &[u8], compressed: Vec<u8>) -> Layout {
     let mut files = Files::default();
-    let About { arch, name, version, commit, licences } = about;
-    let config = json!({
+    let About { arch, name, version, licences, labels, commit } = about;
+    let mut config = json!({
         "architecture": arch.name(),
         "os": "linux",
         "created": commit.time,
@@ -58,6 +60,9 @@ pub fn make(about: &About, archive: &[u8], compressed: Vec<u8>) -> Layout {
         "rootfs": { "type": "layers", "diff_ids": [digest(archive)] },
         "history": [{ "created": commit.time, "created_by": "cargo xtask image" }],
     });
+    for (label, value) in *labels {
+        config["config"]["Labels"][label] = json!(value);
+    }
     let config = blob(&mut files, CONFIG, to_bytes(&config));
     let layer = blob(&mut files, LAYER, compressed);
     let manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer] });
@@ -95,10 +100,10 @@ mod tests {
     use super::super::layer::compress;
     use super::*;
 
-    fn image(revision: &str) -> Layout {
+    fn image(revision: &str, labels: &[(String, String)]) -> Layout {
         let commit = Commit { revision: revision.into(), seconds: 1, time: "1970-01-01T00:00:01Z".into() };
-        let (version, licences) = ("0.1.0", "MIT");
-        let about = About { arch: Arch::Arm64, name: "sluice.dev/sluice:0.1.0", version, licences, commit: &commit };
+        let (name, version, licences) = ("sluice.dev/sluice:0.1.0", "0.1.0", "MIT");
+        let about = About { arch: Arch::Arm64, name, version, licences, labels, commit: &commit };
         make(&about, b"archive", compress(b"archive").expect("compresses"))
     }
 
@@ -117,7 +122,7 @@ mod tests {
 
     #[test]
     fn everything_is_found_from_the_index_by_digest_and_size() {
-        let layout = image("abc");
+        let layout = image("abc", &[("channel".into(), "next".into())]);
         let files = unpacked(&layout);
         let follow = |descriptor: &Value| -> Vec<u8> {
             let digest_ = descriptor["digest"].as_str().expect("a digest");
@@ -132,6 +137,7 @@ mod tests {
         let manifest = json(&follow(&index["manifests"][0]));
         let config = json(&follow(&manifest["config"]));
         assert_eq!(config["config"]["Labels"]["org.opencontainers.image.revision"], "abc");
+        assert_eq!(config["config"]["Labels"]["channel"], "next");
         let mut layer = Vec::new();
         let compressed = follow(&manifest["layers"][0]);
         flate2::read::GzDecoder::new(&compressed[..]).read_to_end(&mut layer).expect("reads");
@@ -141,8 +147,10 @@ mod tests {
 
     #[test]
     fn the_same_commit_makes_the_same_image() {
-        let packed = |revision| image(revision).files.pack(1).expect("packs");
+        let packed = |revision| image(revision, &[]).files.pack(1).expect("packs");
         assert_eq!(packed("abc"), packed("abc"));
-        assert_ne!(image("abc").digest, image("def").digest);
+        let digest = image("abc", &[]).digest;
+        assert_ne!(image("def", &[]).digest, digest);
+        assert_ne!(image("abc", &[("channel".into(), "next".into())]).digest, digest);
     }
 }

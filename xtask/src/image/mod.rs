@@ -20,6 +20,7 @@ use crate::run::{say, target};
 use arch::Arch;
 use build::{Compiler, PACKAGES};
 use commit::Commit;
+use components::Components;
 use layer::{FILE, Files, PROGRAM};
 use layout::{About, Layout};
 
@@ -27,8 +28,6 @@ use layout::{About, Layout};
 const DOCUMENTS: &str = "usr/share/doc/sluice";
 /// What an image may weigh, unpacked: every node has it.
 const LIMIT: usize = 30 << 20;
-/// Of all that is in it; `licences.txt` has the texts.
-const LICENCES: &str = "(Apache-2.0 OR MIT) AND LGPL-2.1-or-later";
 
 /// See the command's help.
 #[derive(clap::Args)]
@@ -39,6 +38,9 @@ pub struct Arguments {
     /// The image's name with a tag; without, sluice.dev/sluice and the version
     #[arg(long, value_name = "NAME:TAG")]
     tag: Option<String>,
+    /// A label beside the usual ones; may be given more than once
+    #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
     /// Build it a second time, of a clone in another directory, and compare
     #[arg(long)]
     twice: bool,
@@ -58,17 +60,21 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     let version = env!("CARGO_PKG_VERSION");
     let name = arguments.tag.clone().unwrap_or_else(|| format!("sluice.dev/sluice:{version}"));
 
-    let contents = contents(arch, version, &commit)?;
+    let compiler = Compiler::find(arch)?;
+    let components = components::all(arch, &|| compiler.rustc())?;
+    let contents = contents(build::binaries(arch, &compiler, &commit)?, version, &commit, &components)?;
     say("Packing");
     let archive = contents.pack(commit.seconds)?;
     let compressed = layer::compress(&archive)?;
     let size = compressed.len();
-    let about = About { arch, name: &name, version, licences: LICENCES, commit: &commit };
+    let licences = components::licences(&components);
+    let labels = &arguments.labels;
+    let about = About { arch, name: &name, version, licences: &licences, labels, commit: &commit };
     let layout = layout::make(&about, &archive, compressed);
     let directory = directory(&target(), arch);
     let archive = write(&directory, &contents, &layout, version, arch, &commit)?;
     if arguments.twice {
-        twice::compare(arch, &name, &commit, &layout.digest)?;
+        twice::compare(&about, &layout.digest)?;
     }
     println!("layout:     {}", directory.join("layout").display());
     println!("archive:    {}", archive.display());
@@ -81,20 +87,22 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 /// All that is in an image.
-fn contents(arch: Arch, version: &str, commit: &Commit) -> Result<Files> {
-    let compiler = Compiler::find(arch)?;
-    let libc = components::libc(arch)?;
-    let std = components::std(&|| compiler.rustc())?;
-    let components = components::all(arch, &libc, &std)?;
-    let [agent, plugin, sluicectl] = build::binaries(arch, &compiler, commit)?;
+fn contents(binaries: [Vec<u8>; 3], version: &str, commit: &Commit, components: &Components) -> Result<Files> {
+    let [agent, plugin, sluicectl] = binaries;
     let mut files = Files::default();
     files.add("usr/bin/sluice-agent", PROGRAM, agent);
     files.add("opt/cni/bin/sluice", PROGRAM, plugin);
     files.add("usr/bin/sluicectl", PROGRAM, sluicectl);
-    let bill = sbom::write("sluice", version, commit, &PACKAGES, &components)?;
+    let bill = sbom::write("sluice", version, commit, &PACKAGES, components)?;
     files.add(format!("{DOCUMENTS}/sbom.cdx.json"), FILE, bill);
-    files.add(format!("{DOCUMENTS}/licences.txt"), FILE, licences::write(&components)?);
+    files.add(format!("{DOCUMENTS}/licences.txt"), FILE, licences::write(components)?);
     Ok(files)
+}
+
+/// Reads a label.
+fn label(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("write it as NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// Where an image for a machine is, below where cargo builds.

@@ -35,6 +35,7 @@ use sluice_policy::{Kind, ObjectError, PodName, Strictness};
 use tokio::time::sleep;
 
 use super::{Change, Object, Source};
+use crate::causes;
 use condition::Conditions;
 use known::{Heard, Known, Told};
 
@@ -287,7 +288,7 @@ fn interrupted<K: Watched>(error: &watcher::Error) -> Option<Heard<K>> {
             K::group(&()),
         ))),
         _ => {
-            tracing::warn!(%error, "the watch of every {kind} is interrupted; trying again");
+            tracing::warn!(error = causes::of(error), "the watch of every {kind} is interrupted; trying again");
             None
         }
     }
@@ -392,7 +393,10 @@ fn report<S: Stream<Item = Heard<ClusterNetworkPolicy>> + Send>(
                     "status": { "conditions": [condition] },
                 }));
                 if let Err(error) = api.patch_status(&name, &PatchParams::apply(MANAGER).force(), &patch).await {
-                    tracing::warn!(%error, "the status of {KIND} {name} does not say what is not supported in it");
+                    tracing::warn!(
+                        error = causes::of(&error),
+                        "the status of {KIND} {name} does not say what is not supported in it"
+                    );
                 }
             });
         }
@@ -415,7 +419,7 @@ async fn fetch_one(api: Api<Pod>, Ask { pod: name, uid }: Ask) -> Option<Pod> {
             Ok(Some(pod)) if PodObject::try_from(&pod).is_ok_and(|object| object.is(&uid)) => return Some(pod),
             // Gone, or another by now.
             Ok(_) => tracing::debug!(%name, uid, "the API server does not know this pod"),
-            Err(error) => tracing::warn!(%error, "asking for the pod {name} again"),
+            Err(error) => tracing::warn!(error = causes::of(&error), "asking for the pod {name} again"),
         }
     }
     None
