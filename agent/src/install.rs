@@ -4,7 +4,7 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -17,6 +17,9 @@ const MODE: u32 = 0o755;
 /// Names of what is installed.
 const PLUGIN: &str = "sluice";
 const SLUICECTL: &str = "sluicectl";
+/// The plugin by which runtimes take the loopback device of a pod up. Called by this name, ours is that one; where there is one
+/// of somebody else's, that stays.
+const LOOPBACK: &str = "loopback";
 
 /// From where to where.
 #[derive(Args, Debug)]
@@ -70,6 +73,9 @@ pub fn run(install: &Install) -> Result<()> {
         let outcome = put(&bytes, directory, name).with_context(|| format!("installing {name}"))?;
         println!("{outcome} {}", directory.join(name).display());
     }
+    if link_loopback(&install.cni_bin_dir)? {
+        println!("{} {}", Outcome::Installed, install.cni_bin_dir.join(LOOPBACK).display());
+    }
     // Last: from there, the image is out of sight.
     install.host_proc.as_deref().map_or(Ok(()), mount)
 }
@@ -81,7 +87,18 @@ pub fn places(cni_bin_dir: Option<&Path>, bin_dir: Option<&Path>) -> Vec<PathBuf
         let directory = directory?;
         Some([directory.join(name), fresh(directory, name)])
     });
-    places.flatten().collect()
+    let loopback = cni_bin_dir.map(|directory| directory.join(LOOPBACK));
+    let loopback = loopback.filter(|place| fs::read_link(place).is_ok_and(|target| target == Path::new(PLUGIN)));
+    places.flatten().chain(loopback).collect()
+}
+
+/// Has our plugin be that for loopback devices too, unless there is one. Whether it was not there.
+fn link_loopback(directory: &Path) -> Result<bool> {
+    match symlink(PLUGIN, directory.join(LOOPBACK)) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(explained(error, directory)).with_context(|| format!("installing {LOOPBACK}")),
+    }
 }
 
 /// Where a program is written, beside its place.
@@ -235,10 +252,25 @@ mod tests {
         let node = node();
         put(b"one", node.path(), PLUGIN).expect("puts");
         fs::write(fresh(node.path(), PLUGIN), "half").expect("writes");
+        assert!(link_loopback(node.path()).expect("links"));
         for place in places(Some(node.path()), None) {
             fs::remove_file(place).expect("is there");
         }
         assert_eq!(names(&node), ["bridge"]);
+    }
+
+    #[test]
+    fn a_plugin_for_loopback_devices_is_there_and_that_of_others_stays() {
+        let node = node();
+        put(b"one", node.path(), PLUGIN).expect("puts");
+        assert!(link_loopback(node.path()).expect("links"));
+        assert_eq!(fs::read(node.path().join(LOOPBACK)).expect("reads"), b"one");
+        assert!(!link_loopback(node.path()).expect("is there"));
+        fs::remove_file(node.path().join(LOOPBACK)).expect("removes");
+        fs::write(node.path().join(LOOPBACK), "others'").expect("writes");
+        assert!(!link_loopback(node.path()).expect("is there"));
+        assert!(!places(Some(node.path()), None).contains(&node.path().join(LOOPBACK)));
+        assert_eq!(fs::read(node.path().join(LOOPBACK)).expect("reads"), b"others'");
     }
 
     #[test]

@@ -39,7 +39,9 @@ fn main() -> ExitCode {
     match command {
         // In a container that has neither settings nor rights but those to write.
         Some(Command::Install(install)) => end(install::run(&install)),
-        Some(Command::Uninstall(uninstall)) => end(prepare(flags).and_then(|config| uninstall::run(&config, &uninstall))),
+        Some(Command::Uninstall(uninstall)) => {
+            end(prepare(flags).and_then(|config| uninstall::run(&config, &uninstall)))
+        }
         Some(Command::CleanupKubeProxy) => end(prepare(flags).and_then(|_| kube_proxy::clean_up())),
         Some(Command::Stay) => end(stay()),
         None => match prepare(flags) {
@@ -86,8 +88,9 @@ fn refuse(error: &anyhow::Error) -> ExitCode {
 fn log(config: &Config) {
     let level = tracing::Level::from(config.log.level);
     let logs = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false);
+    let coloured = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
     // Colours are for people's eyes.
-    let logs = logs.with_ansi(io::stderr().is_terminal());
+    let logs = logs.with_ansi(coloured);
     match config.log.format {
         LogFormat::Text => logs.init(),
         LogFormat::Json => logs.json().init(),

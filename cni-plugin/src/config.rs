@@ -144,15 +144,11 @@ impl NetworkConfig {
     /// Reads the configuration.
     ///
     /// # Errors
-    /// [`Code::Decoding`] where it is not JSON, [`Code::InvalidConfiguration`] where it is not a configuration,
-    /// [`Code::IncompatibleVersion`] where its version is not spoken.
+    /// As [`versioned`], and [`Code::InvalidConfiguration`] where it is not a configuration.
     pub fn parse(input: &[u8]) -> Result<(Self, Version), CniError> {
-        let value: Value = serde_json::from_slice(input).map_err(|error| {
-            CniError::new(Code::Decoding, format!("the network configuration on standard input is not JSON: {error}"))
-        })?;
         let invalid = |message: String| CniError::new(Code::InvalidConfiguration, message);
         // First: another version may have another form.
-        let version = Version::parse(value["cniVersion"].as_str().unwrap_or_default())?;
+        let (value, version) = versioned(input)?;
         let config: Self = serde_json::from_value(value)
             .map_err(|error| invalid(format!("the network configuration on standard input is wrong: {error}")))?;
         if !is_plain(&config.name) {
@@ -213,6 +209,18 @@ impl NetworkConfig {
             })
             .collect()
     }
+}
+
+/// A configuration of whatever form, and its version.
+///
+/// # Errors
+/// [`Code::Decoding`] where it is not JSON, [`Code::IncompatibleVersion`] where its version is not spoken.
+pub fn versioned(input: &[u8]) -> Result<(Value, Version), CniError> {
+    let value: Value = serde_json::from_slice(input).map_err(|error| {
+        CniError::new(Code::Decoding, format!("the network configuration on standard input is not JSON: {error}"))
+    })?;
+    let version = Version::parse(value["cniVersion"].as_str().unwrap_or_default())?;
+    Ok((value, version))
 }
 
 /// The version of a configuration that may be wrong in every other respect.

@@ -1,18 +1,21 @@
 //! `sluice`, the CNI plugin: run by the container runtime for each pod that comes or goes.
 //!
 //! Follows the CNI specification, versions 0.3.1 to 1.1.0. ARCHITECTURE.md, "An endpoint's life", tells what it does.
+//! Called by the name `loopback` it is that plugin.
 
 mod arguments;
 mod config;
 mod error;
 mod ipam;
 mod log;
+mod loopback;
 mod name;
 mod output;
 mod port;
 mod verb;
 mod wire;
 
+use std::env;
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
 
@@ -25,7 +28,13 @@ fn main() -> ExitCode {
         .read_to_end(&mut input)
         .map_err(|source| CniError::io("reading the network configuration from standard input", source))
         .and_then(|_| Arguments::from_environment())
-        .and_then(|arguments| verb::run(&arguments, &input, print));
+        .and_then(|arguments| {
+            if loopback::is_meant(env::args_os().next().as_deref(), &input) {
+                loopback::run(&arguments, &input, print)
+            } else {
+                verb::run(&arguments, &input, print)
+            }
+        });
     let Err(error) = result else { return ExitCode::SUCCESS };
     if print(&error.to_json(config::version_of(&input))).is_err() {
         eprintln!("sluice: {error}");

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::arguments::Verb;
 use crate::config::or_default;
 use crate::error::{CniError, Code};
 use crate::wire::gateway;
@@ -48,6 +49,32 @@ impl Version {
         Self::NAMES.iter().find(|(_, version)| *version == self).map_or("1.1.0", |(name, _)| name)
     }
 
+    /// Sees whether it has a verb.
+    ///
+    /// # Errors
+    /// [`Code::IncompatibleVersion`] where that came later.
+    pub fn has(self, verb: Verb) -> Result<(), CniError> {
+        let since = match verb {
+            Verb::Add | Verb::Del | Verb::Version => Self::V0_3,
+            Verb::Check => Self::V0_4,
+            Verb::Gc | Verb::Status => Self::V1_1,
+        };
+        if self >= since {
+            return Ok(());
+        }
+        let message = format!("{verb:?} came with CNI {}; the configuration is of {}", since.name(), self.name());
+        Err(CniError::new(Code::IncompatibleVersion, message))
+    }
+
+    /// An address in a result, and which of the interfaces there has it.
+    pub fn ip(self, address: IpNet, interface: usize) -> Value {
+        let mut ip = json!({ "address": address, "interface": interface });
+        if self < Self::V1_0 {
+            ip["version"] = if address.addr().is_ipv4() { "4" } else { "6" }.into();
+        }
+        ip
+    }
+
     /// The answer to VERSION.
     pub fn answer() -> String {
         let names = Self::NAMES.map(|(name, _)| name);
@@ -87,11 +114,8 @@ impl AddResult {
             .addresses
             .iter()
             .map(|address| {
-                let net = IpNet::from(*address);
-                let mut ip = json!({ "address": net, "gateway": gateway(*address), "interface": 1 });
-                if version < Version::V1_0 {
-                    ip["version"] = if address.is_ipv4() { "4" } else { "6" }.into();
-                }
+                let mut ip = version.ip(IpNet::from(*address), 1);
+                ip["gateway"] = gateway(*address).to_string().into();
                 ip
             })
             .collect();

@@ -33,7 +33,7 @@ pub fn mappings(asked: &[Value]) -> Result<Vec<PortMapping>, CniError> {
 
 fn mapping(asked: &Value) -> Result<PortMapping, String> {
     let Asked { host_port, container_port, protocol, host_ip } =
-        Asked::deserialize(asked).map_err(|error| error.to_string())?;
+        Asked::deserialize(&spelled(asked)).map_err(|error| error.to_string())?;
     Ok(PortMapping {
         host_port: port("hostPort", host_port)?,
         container_port: port("containerPort", container_port)?,
@@ -51,6 +51,15 @@ fn mapping(asked: &Value) -> Result<PortMapping, String> {
             }
         },
     })
+}
+
+/// A mapping with its keys as the convention spells them. containerd writes them with capitals (`HostPort`; go-cni has no names
+/// for its fields), which libraries for Go take for the same.
+fn spelled(asked: &Value) -> Value {
+    const KEYS: [&str; 4] = ["hostPort", "containerPort", "protocol", "hostIP"];
+    let Value::Object(asked) = asked else { return asked.clone() };
+    let spell = |key: &String| KEYS.into_iter().find(|it| it.eq_ignore_ascii_case(key)).map_or(key.clone(), Into::into);
+    asked.iter().map(|(key, value)| (spell(key), value.clone())).collect()
 }
 
 fn port(key: &str, number: i64) -> Result<u16, String> {
@@ -72,6 +81,7 @@ mod tests {
             json!({ "hostPort": 1, "containerPort": 65535, "protocol": "sctp", "hostIP": "::", "other": 1 }),
             json!({ "hostPort": 2, "containerPort": 2, "protocol": "tcp", "hostIP": null }),
             json!({ "hostPort": 3, "containerPort": 3, "protocol": "tcp", "hostIP": "::ffff:192.0.2.1" }),
+            json!({ "HostPort": 4, "ContainerPort": 4, "Protocol": "tcp", "HostIP": "127.0.0.1" }),
         ];
         let of = |host_port, container_port, protocol, host_ip: Option<&str>| {
             let host_ip = host_ip.map(|text| text.parse().expect("an address"));
@@ -83,6 +93,7 @@ mod tests {
             of(1, 65535, PortProtocol::Sctp, Some("::")),
             of(2, 2, PortProtocol::Tcp, None),
             of(3, 3, PortProtocol::Tcp, Some("192.0.2.1")),
+            of(4, 4, PortProtocol::Tcp, Some("127.0.0.1")),
         ];
         assert_eq!(mappings(&asked).expect("they make sense"), expected);
     }

@@ -28,20 +28,16 @@ const SHORT_PATIENCE: Duration = Duration::from_secs(2);
 /// Where it cannot be done or told.
 pub fn run(arguments: &Arguments, input: &[u8], print: impl FnOnce(&str) -> io::Result<()>) -> Result<(), CniError> {
     let tell = |text: &str| print(text).map_err(|error| CniError::io("writing the result to standard output", error));
-    let (needs, act): (Version, Act) = match arguments.verb {
+    let act: Act = match arguments.verb {
         Verb::Version => return tell(&Version::answer()),
-        Verb::Add => (Version::V0_3, |call| call.add().map(Some)),
-        Verb::Del => (Version::V0_3, |call| call.clear().map(|()| None)),
-        Verb::Check => (Version::V0_4, |call| call.check().map(|()| None)),
-        Verb::Gc => (Version::V1_1, |call| call.gc().map(|()| None)),
-        Verb::Status => (Version::V1_1, |call| call.status().map(|()| None)),
+        Verb::Add => |call| call.add().map(Some),
+        Verb::Del => |call| call.clear().map(|()| None),
+        Verb::Check => |call| call.check().map(|()| None),
+        Verb::Gc => |call| call.gc().map(|()| None),
+        Verb::Status => |call| call.status().map(|()| None),
     };
     let (config, version) = NetworkConfig::parse(input)?;
-    if version < needs {
-        let message =
-            format!("{:?} came with CNI {}; the configuration is of {}", arguments.verb, needs.name(), version.name());
-        return Err(CniError::new(Code::IncompatibleVersion, message));
-    }
+    version.has(arguments.verb)?;
     let call = PluginCall { arguments, input, config: &config };
     let result = act(&call).and_then(|result| match result {
         Some(added) => tell(&added.to_json(version)).inspect_err(|error| call.undo(&error.message)),

@@ -17,7 +17,7 @@ use crate::error::{CniError, Code};
 pub const GATEWAY_MAC: [u8; 6] = [0x02, 0x53, 0x4c, 0x55, 0x43, 0x45];
 
 /// Index of the loopback device of every namespace (include/net/net_namespace.h).
-const LOOPBACK: u32 = 1;
+pub const LOOPBACK: u32 = 1;
 
 /// Protocol number of the routes that the plugin makes: `boot`, as by hand.
 const PROTOCOL: u8 = 3;
@@ -130,7 +130,10 @@ pub fn open_namespace(path: &Path) -> Result<File, CniError> {
 }
 
 /// Runs something in a container's namespace.
-fn inside<T: Send>(
+///
+/// # Errors
+/// Those of the work, [`Code::InvalidEnvironment`] where that is no network namespace, [`Code::Kernel`] where it cannot be entered.
+pub fn inside<T: Send>(
     namespace: &File,
     path: &Path,
     work: impl FnOnce() -> Result<T, CniError> + Send,

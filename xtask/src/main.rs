@@ -2,10 +2,13 @@
 
 mod bench;
 mod build;
+mod cluster;
+mod conformance;
 mod demo;
 mod fuzz;
 mod image;
 mod kernels;
+mod kubernetes;
 mod manifests;
 mod run;
 mod score;
@@ -38,6 +41,8 @@ enum Command {
     Manifests(manifests::Arguments),
     /// Measure
     Bench(bench::Arguments),
+    /// A Kubernetes cluster of real kubelets on this machine, with Sluice in it
+    Cluster(cluster::Arguments),
 }
 
 fn main() -> anyhow::Result<std::process::ExitCode> {
@@ -49,5 +54,6 @@ fn main() -> anyhow::Result<std::process::ExitCode> {
         Command::Image(arguments) => image::main(&arguments),
         Command::Manifests(arguments) => manifests::main(&arguments),
         Command::Bench(arguments) => bench::main(&arguments),
+        Command::Cluster(arguments) => cluster::main(&arguments),
     }
 }

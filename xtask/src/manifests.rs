@@ -31,7 +31,10 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     for path in &stale {
         println!("{} {}", if arguments.check { "stale" } else { "written" }, path.display());
     }
-    ensure!(!arguments.check || stale.is_empty(), "the chart has changed: run `cargo xtask manifests`, and commit what it writes");
+    ensure!(
+        !arguments.check || stale.is_empty(),
+        "the chart has changed: run `cargo xtask manifests`, and commit what it writes"
+    );
     Ok(ExitCode::SUCCESS)
 }
 
@@ -42,7 +45,8 @@ fn make(write: bool) -> Result<Vec<PathBuf>> {
     run(Command::new(&helm).args(["lint", "--strict", "--quiet", "--set", ANY_SERVER]).arg(&chart))?;
     let install = render(&helm, &chart, ANY_SERVER)?;
     let uninstall = render(&helm, &chart, "uninstall=true")?;
-    let settings = settings(part(&install, "config.yaml")?).context("finding the settings in the chart's config.yaml")?;
+    let settings =
+        settings(part(&install, "config.yaml")?).context("finding the settings in the chart's config.yaml")?;
     let files = [
         ("base/rbac.yaml", part(&install, "rbac.yaml")?),
         ("base/daemonset.yaml", part(&install, "daemonset.yaml")?),
@@ -89,7 +93,9 @@ fn parts(rendered: &str) -> BTreeMap<String, String> {
     const SOURCE: &str = "# Source: sluice/templates/";
     let mut parts = BTreeMap::<String, String>::new();
     for document in format!("\n{rendered}").split("\n---\n").skip(1) {
-        let Some((template, text)) = document.strip_prefix(SOURCE).and_then(|rest| rest.split_once('\n')) else { continue };
+        let Some((template, text)) = document.strip_prefix(SOURCE).and_then(|rest| rest.split_once('\n')) else {
+            continue;
+        };
         let part = parts.entry(template.to_owned()).or_default();
         if !part.is_empty() {
             part.push_str("---\n");

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use crate::run::{cargo, host, say, target};
 use crate::score::Score;
-use crate::{build, fuzz, kernels, setup};
+use crate::{build, fuzz, kernels, kubernetes, setup};
 
 /// See the command's help.
 #[derive(clap::Args)]
@@ -18,6 +18,8 @@ pub struct Arguments {
     /// Which tests; without, all that need no more than an hour
     #[arg(value_enum)]
     tiers: Vec<Tier>,
+    #[command(flatten)]
+    kubernetes: kubernetes::Options,
 }
 
 /// What can be tested by itself.
@@ -35,6 +37,8 @@ enum Tier {
     Runtime,
     /// Packet and node on Debian's kernels, emulated; runs only by name
     Kernels,
+    /// Sluice in a cluster of real kubelets, and Kubernetes' own tests of it; runs only by name
+    Kubernetes,
     /// Manifests, selectors, CIDRs and changes of policies, made of any bytes; runs only by name
     Fuzz,
 }
@@ -49,7 +53,7 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     let mut total = Score::default();
     for tier in tiers {
         let started = Instant::now();
-        let score = tier.run(&object)?;
+        let score = tier.run(&object, &arguments.kubernetes)?;
         total.add(score);
         let (passed, failed, seconds) = (score.passed, score.failed, started.elapsed().as_secs());
         say(&format!("{}: {passed} passed, {failed} failed, {seconds} s", tier.name()));
@@ -70,11 +74,12 @@ impl Tier {
             Self::Node => "node",
             Self::Runtime => "runtime",
             Self::Kernels => "kernels",
+            Self::Kubernetes => "kubernetes",
             Self::Fuzz => "fuzz",
         }
     }
 
-    fn run(self, object: &std::path::Path) -> Result<Score> {
+    fn run(self, object: &std::path::Path, options: &kubernetes::Options) -> Result<Score> {
         say(&format!("Tests: {}", self.name()));
         match self {
             Self::Lint => {
@@ -100,6 +105,7 @@ impl Tier {
                 count(cargo().args(["test", "-p", "sluice-tests", "--test", name]), object)
             }
             Self::Kernels => kernels::run(object),
+            Self::Kubernetes => kubernetes::run(options, object),
             Self::Fuzz => fuzz::all(),
         }
     }
@@ -122,7 +128,10 @@ fn kernel_lints() -> Result<Score> {
 }
 
 /// Runs tests and counts what they say of themselves. What says nothing and fails is one failure.
-fn count(command: &mut Command, object: &std::path::Path) -> Result<Score> {
+///
+/// # Errors
+/// Where they cannot be started.
+pub fn count(command: &mut Command, object: &std::path::Path) -> Result<Score> {
     command.env("SLUICE_BPF_OBJECT", object);
     let mut child = command.arg("--no-fail-fast").stdout(Stdio::piped()).spawn().context("starting cargo")?;
     let mut score = Score::default();

@@ -30,7 +30,7 @@ const DOCUMENTS: &str = "usr/share/doc/sluice";
 const LIMIT: usize = 30 << 20;
 
 /// See the command's help.
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 pub struct Arguments {
     /// The machine that it is for; without, this one
     #[arg(long, value_enum)]
@@ -51,6 +51,14 @@ pub struct Arguments {
 /// # Errors
 /// Where something cannot be built, or is not the same the second time.
 pub fn main(arguments: &Arguments) -> Result<ExitCode> {
+    make(arguments).map(|_| ExitCode::SUCCESS)
+}
+
+/// Makes an image; gives where its archive is.
+///
+/// # Errors
+/// Where something cannot be built, or is not the same the second time.
+pub fn make(arguments: &Arguments) -> Result<PathBuf> {
     let arch = arguments.arch.map_or_else(Arch::host, Ok)?;
     let commit = Commit::of_tree()?;
     if !commit.is_clean() {
@@ -83,7 +91,7 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     println!("compressed: {}", mebibytes(size));
     println!("unpacked:   {}", mebibytes(contents.size()));
     ensure!(contents.size() <= LIMIT, "the image is larger than {}", mebibytes(LIMIT));
-    Ok(ExitCode::SUCCESS)
+    Ok(archive)
 }
 
 /// All that is in an image.

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Builds Kubernetes, etcd, containerd, CoreDNS and the upstream tests from their Go modules, as the go.mod files beside pin
+# them, into $CLUSTER/bin. What is there already costs Go's own comparison.
+#   CLUSTER=DIR build.sh
+set -euo pipefail
+cd "$(dirname "$0")"
+bin=${CLUSTER:?where the cluster lives}/bin
+mkdir -p "$bin"
+export CGO_ENABLED=0 GOFLAGS="-mod=readonly -buildvcs=false"
+
+version=$(cd kubernetes && go list -m -f '{{.Version}}' k8s.io/kubernetes)
+minor=${version#v1.} minor=${minor%%.*}
+it=k8s.io/component-base/version
+versioned="-s -w -X $it.gitVersion=$version -X $it.gitMajor=1 -X $it.gitMinor=$minor -X $it.gitTreeState=clean -X $it.buildDate=1970-01-01T00:00:00Z"
+
+# build TITLE MODULE ARGUMENTS...
+build() {
+	local title=$1 module=$2 started=$SECONDS
+	shift 2
+	echo "    $title ..."
+	(cd "$module" && nice go build "$@")
+	echo "    $title: $((SECONDS - started)) s"
+}
+
+k=k8s.io/kubernetes
+build 'Kubernetes (a quarter of an hour at the first time)' kubernetes -ldflags "$versioned" -o "$bin/" \
+	$k/cmd/{kube-apiserver,kube-controller-manager,kube-scheduler,kubelet,kube-proxy,kubectl}
+build etcd kubernetes -ldflags '-s -w' -o "$bin/etcd" go.etcd.io/etcd/server/v3
+build 'what runs in the pods of tests' kubernetes -ldflags '-s -w' -o "$bin/" $k/test/images/{agnhost,regression-issue-74839} ./images
+build CoreDNS coredns -ldflags '-s -w' -o "$bin/coredns" .
+
+c=github.com/containerd/containerd/v2
+static='osusergo netgo static_build urfave_cli_no_docs'
+of="-s -w -X $c/version.Version=$(cd containerd && go list -m -f '{{.Version}}' $c)"
+build containerd containerd -tags "$static" -ldflags "$of" -o "$bin/" $c/cmd/{containerd,ctr}
+build 'the shim of containerd' containerd -tags "$static no_grpc" -ldflags "$of" -o "$bin/" $c/cmd/containerd-shim-runc-v2
+
+build ginkgo e2e -ldflags '-s -w' -o "$bin/ginkgo" github.com/onsi/ginkgo/v2/ginkgo
+echo '    the upstream tests ...'
+(cd e2e && nice go test -c -ldflags "$versioned" -o "$bin/e2e.test" .)

@@ -1,0 +1,164 @@
+//! A cluster of real kubelets with Sluice in it, as `cargo xtask cluster up` starts it, and what tests ask of it.
+
+mod namespace;
+
+use std::env;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+pub use namespace::Namespace;
+
+/// The image that does what tests need (upstream's `agnhost`), as the cluster has it.
+pub const AGNHOST: &str = "agnhost:lab";
+
+/// Who changes nodes or the installation is alone; all others are together.
+static TURNS: RwLock<()> = RwLock::new(());
+
+/// The cluster that runs.
+pub struct Cluster {
+    directory: PathBuf,
+    _turn: Turn,
+}
+
+enum Turn {
+    Together(#[expect(dead_code, reason = "held")] RwLockReadGuard<'static, ()>),
+    Alone(#[expect(dead_code, reason = "held")] RwLockWriteGuard<'static, ()>),
+}
+
+impl Cluster {
+    /// For a test that leaves nodes and installation alone.
+    ///
+    /// # Errors
+    /// Where there is no cluster.
+    pub fn shared() -> Result<Self> {
+        Self::running(Turn::Together(TURNS.read().unwrap_or_else(std::sync::PoisonError::into_inner)))
+    }
+
+    /// For a test that changes nodes or the installation: no other runs meanwhile.
+    ///
+    /// # Errors
+    /// Where there is no cluster.
+    pub fn alone() -> Result<Self> {
+        Self::running(Turn::Alone(TURNS.write().unwrap_or_else(std::sync::PoisonError::into_inner)))
+    }
+
+    fn running(turn: Turn) -> Result<Self> {
+        let directory = env::var_os("SLUICE_CLUSTER").map(PathBuf::from);
+        let directory = directory.context("SLUICE_CLUSTER is not set: `cargo xtask test kubernetes` sets it")?;
+        ensure!(directory.join("run/up").exists(), "no cluster runs in {}", directory.display());
+        Ok(Self { directory, _turn: turn })
+    }
+
+    /// What kubectl prints.
+    ///
+    /// # Errors
+    /// Where it fails, with what it says.
+    pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        said(self.script("kubectl").args(arguments))
+    }
+
+    /// Applies manifests.
+    ///
+    /// # Errors
+    /// Where the API server refuses them.
+    pub fn apply(&self, manifests: &str) -> Result<()> {
+        self.feed(&["apply", "-f", "-"], manifests)
+    }
+
+    /// An object, as JSON.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn get(&self, arguments: &[&str]) -> Result<Value> {
+        let text = self.kubectl(&[&["get", "-o", "json"], arguments].concat())?;
+        serde_json::from_str(&text).context("understanding kubectl")
+    }
+
+    /// What a command in a node prints.
+    ///
+    /// # Errors
+    /// Where it fails, with what it says.
+    pub fn on(&self, node: &str, command: &[&str]) -> Result<String> {
+        said(self.script("exec").arg(node).args(command))
+    }
+
+    /// What a command prints that runs outside the cluster, where the nodes' network ends.
+    ///
+    /// # Errors
+    /// Where it fails, with what it says.
+    pub fn outside(&self, command: &[&str]) -> Result<String> {
+        said(self.script("outside").args(command))
+    }
+
+    /// Has the script beside the cluster do something to it: `join`, `reboot`, `load`.
+    ///
+    /// # Errors
+    /// Where it fails, with what it says.
+    pub fn ask(&self, action: &str, arguments: &[&str]) -> Result<String> {
+        said(self.script(action).args(arguments))
+    }
+
+    /// The nodes' names.
+    ///
+    /// # Errors
+    /// Where the API server does not answer.
+    pub fn nodes(&self) -> Result<Vec<String>> {
+        let names = self.kubectl(&["get", "nodes", "-o", "jsonpath={.items[*].metadata.name}"])?;
+        Ok(names.split_whitespace().map(str::to_owned).collect())
+    }
+
+    /// kubectl that runs beside the test, until it is killed or ends.
+    pub fn kubectl_beside(&self, arguments: &[&str]) -> Command {
+        let mut command = self.script("kubectl");
+        command.args(arguments);
+        command
+    }
+
+    fn feed(&self, arguments: &[&str], input: &str) -> Result<()> {
+        let mut child = self
+            .script("kubectl")
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("starting kubectl")?;
+        {
+            use std::io::Write as _;
+            let mut stdin = child.stdin.take().context("kubectl's input")?;
+            stdin.write_all(input.as_bytes()).context("writing to kubectl")?;
+        }
+        told(&child.wait_with_output().context("waiting for kubectl")?, "kubectl").map(|_| ())
+    }
+
+    fn script(&self, action: &str) -> Command {
+        let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/kubernetes/cluster.sh"));
+        command.arg(action).env("CLUSTER", &self.directory);
+        command
+    }
+}
+
+/// What a command prints.
+fn said(command: &mut Command) -> Result<String> {
+    let words = command.get_args().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
+    let output = command.output().with_context(|| format!("starting {words}"))?;
+    told(&output, &words)
+}
+
+fn told(output: &Output, what: &str) -> Result<String> {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(output.status.success(), "{what}: {}{}", text, String::from_utf8_lossy(&output.stderr));
+    Ok(text)
+}
+
+/// An address as it stands in a URL.
+pub fn in_url(address: std::net::IpAddr) -> String {
+    match address {
+        std::net::IpAddr::V4(address) => address.to_string(),
+        std::net::IpAddr::V6(address) => format!("[{address}]"),
+    }
+}

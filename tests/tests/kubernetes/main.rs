@@ -1,0 +1,3 @@
+//! Sluice in a cluster of real kubelets: what Kubernetes does on a pod network.
+
+mod pods;

@@ -1,0 +1,205 @@
+//! `cargo xtask cluster`: a Kubernetes cluster of real kubelets on this machine, with Sluice in it.
+
+mod install;
+mod parts;
+pub mod upstream;
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, ExitStatus};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::run::{root, run, say, target};
+
+/// See the command's help.
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Action,
+}
+
+#[derive(clap::Subcommand)]
+enum Action {
+    /// Build what is missing, start control plane and nodes, and install Sluice
+    Up {
+        #[command(flatten)]
+        shape: Shape,
+        /// Leave the nodes without a plugin
+        #[arg(long, conflicts_with = "reference")]
+        bare: bool,
+        /// Install the plugins of the CNI project and kube-proxy instead, to compare with
+        #[arg(long)]
+        reference: bool,
+    },
+    /// End it, and leave the machine as it was
+    Down,
+    /// What runs
+    Status,
+    /// kubectl, as the cluster's administrator
+    Kubectl {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Run a command in a node (n1, n2, ... or cp)
+    Exec {
+        node: String,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Import image archives into every node
+    Load { archives: Vec<PathBuf> },
+    /// Start one more node
+    Join { node: String },
+    /// End a node with everything that runs on it, and start it again
+    Reboot { node: String },
+}
+
+/// What a cluster is like.
+#[derive(clap::Args, Clone, Copy, Debug, Default)]
+pub struct Shape {
+    /// Nodes
+    #[arg(long, default_value_t = 2, value_name = "NUMBER")]
+    pub nodes: u8,
+    /// IPv6 instead of IPv4
+    #[arg(long)]
+    ipv6: bool,
+    /// IPv4 and IPv6
+    #[arg(long, conflicts_with = "ipv6")]
+    pub dual: bool,
+    /// Between nodes through the overlay
+    #[arg(long)]
+    tunnel: bool,
+    /// Between nodes natively
+    #[arg(long, conflicts_with = "tunnel")]
+    native: bool,
+}
+
+impl Shape {
+    fn families(self) -> &'static str {
+        match (self.ipv6, self.dual) {
+            (_, true) => "dual",
+            (true, false) => "ipv6",
+            (false, false) => "ipv4",
+        }
+    }
+
+    fn routing(self) -> Option<&'static str> {
+        match (self.tunnel, self.native) {
+            (true, _) => Some("vxlan"),
+            (false, true) => Some("native"),
+            (false, false) => None,
+        }
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let families = match self.families() {
+            "dual" => "IPv4 and IPv6",
+            "ipv6" => "IPv6",
+            _ => "IPv4",
+        };
+        write!(f, "{} nodes, {families}, routing {}", self.nodes, self.routing().unwrap_or("auto"))
+    }
+}
+
+/// Who gives pods their network.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// Nobody yet.
+    None,
+    /// The plugins of the CNI project and kube-proxy.
+    Reference,
+    /// Sluice, by its manifests.
+    Sluice,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Where something cannot be built or started.
+pub fn main(arguments: &Arguments) -> Result<ExitCode> {
+    ensure!(nix::unistd::geteuid().is_root(), "the cluster's nodes are namespaces: run this as root");
+    let cluster = Cluster::default();
+    match &arguments.command {
+        Action::Up { shape, bare, reference } => {
+            let network = match (bare, reference) {
+                (true, _) => Network::None,
+                (_, true) => Network::Reference,
+                _ => Network::Sluice,
+            };
+            cluster.up(*shape, network)?;
+            println!("cargo xtask cluster kubectl get pods -A    or: exec n1 sluicectl status; down ends it");
+            Ok(ExitCode::SUCCESS)
+        }
+        Action::Down => cluster.down().map(|()| ExitCode::SUCCESS),
+        Action::Status => cluster.pass("status", &[] as &[&str]),
+        Action::Kubectl { arguments } => cluster.pass("kubectl", arguments),
+        Action::Exec { node, command } => cluster.pass("exec", &[std::slice::from_ref(node), command].concat()),
+        Action::Load { archives } => cluster.pass("load", archives),
+        Action::Join { node } => cluster.pass("join", &[node]),
+        Action::Reboot { node } => cluster.pass("reboot", &[node]),
+    }
+}
+
+/// A cluster and where it keeps its things.
+pub struct Cluster {
+    directory: PathBuf,
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self { directory: target().join("kubernetes") }
+    }
+}
+
+impl Cluster {
+    /// Builds what is missing and starts everything.
+    ///
+    /// # Errors
+    /// Where something cannot be built or does not start.
+    pub fn up(&self, shape: Shape, network: Network) -> Result<()> {
+        parts::ready(self)?;
+        say("Starting the cluster");
+        let mut up = self.script("up");
+        up.env("NODES", shape.nodes.to_string()).env("FAMILIES", shape.families());
+        up.env("PLUGIN", if network == Network::Reference { "reference" } else { "none" });
+        run(&mut up)?;
+        if network == Network::Sluice { install::install(self, shape) } else { Ok(()) }
+    }
+
+    /// Ends it.
+    ///
+    /// # Errors
+    /// Where that does not go well.
+    pub fn down(&self) -> Result<()> {
+        run(&mut self.script("down"))
+    }
+
+    /// Where it keeps its things: `bin`, `images`, and while it is up `run` and `logs`.
+    pub fn directory(&self) -> &PathBuf {
+        &self.directory
+    }
+
+    /// kubectl with arguments.
+    pub fn kubectl(&self, arguments: &[&str]) -> Command {
+        let mut command = self.script("kubectl");
+        command.args(arguments);
+        command
+    }
+
+    fn script(&self, action: &str) -> Command {
+        let mut command = Command::new(root().join("tests/kubernetes/cluster.sh"));
+        command.arg(action).env("CLUSTER", &self.directory);
+        command
+    }
+
+    /// Has the script do something whose success is the caller's to judge.
+    fn pass(&self, action: &str, arguments: &[impl AsRef<OsStr>]) -> Result<ExitCode> {
+        let status: ExitStatus =
+            self.script(action).args(arguments).status().context("starting tests/kubernetes/cluster.sh")?;
+        Ok(status.code().map_or(ExitCode::FAILURE, |code| ExitCode::from(u8::try_from(code).unwrap_or(1))))
+    }
+}

@@ -1,0 +1,84 @@
+//! What a cluster is made of: Kubernetes and a container runtime, built from their Go modules, and images.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fs;
+use std::hash::{Hash, Hasher};
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use super::Cluster;
+use crate::run::{output, root, run, say};
+use crate::setup;
+
+/// Debian packages that nodes and images need.
+const PACKAGES: [&str; 16] = [
+    "runc",
+    "iptables",
+    "nftables",
+    "conntrack",
+    "containernetworking-plugins",
+    "busybox-static",
+    "netcat-openbsd",
+    "bind9-dnsutils",
+    "curl",
+    "wget",
+    "openssl",
+    "gcc",
+    "libc6-dev",
+    "iproute2",
+    "procps",
+    "util-linux",
+];
+
+/// Builds what is missing or older than its sources here; quick where nothing is.
+///
+/// # Errors
+/// Where something cannot be installed or built, with what a person can do.
+pub fn ready(cluster: &Cluster) -> Result<()> {
+    setup::install(&PACKAGES)?;
+    let sources = root().join("tests/kubernetes");
+    let stamp = cluster.directory().join("made-of");
+    let made_of = format!("{:016x}", digest(&sources)?);
+    if fs::read_to_string(&stamp).is_ok_and(|it| it == made_of) {
+        return Ok(());
+    }
+    ensure!(
+        output(Command::new("go").arg("version")).is_some(),
+        "Kubernetes is built with Go: install it (1.26 or later)"
+    );
+    say("Building Kubernetes, containerd and the upstream tests (some ten minutes at the first time)");
+    let script = |name: &str| {
+        let mut command = Command::new(sources.join(name));
+        command.env("CLUSTER", cluster.directory());
+        command
+    };
+    run(&mut script("build.sh"))?;
+    say("Making the images of the cluster");
+    run(&mut script("images.sh"))?;
+    fs::write(&stamp, made_of).with_context(|| format!("writing {}", stamp.display()))
+}
+
+/// A digest of all files below a directory that binaries and images are made from.
+fn digest(directory: &Path) -> Result<u64> {
+    fn walk(directory: &Path, hasher: &mut DefaultHasher) -> Result<()> {
+        let what = || format!("reading {}", directory.display());
+        let mut entries =
+            fs::read_dir(directory).with_context(what)?.collect::<Result<Vec<_>, _>>().with_context(what)?;
+        entries.sort_by_key(fs::DirEntry::path);
+        for entry in entries {
+            let path = entry.path();
+            if path.is_dir() {
+                walk(&path, hasher)?;
+            } else if !path.ends_with("cluster.sh") {
+                path.file_name().hash(hasher);
+                fs::read(&path).with_context(|| format!("reading {}", path.display()))?.hash(hasher);
+            }
+        }
+        Ok(())
+    }
+    let mut hasher = DefaultHasher::new();
+    walk(directory, &mut hasher)?;
+    Ok(hasher.finish())
+}
