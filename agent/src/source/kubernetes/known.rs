@@ -8,6 +8,7 @@ use kube::runtime::watcher::Event;
 use sluice_policy::ObjectName;
 
 use super::Watched;
+use super::access::Trouble;
 use crate::source::Change;
 
 /// Something heard of a kind of objects.
@@ -19,8 +20,8 @@ pub enum Heard<K> {
     Fetched(K),
     /// The server does not have the kind.
     Absent,
-    /// The server does not let it be listed and watched: what is wrong, and what to do.
-    Refused(String),
+    /// The server does not let it be listed and watched, or tells nothing.
+    Nothing(Trouble),
 }
 
 /// What there is to tell of it.
@@ -30,8 +31,15 @@ pub struct Told {
     pub changes: Vec<Change>,
     /// Whether with that, all that there is has been told of for the first time.
     pub is_listed: bool,
-    /// Whether the server lets the kind be listed and watched, or why not; `None`: this does not tell.
-    pub access: Option<Result<(), String>>,
+    /// Whether the server tells of the kind, or why not; `None`: this does not say.
+    pub access: Option<Result<(), Trouble>>,
+}
+
+impl Told {
+    /// Only whether the server gives what it was asked for.
+    pub fn access(access: Result<(), Trouble>) -> Self {
+        Self { changes: Vec::new(), is_listed: false, access: Some(access) }
+    }
 }
 
 /// Which objects of a kind have been told of. A watch that had to start anew does not tell of what is gone meanwhile: that is
@@ -53,11 +61,10 @@ impl Known {
             |(namespace, name): &(String, String), uid| Change::Gone(ObjectName::new(K::KIND, namespace, name), uid);
         let is_complete = matches!(heard, Heard::Event(Event::InitDone) | Heard::Absent);
         let access = match &heard {
-            // A watch begins with this before it has asked for anything.
-            Heard::Event(Event::Init) | Heard::Fetched(_) => None,
-            Heard::Event(Event::InitApply(_) | Event::InitDone | Event::Apply(_) | Event::Delete(_))
-            | Heard::Absent => Some(Ok(())),
-            Heard::Refused(why) => Some(Err(why.clone())),
+            // That something is heard was noted when the server answered.
+            Heard::Event(_) | Heard::Fetched(_) => None,
+            Heard::Absent => Some(Ok(())),
+            Heard::Nothing(trouble) => Some(Err(trouble.clone())),
         };
         let changes = match heard {
             Heard::Event(Event::Init) => {
@@ -88,7 +95,7 @@ impl Known {
                 mem::take(&mut self.objects).iter().map(|name| gone(name, String::new())).collect()
             }
             // What it said last stays.
-            Heard::Refused(_) => Vec::new(),
+            Heard::Nothing(_) => Vec::new(),
         };
         Told { changes, is_listed: is_complete && !mem::replace(&mut self.is_listed, true), access }
     }

@@ -1,11 +1,11 @@
 //! The Kubernetes API: objects listed and watched, and pods asked for by name.
 
+mod access;
 mod condition;
 mod known;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::future;
 use std::path::{Path, PathBuf};
@@ -20,9 +20,9 @@ use hyper::Uri;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::core::Status;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
@@ -35,9 +35,12 @@ use sluice_policy::{Kind, ObjectError, PodName, Strictness};
 use tokio::time::sleep;
 
 use super::{Change, Object, Source};
+use access::{Outage, Server, Target, Trouble, Troubles, connect, persist};
 use condition::Conditions;
 use known::{Heard, Known, Told};
 
+/// How long it may take to connect.
+const CONNECT: Duration = Duration::from_secs(10);
 /// Most changes that are told of at once.
 const BATCH: usize = 1024;
 /// Until the server is asked again for a kind that it does not have. Whoever installs one waits no longer for it.
@@ -99,7 +102,8 @@ impl Kubernetes {
     }
 }
 
-async fn client(kubeconfig: Option<&Path>, server: Option<Uri>) -> Result<Client> {
+/// How the server is reached.
+async fn settings(kubeconfig: Option<&Path>, server: Option<Uri>) -> Result<kube::Config> {
     let mut config = match kubeconfig {
         Some(path) => {
             let file =
@@ -116,81 +120,72 @@ async fn client(kubeconfig: Option<&Path>, server: Option<Uri>) -> Result<Client
     if let Some(server) = server {
         config.cluster_url = server;
     }
+    config.connect_timeout = Some(CONNECT);
     tracing::info!(server = %config.cluster_url, "watching the Kubernetes API");
-    Client::try_from(config).context("making a client of the Kubernetes API")
+    Ok(config)
 }
 
 impl Source for Kubernetes {
     fn run(self: Box<Self>, tell: &mut dyn FnMut(Vec<Change>) -> bool) -> Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.context("starting the watch of the Kubernetes API")?.block_on(async {
-            let client = client(self.kubeconfig.as_deref(), self.server).await?;
-            follow(&client, self.asked, self.services, ABSENT, tell).await;
+            let config = settings(self.kubeconfig.as_deref(), self.server).await?;
+            let (client, server, given) = connect(config).context("making a client of the Kubernetes API")?;
+            let listening = Listening { asked: self.asked, given, services: self.services, absent: ABSENT };
+            follow(&client, server, listening, tell).await;
             Ok(())
         })
     }
 }
 
+/// What is listened to.
+struct Listening {
+    /// Pods that are asked for.
+    asked: UnboundedReceiver<Ask>,
+    /// Where the server gives what it is asked for.
+    given: UnboundedReceiver<Target>,
+    /// Whether Services are watched.
+    services: bool,
+    /// How long until a kind is asked for again that the server does not have.
+    absent: Duration,
+}
+
 /// Watches until nobody listens any more. While the server is away, what it said last stays. A kind that it does not have is
 /// asked for again after a time.
-async fn follow(
-    client: &Client,
-    asked: UnboundedReceiver<Ask>,
-    services: bool,
-    absent: Duration,
-    tell: &mut dyn FnMut(Vec<Change>) -> bool,
-) {
+async fn follow(client: &Client, server: Server, listening: Listening, tell: &mut dyn FnMut(Vec<Change>) -> bool) {
+    let Listening { asked, given, services, absent } = listening;
     let pods = stream::select(watch::<Pod>(client), fetch(client, asked));
     let mut watches = vec![
-        tidings(watch::<Node>(client)),
-        tidings(pods),
-        tidings(watch::<Namespace>(client)),
-        tidings(watch::<NetworkPolicy>(client)),
-        tidings(report(client, watch_if_there::<ClusterNetworkPolicy>(client, absent))),
+        tidings(client, watch::<Node>(client)),
+        tidings(client, pods),
+        tidings(client, watch::<Namespace>(client)),
+        tidings(client, watch::<NetworkPolicy>(client)),
+        tidings(client, report(client, watch_if_there::<ClusterNetworkPolicy>(client, absent))),
     ];
     if services {
-        watches.extend([tidings(watch::<Service>(client)), tidings(watch::<EndpointSlice>(client))]);
+        watches.extend([tidings(client, watch::<Service>(client)), tidings(client, watch::<EndpointSlice>(client))]);
     }
     let mut unlisted = watches.len();
+    watches.push(given.map(|target| (target, Told::access(Ok(())))).boxed());
     let mut batches = stream::select_all(watches).ready_chunks(BATCH);
     let mut waiting = Vec::new();
-    let mut refusals = Refusals::default();
+    let mut troubles = Troubles::new(server);
     while let Some(batch) = batches.next().await {
-        let mut problems = Vec::new();
-        for (kind, told) in batch {
+        let mut is_other = false;
+        for (target, told) in batch {
             waiting.extend(told.changes);
             if told.is_listed {
                 unlisted -= 1;
                 waiting.extend((unlisted == 0).then_some(Change::Listed));
             }
-            if told.access.is_some_and(|access| refusals.note(kind, access)) {
-                problems = vec![refusals.problems()];
-            }
+            is_other |= told.access.is_some_and(|access| troubles.note(target, access, Timestamp::now()));
         }
         // What is wrong is to be known though not all is listed: that may be why.
         let mut changes = if unlisted == 0 { std::mem::take(&mut waiting) } else { Vec::new() };
-        changes.extend(problems);
-        if (unlisted == 0 || !changes.is_empty()) && !tell(changes) {
+        changes.extend(is_other.then(|| Change::Problems(troubles.problems(unlisted == 0))));
+        if !changes.is_empty() && !tell(changes) {
             return;
         }
-    }
-}
-
-/// Kinds that the server does not let this agent watch: why, and what to do.
-#[derive(Default)]
-struct Refusals(BTreeMap<Kind, String>);
-
-impl Refusals {
-    /// Takes notice of what was found out of a kind. Whether it is another than before.
-    fn note(&mut self, kind: Kind, access: Result<(), String>) -> bool {
-        match access {
-            Ok(()) => self.0.remove(&kind).is_some(),
-            Err(why) => self.0.insert(kind, why.clone()) != Some(why),
-        }
-    }
-
-    fn problems(&self) -> Change {
-        Change::Problems(self.0.values().cloned().collect())
     }
 }
 
@@ -231,9 +226,13 @@ watched! {
 }
 
 /// What there is to tell of what is heard of a kind of objects.
-fn tidings<K: Watched>(heard: impl Stream<Item = Heard<K>> + Send + 'static) -> BoxStream<'static, (Kind, Told)> {
+fn tidings<K: Watched>(
+    client: &Client,
+    heard: impl Stream<Item = Heard<K>> + Send + 'static,
+) -> BoxStream<'static, (Target, Told)> {
     let mut known = Known::default();
-    heard.map(move |heard| (K::KIND, known.hear(heard))).boxed()
+    let target = Target::from(Api::<K>::all(client.clone()).resource_url());
+    heard.map(move |heard| (Arc::clone(&target), known.hear(heard))).boxed()
 }
 
 /// What one watch of a kind says: events, and what interrupts it. It is begun again ever less often.
@@ -264,20 +263,21 @@ fn said<K: Watched>(event: Event<K>) -> Option<Heard<K>> {
 /// What it means that a watch is interrupted; `None`: nothing, but that it is begun again.
 fn interrupted<K: Watched>(error: &watcher::Error) -> Option<Heard<K>> {
     let kind = K::KIND.name();
-    match status(error) {
-        Some(status) if status.is_forbidden() => Some(Heard::Refused(format!(
+    let Some(error) = failure(error) else {
+        tracing::debug!(%error, "the watch of every {kind} is interrupted; trying again");
+        return None;
+    };
+    Some(Heard::Nothing(match error {
+        kube::Error::Api(status) if status.is_forbidden() => Trouble::Refused(format!(
             "the API server does not let this agent list and watch every {kind} ({}): give its account the verbs list and watch \
              on {} of the API group {:?}, as manifests/rbac.yaml does; it tries again, and until then what it knows of them \
              stays in force; one that has known nothing of them since it started adds no pods",
             status.message,
             K::plural(&()),
             K::group(&()),
-        ))),
-        _ => {
-            tracing::warn!(%error, "the watch of every {kind} is interrupted; trying again");
-            None
-        }
-    }
+        )),
+        _ => Trouble::Away(Outage::from(error)),
+    }))
 }
 
 /// Watches a kind of objects that the server may have or not, for ever.
@@ -291,7 +291,7 @@ fn watch_if_there<K: Watched>(client: &Client, absent: Duration) -> impl Stream<
     watches.flatten().inspect(move |heard| {
         let is_there = match heard {
             // A watch begins with Init before it has asked for anything, and who is refused does not learn it either.
-            Heard::Event(Event::Init) | Heard::Refused(_) => return,
+            Heard::Event(Event::Init) | Heard::Nothing(_) => return,
             Heard::Event(_) | Heard::Fetched(_) => true,
             Heard::Absent => false,
         };
@@ -313,7 +313,7 @@ fn until_absent<K: Watched>(
     let heard = events.filter_map(|event| {
         future::ready(match event {
             Ok(event) => said(event),
-            Err(error) if status(&error).is_some_and(|status| status.code == 404) => Some(Heard::Absent),
+            Err(error) if is_absent(&error) => Some(Heard::Absent),
             Err(error) => interrupted(&error),
         })
     });
@@ -325,12 +325,17 @@ fn until_absent<K: Watched>(
     })
 }
 
-/// What the server says of a list or watch that it refuses.
-fn status(error: &watcher::Error) -> Option<&Status> {
+/// Whether the server does not have what was to be watched.
+fn is_absent(error: &watcher::Error) -> bool {
+    matches!(failure(error), Some(kube::Error::Api(status)) if status.code == 404)
+}
+
+/// What has kept a watch from beginning. `None`: it had begun, and whether it goes on, the next attempt shows.
+fn failure(error: &watcher::Error) -> Option<&kube::Error> {
     use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
     match error {
-        InitialListFailed(kube::Error::Api(status)) | WatchStartFailed(kube::Error::Api(status)) => Some(status),
-        InitialListFailed(_) | WatchStartFailed(_) | WatchError(_) | WatchFailed(_) | NoResourceVersion => None,
+        InitialListFailed(error) | WatchStartFailed(error) => Some(error),
+        WatchError(_) | WatchFailed(_) | NoResourceVersion => None,
     }
 }
 
@@ -378,7 +383,8 @@ fn report<S: Stream<Item = Heard<ClusterNetworkPolicy>> + Send>(
                     "metadata": { "name": name },
                     "status": { "conditions": [condition] },
                 }));
-                if let Err(error) = api.patch_status(&name, &PatchParams::apply(MANAGER).force(), &patch).await {
+                let params = PatchParams::apply(MANAGER).force();
+                if let Err(error) = persist(|| api.patch_status(&name, &params, &patch)).await {
                     tracing::warn!(%error, "the status of {KIND} {name} does not say what is not supported in it");
                 }
             });

@@ -1,8 +1,8 @@
 //! Against a small server of the API.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Mutex;
 use std::sync::mpsc::{self as channel, Receiver, Sender};
 use std::thread;
@@ -25,7 +25,8 @@ struct Server(Arc<State>);
 
 struct State {
     address: SocketAddr,
-    /// By path: a list's items or an object; null: what nobody may see. Of paths that are not there, it has nothing.
+    /// By path: a list's items or an object; null: what nobody may see; a number: with which code it fails. Of paths that are not
+    /// there, it has nothing.
     given: Mutex<BTreeMap<String, Value>>,
     /// Watches that are open, by path: where more is to be said.
     watches: Mutex<BTreeMap<String, TcpStream>>,
@@ -38,7 +39,10 @@ struct State {
 impl Server {
     /// Starts one. Of what happens at it, it tells: a path, and what was sent there.
     fn start() -> (Self, Receiver<(String, Value)>) {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+        Self::start_at(TcpListener::bind("127.0.0.1:0").expect("binds"))
+    }
+
+    fn start_at(listener: TcpListener) -> (Self, Receiver<(String, Value)>) {
         let address = listener.local_addr().expect("has an address");
         let (happens, happened) = channel::channel();
         let state = State {
@@ -78,6 +82,12 @@ impl Server {
         self.say(path, "ERROR", &json!({ "kind": "Status", "code": 410, "status": "Failure", "message": "expired" }));
     }
 
+    /// Closes the watch of a path, which may go on where it was.
+    fn close(&self, path: &str) {
+        let watch = self.0.watches.lock().expect("locks").remove(path).expect("somebody watches");
+        watch.shutdown(Shutdown::Both).expect("closes");
+    }
+
     fn serve(&self, stream: TcpStream) {
         let mut writer = stream.try_clone().expect("clones");
         let mut reader = BufReader::new(stream);
@@ -96,19 +106,25 @@ impl Server {
             reader.read_exact(&mut body).expect("reads");
             let happened = |what| self.0.happened.lock().expect("locks").send((path.to_owned(), what));
             self.0.asked_for.lock().expect("locks").insert(path.into(), query.into());
-            if query.contains("watch=") {
+            let given = self.0.given.lock().expect("locks").get(path).cloned();
+            let is_given = matches!(given, Some(Value::Array(_) | Value::Object(_)));
+            if is_given && query.contains("watch=") {
                 let _ = write!(writer, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n");
                 self.0.watches.lock().expect("locks").insert(path.into(), writer);
                 let _ = happened(Value::Null);
                 return;
             }
-            let given = self.0.given.lock().expect("locks").get(path).cloned();
             let (code, text) = match given {
                 Some(Value::Array(items)) => {
                     let list = json!({ "kind": "List", "apiVersion": "v1", "metadata": { "resourceVersion": "1" }, "items": items });
                     (200, list.to_string())
                 }
-                Some(Value::Null) => (403, forbidden().to_string()),
+                Some(Value::Null) => (403, status(403, "the account may not").to_string()),
+                Some(Value::Number(code)) => {
+                    let _ = happened(Value::Null);
+                    let code = code.as_u64().expect("a code");
+                    (code, status(code, "no").to_string())
+                }
                 Some(object) => {
                     let _ = happened(Value::Null);
                     (200, object.to_string())
@@ -134,24 +150,30 @@ impl Server {
 
     /// The same, with Services or without.
     fn follow_all(&self, services: bool) -> (Receiver<Vec<Change>>, Asker) {
-        let (said, heard) = channel::channel();
-        let (asks, asked) = mpsc::unbounded();
-        let address = self.0.address;
-        thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("builds");
-            runtime.block_on(async {
-                let uri = format!("http://{address}").parse().expect("a URI");
-                let client = Client::try_from(kube::Config::new(uri)).expect("a client");
-                let tell = &mut |changes| said.send(changes).is_ok();
-                follow(&client, asked, services, Duration::from_millis(1), tell).await;
-            });
-        });
-        (heard, Asker(asks))
+        follow_at(self.0.address, services)
     }
 }
 
-fn forbidden() -> Value {
-    json!({ "kind": "Status", "code": 403, "status": "Failure", "reason": "Forbidden", "message": "the account may not" })
+/// Follows whoever serves an address.
+fn follow_at(address: SocketAddr, services: bool) -> (Receiver<Vec<Change>>, Asker) {
+    let (said, heard) = channel::channel();
+    let (asks, asked) = mpsc::unbounded();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("builds");
+        runtime.block_on(async {
+            let uri = format!("http://{address}").parse().expect("a URI");
+            let (client, server, given) = connect(kube::Config::new(uri)).expect("a client");
+            let tell = &mut |changes| said.send(changes).is_ok();
+            let listening = Listening { asked, given, services, absent: Duration::from_millis(1) };
+            follow(&client, server, listening, tell).await;
+        });
+    });
+    (heard, Asker(asks))
+}
+
+fn status(code: u64, message: &str) -> Value {
+    let reason = if code == 403 { "Forbidden" } else { "Other" };
+    json!({ "kind": "Status", "code": code, "status": "Failure", "reason": reason, "message": message })
 }
 
 fn body_of_policy() -> String {
@@ -300,9 +322,12 @@ fn a_kind_that_may_not_be_seen_is_a_problem_and_holds_up_the_first_listing_until
         assert!(told[0].starts_with("problems: ") && told[0].contains(word), "{word:?} is not in {told:?}");
     }
     server.give(POLICIES, json!([policy(&json!([]))]));
-    let mut all = first(&heard);
+    let mut all = Vec::new();
+    while all.len() < 4 {
+        all.extend(next(&heard));
+    }
     all.sort();
-    assert_eq!(all, ["ClusterNetworkPolicy all is", "Node a is", "problems: "]);
+    assert_eq!(all, ["ClusterNetworkPolicy all is", "Node a is", "listed", "problems: "]);
 }
 
 #[test]
@@ -330,6 +355,49 @@ fn of_a_kind_that_may_be_seen_no_more_the_last_word_counts_and_all_else_goes_on(
     }
     told.sort();
     assert_eq!(told, ["ClusterNetworkPolicy all gone", "problems: "]);
+}
+
+#[test]
+fn a_server_that_is_not_there_is_a_problem_until_it_is() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let address = listener.local_addr().expect("has an address");
+    drop(listener);
+    let (heard, _asker) = follow_at(address, false);
+    let told = next(&heard);
+    let problem = format!("problems: the API server http://{address} tells nothing: Connection refused");
+    assert!(told.len() == 1 && told[0].starts_with(&problem), "{told:?}");
+    assert!(told[0].contains("no pod is added"), "{told:?}");
+    let (server, _happened) = Server::start_at(TcpListener::bind(address).expect("binds"));
+    server.give(NODES, json!([node("a", 1)]));
+    let mut awaited = BTreeSet::from(["listed", "problems: "]);
+    while !awaited.is_empty() {
+        next(&heard).iter().for_each(|word| {
+            awaited.remove(&**word);
+        });
+    }
+}
+
+/// A watch that goes on may say nothing for hours.
+#[test]
+fn a_server_that_is_back_is_no_problem_though_nothing_has_changed() {
+    let (server, happened) = Server::start();
+    server.give(NODES, json!([node("a", 1)]));
+    let (heard, _asker) = server.follow();
+    assert_eq!(first(&heard), ["Node a is"]);
+    for (code, says, remedy) in [(503, "it answers 503 (no)", "see what is wrong"), (401, "401", "a service account")] {
+        wait_for(&happened, NODES);
+        server.give(NODES, json!(code));
+        server.close(NODES);
+        let told = next(&heard);
+        assert!(told.len() == 1 && told[0].contains(says) && told[0].contains(remedy), "{told:?}");
+        assert!(told[0].contains("what it said last stays in force since "), "{told:?}");
+        while !server.0.watches.lock().expect("locks").contains_key(NODES) {
+            server.give(NODES, json!([node("a", 1)]));
+            wait_for(&happened, NODES);
+        }
+        assert_eq!(next(&heard), ["problems: "]);
+        server.close(NODES);
+    }
 }
 
 #[test]
