@@ -141,11 +141,11 @@ pub fn run(config: Config) -> Result<()> {
         let event = signals.wait().map_or_else(|errno| Event::Dead(errno.into()), Event::End);
         let _ = told.send(event);
     })?;
-    let (source, asker): (Box<dyn Source>, _) = match &config.source {
+    let (source, messenger): (Box<dyn Source>, _) = match &config.source {
         SourceConfig::Directory(path) => (Box::new(Directory::new(path)), None),
         SourceConfig::Kubernetes(kubeconfig) => {
-            let (source, asker) = Kubernetes::new(kubeconfig.as_deref());
-            (Box::new(source.with_services().at(config.api_server.clone().map(|ApiServer(uri)| uri))), Some(asker))
+            let (source, messenger) = Kubernetes::new(kubeconfig.as_deref());
+            (Box::new(source.with_services().at(config.api_server.clone().map(|ApiServer(uri)| uri))), Some(messenger))
         }
     };
     let (claimed, told) = mpsc::channel();
@@ -167,12 +167,12 @@ pub fn run(config: Config) -> Result<()> {
         records: Records::below(&config.run_dir),
         is_listed: false,
         nodes: BTreeMap::new(),
-        services: Services::new(&config.node_name, asker.is_none(), config.maglev),
+        services: Services::new(&config.node_name, messenger.is_none(), config.maglev),
         sockets: None,
         ended,
         claimed,
         shared_ports: Problems::default(),
-        policies: Policies::new(&config.node_name, index, asker),
+        policies: Policies::new(&config.node_name, index, messenger),
         source_problems: Problems::default(),
         problems: Problems::default(),
         waiting_for: Some("the first listing of all objects".into()),

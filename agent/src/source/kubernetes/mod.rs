@@ -3,11 +3,13 @@
 mod access;
 mod condition;
 mod known;
+mod publish;
 #[cfg(test)]
 mod tests;
 
 use std::fmt::Debug;
 use std::future;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,6 +40,7 @@ use super::{Change, Object, Source};
 use access::{Outage, Server, Target, Trouble, Troubles, connect, persist};
 use condition::Conditions;
 use known::{Heard, Known, Told};
+use publish::{Counts, Means, Word, publish};
 
 /// How long it may take to connect.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -58,12 +61,18 @@ pub struct Kubernetes {
     kubeconfig: Option<PathBuf>,
     server: Option<Uri>,
     asked: UnboundedReceiver<Ask>,
+    words: UnboundedReceiver<Word>,
+    counts: Arc<Counts>,
     services: bool,
 }
 
-/// Has the API server asked for pods that its watch has not told of yet.
+/// Has the API server asked for pods that its watch has not told of yet, and told of the addresses of new ones.
 #[derive(Clone, Debug)]
-pub struct Asker(UnboundedSender<Ask>);
+pub struct Messenger {
+    asks: UnboundedSender<Ask>,
+    words: UnboundedSender<Word>,
+    counts: Arc<Counts>,
+}
 
 /// A pod that is asked for.
 #[derive(Debug)]
@@ -73,19 +82,43 @@ struct Ask {
     uid: String,
 }
 
-impl Asker {
+impl Messenger {
     /// Asks for a pod with a name and UID (empty: any). It is told of as the watch tells of it, which may be first.
     pub fn ask(&self, pod: PodName, uid: String) {
         // Without a source the agent is about to end.
-        let _ = self.0.unbounded_send(Ask { pod, uid });
+        let _ = self.asks.unbounded_send(Ask { pod, uid });
+    }
+
+    /// Has the object of a pod say its addresses, those of the first of each family; with none, has it say them no more.
+    pub fn publish(&self, pod: PodName, uid: String, addresses: &[IpAddr]) {
+        let [v4, v6] = [true, false].map(|v4| addresses.iter().copied().find(|address| address.is_ipv4() == v4));
+        let addresses = v4.into_iter().chain(v6).collect();
+        let _ = self.words.unbounded_send(Word { pod, uid, addresses });
+    }
+
+    /// How often addresses were said, and could not be.
+    pub fn published(&self) -> [u64; 2] {
+        self.counts.read()
     }
 }
 
 impl Kubernetes {
-    /// The server that a kubeconfig names; without, the one that `KUBECONFIG` names, or that runs this pod. With who asks it.
-    pub fn new(kubeconfig: Option<&Path>) -> (Self, Asker) {
-        let (asks, asked) = mpsc::unbounded();
-        (Self { kubeconfig: kubeconfig.map(Path::to_owned), server: None, asked, services: false }, Asker(asks))
+    /// The server that a kubeconfig names; without, the one that `KUBECONFIG` names, or that runs this pod. With who tells it
+    /// something.
+    pub fn new(kubeconfig: Option<&Path>) -> (Self, Messenger) {
+        let ((asks, asked), (says, words)) = (mpsc::unbounded(), mpsc::unbounded());
+        let counts = Arc::new(Counts::default());
+        let messenger = Messenger { asks, words: says, counts: Arc::clone(&counts) };
+        (
+            Self { kubeconfig: kubeconfig.map(Path::to_owned), server: None, asked, words, counts, services: false },
+            messenger,
+        )
+    }
+
+    /// What there was to say of pods until now.
+    #[cfg(test)]
+    pub fn take_words(&mut self) -> Vec<Word> {
+        std::iter::from_fn(|| self.words.try_recv().ok()).collect()
     }
 
     /// Reaches the server at this address, whatever else is said of where it is: one that is there without Services, which
@@ -129,9 +162,10 @@ impl Source for Kubernetes {
     fn run(self: Box<Self>, tell: &mut dyn FnMut(Vec<Change>) -> bool) -> Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.context("starting the watch of the Kubernetes API")?.block_on(async {
-            let config = settings(self.kubeconfig.as_deref(), self.server).await?;
+            let config = settings(self.kubeconfig.as_deref(), self.server.clone()).await?;
             let (client, server, given) = connect(config).context("making a client of the Kubernetes API")?;
-            let listening = Listening { asked: self.asked, given, services: self.services, absent: ABSENT };
+            let Self { asked, words, counts, services, .. } = *self;
+            let listening = Listening { asked, words, counts, given, services, absent: ABSENT };
             follow(&client, server, listening, tell).await;
             Ok(())
         })
@@ -142,6 +176,10 @@ impl Source for Kubernetes {
 struct Listening {
     /// Pods that are asked for.
     asked: UnboundedReceiver<Ask>,
+    /// What there is to say of pods,
+    words: UnboundedReceiver<Word>,
+    /// and who counts how that goes.
+    counts: Arc<Counts>,
     /// Where the server gives what it is asked for.
     given: UnboundedReceiver<Target>,
     /// Whether Services are watched.
@@ -153,8 +191,10 @@ struct Listening {
 /// Watches until nobody listens any more. While the server is away, what it said last stays. A kind that it does not have is
 /// asked for again after a time.
 async fn follow(client: &Client, server: Server, listening: Listening, tell: &mut dyn FnMut(Vec<Change>) -> bool) {
-    let Listening { asked, given, services, absent } = listening;
+    let Listening { asked, words, counts, given, services, absent } = listening;
+    let (tells, noted) = mpsc::unbounded();
     let pods = stream::select(watch::<Pod>(client), fetch(client, asked));
+    let pods = publish(Means { client: client.clone(), counts, tell: tells }, words, pods);
     let mut watches = vec![
         tidings(client, watch::<Node>(client)),
         tidings(client, pods),
@@ -166,7 +206,8 @@ async fn follow(client: &Client, server: Server, listening: Listening, tell: &mu
         watches.extend([tidings(client, watch::<Service>(client)), tidings(client, watch::<EndpointSlice>(client))]);
     }
     let mut unlisted = watches.len();
-    watches.push(given.map(|target| (target, Told::access(Ok(())))).boxed());
+    let accesses = stream::select(given.map(|target| (target, Ok(()))), noted);
+    watches.push(accesses.map(|(target, access)| (target, Told::access(access))).boxed());
     let mut batches = stream::select_all(watches).ready_chunks(BATCH);
     let mut waiting = Vec::new();
     let mut troubles = Troubles::new(server);

@@ -129,6 +129,10 @@ impl Server {
                     let _ = happened(Value::Null);
                     (200, object.to_string())
                 }
+                None if head[0].starts_with("PATCH") && path.ends_with("/pods/p/status") => {
+                    let _ = happened(serde_json::from_slice(&body).expect("is JSON"));
+                    (200, pod("u1", 1).to_string())
+                }
                 None if head[0].starts_with("PATCH") => {
                     let _ = happened(serde_json::from_slice(&body).expect("is JSON"));
                     (200, body_of_policy())
@@ -144,31 +148,31 @@ impl Server {
     }
 
     /// Follows this server. What is told of, and who asks.
-    fn follow(&self) -> (Receiver<Vec<Change>>, Asker) {
+    fn follow(&self) -> (Receiver<Vec<Change>>, Messenger) {
         self.follow_all(false)
     }
 
     /// The same, with Services or without.
-    fn follow_all(&self, services: bool) -> (Receiver<Vec<Change>>, Asker) {
+    fn follow_all(&self, services: bool) -> (Receiver<Vec<Change>>, Messenger) {
         follow_at(self.0.address, services)
     }
 }
 
 /// Follows whoever serves an address.
-fn follow_at(address: SocketAddr, services: bool) -> (Receiver<Vec<Change>>, Asker) {
+fn follow_at(address: SocketAddr, services: bool) -> (Receiver<Vec<Change>>, Messenger) {
     let (said, heard) = channel::channel();
-    let (asks, asked) = mpsc::unbounded();
+    let (Kubernetes { asked, words, counts, .. }, messenger) = Kubernetes::new(None);
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("builds");
         runtime.block_on(async {
             let uri = format!("http://{address}").parse().expect("a URI");
             let (client, server, given) = connect(kube::Config::new(uri)).expect("a client");
             let tell = &mut |changes| said.send(changes).is_ok();
-            let listening = Listening { asked, given, services, absent: Duration::from_millis(1) };
+            let listening = Listening { asked, words, counts, given, services, absent: Duration::from_millis(1) };
             follow(&client, server, listening, tell).await;
         });
     });
-    (heard, Asker(asks))
+    (heard, messenger)
 }
 
 fn status(code: u64, message: &str) -> Value {
@@ -473,6 +477,72 @@ fn what_is_not_supported_in_a_policy_stands_in_its_status() {
     let conditions = patch["status"]["conditions"].as_array().expect("conditions");
     assert_eq!(conditions.len(), 1);
     assert_eq!((&conditions[0]["type"], &conditions[0]["status"]), (&json!("sluice.dev/Supported"), &json!("False")));
+}
+
+const STATUS: &str = "/api/v1/namespaces/x/pods/p/status";
+
+/// A server that has a pod, somebody who follows it, and who tells it something.
+fn with_a_pod() -> (Server, Receiver<(String, Value)>, Receiver<Vec<Change>>, Messenger) {
+    let (server, happened) = Server::start();
+    server.give(PODS, json!([pod("u1", 1)]));
+    let (heard, messenger) = server.follow();
+    assert_eq!(first(&heard), ["Pod x/p u1 is"]);
+    wait_for(&happened, PODS);
+    (server, happened, heard, messenger)
+}
+
+fn publish(messenger: &Messenger, addresses: &[&str]) {
+    let addresses: Vec<IpAddr> = addresses.iter().map(|text| text.parse().expect("an address")).collect();
+    messenger.publish(PodName::new("x", "p"), "u1".into(), &addresses);
+}
+
+/// What a patch says.
+fn condition(patch: &Value) -> (&Value, &Value, &Value) {
+    let condition = &patch["status"]["conditions"][0];
+    assert_eq!(condition["type"], "sluice.dev/Addresses");
+    (&patch["metadata"]["uid"], &condition["message"], &condition["$patch"])
+}
+
+#[test]
+fn a_pods_addresses_stand_on_its_object_until_they_are_anothers() {
+    let (_server, happened, _heard, messenger) = with_a_pod();
+    publish(&messenger, &["10.1.0.1", "fd00::1"]);
+    let patch = wait_for(&happened, STATUS);
+    assert_eq!(condition(&patch), (&json!("u1"), &json!("10.1.0.1,fd00::1"), &Value::Null));
+    publish(&messenger, &["10.1.0.2"]);
+    assert_eq!(condition(&wait_for(&happened, STATUS)).1, "10.1.0.2", "it has other ones");
+    publish(&messenger, &[]);
+    let patch = wait_for(&happened, STATUS);
+    assert_eq!(condition(&patch), (&json!("u1"), &Value::Null, &json!("delete")));
+    assert_eq!(messenger.published()[1], 0);
+}
+
+#[test]
+fn what_the_kubelet_has_said_is_not_taken_back() {
+    let (server, happened, heard, messenger) = with_a_pod();
+    publish(&messenger, &["10.1.0.1"]);
+    wait_for(&happened, STATUS);
+    let mut told = pod("u1", 2);
+    told["status"] = json!({ "podIP": "10.1.0.1", "podIPs": [{ "ip": "10.1.0.1" }] });
+    server.say(PODS, "MODIFIED", &told);
+    assert_eq!(next(&heard), ["Pod x/p u1 is"]);
+    publish(&messenger, &[]);
+    publish(&messenger, &["10.1.0.3"]);
+    assert_eq!(condition(&wait_for(&happened, STATUS)).1, "10.1.0.3");
+}
+
+#[test]
+fn who_may_not_say_addresses_is_told_which_verb_he_lacks_and_tries_again() {
+    let (server, happened, heard, messenger) = with_a_pod();
+    server.give(STATUS, Value::Null);
+    publish(&messenger, &["10.1.0.1"]);
+    let told = next(&heard);
+    assert!(told.len() == 1 && told[0].contains("the verb patch on pods/status"), "{told:?}");
+    assert_eq!(messenger.published()[0], 0);
+    server.0.given.lock().expect("locks").remove(STATUS);
+    wait_for(&happened, STATUS);
+    assert_eq!(next(&heard), ["problems: "]);
+    assert!(messenger.published()[1] > 0);
 }
 
 fn told(heard: Vec<Heard<Pod>>) -> Vec<String> {
