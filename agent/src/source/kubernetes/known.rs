@@ -5,10 +5,10 @@ use std::mem;
 
 use kube::ResourceExt;
 use kube::runtime::watcher::Event;
-use sluice_policy::ObjectName;
 
 use super::Watched;
 use super::access::Trouble;
+use super::blocks::BlockChange;
 use crate::source::Change;
 
 /// Something heard of a kind of objects.
@@ -24,11 +24,20 @@ pub enum Heard<K> {
     Nothing(Trouble),
 }
 
+/// A change.
+#[derive(Debug)]
+pub enum Tiding {
+    /// Of an object.
+    Object(Change),
+    /// Of a block of the pool of pod CIDRs.
+    Block(BlockChange),
+}
+
 /// What there is to tell of it.
 #[derive(Debug)]
 pub struct Told {
     /// What has changed.
-    pub changes: Vec<Change>,
+    pub changes: Vec<Tiding>,
     /// Whether with that, all that there is has been told of for the first time.
     pub is_listed: bool,
     /// Whether the server tells of the kind, or why not; `None`: this does not say.
@@ -57,8 +66,7 @@ pub struct Known {
 impl Known {
     /// What there is to tell after something was heard.
     pub fn hear<K: Watched>(&mut self, heard: Heard<K>) -> Told {
-        let gone =
-            |(namespace, name): &(String, String), uid| Change::Gone(ObjectName::new(K::KIND, namespace, name), uid);
+        let gone = |(namespace, name): &(String, String), uid| K::gone(namespace, name, uid);
         let is_complete = matches!(heard, Heard::Event(Event::InitDone) | Heard::Absent);
         let access = match &heard {
             // That something is heard was noted when the server answered.
@@ -73,11 +81,11 @@ impl Known {
             }
             Heard::Event(Event::InitApply(object) | Event::Apply(object)) => {
                 self.newest = self.newest.max(version(&object));
-                vec![self.is(&object)]
+                self.is(&object)
             }
             Heard::Event(Event::InitDone) => {
                 let listed = self.listing.take().unwrap_or_default();
-                let lost = self.objects.difference(&listed).map(|name| gone(name, String::new())).collect();
+                let lost = self.objects.difference(&listed).filter_map(|name| gone(name, String::new())).collect();
                 self.objects = listed;
                 lost
             }
@@ -85,14 +93,14 @@ impl Known {
                 self.newest = self.newest.max(version(&object));
                 let name = key(&object);
                 self.objects.remove(&name);
-                vec![gone(&name, object.uid().unwrap_or_default())]
+                gone(&name, object.uid().unwrap_or_default()).into_iter().collect()
             }
             // The watch has told of it by now, or of its end.
             Heard::Fetched(object) if version(&object) <= self.newest => Vec::new(),
-            Heard::Fetched(object) => vec![self.is(&object)],
+            Heard::Fetched(object) => self.is(&object),
             Heard::Absent => {
                 self.listing = None;
-                mem::take(&mut self.objects).iter().map(|name| gone(name, String::new())).collect()
+                mem::take(&mut self.objects).iter().filter_map(|name| gone(name, String::new())).collect()
             }
             // What it said last stays.
             Heard::Nothing(_) => Vec::new(),
@@ -100,12 +108,12 @@ impl Known {
         Told { changes, is_listed: is_complete && !mem::replace(&mut self.is_listed, true), access }
     }
 
-    fn is<K: Watched>(&mut self, object: &K) -> Change {
+    fn is<K: Watched>(&mut self, object: &K) -> Vec<Tiding> {
         if let Some(listing) = &mut self.listing {
             listing.insert(key(object));
         }
         self.objects.insert(key(object));
-        object.object().map_or_else(Change::Wrong, Change::Is)
+        object.is().into_iter().collect()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The Kubernetes API: objects listed and watched, and pods asked for by name.
 
 mod access;
+mod blocks;
 mod condition;
 mod known;
 mod publish;
@@ -19,6 +20,7 @@ use anyhow::{Context, Result};
 use futures::channel::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use futures::stream::{self, BoxStream, Stream, StreamExt};
 use hyper::Uri;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -33,13 +35,14 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use sluice_policy::cluster_policy::{API_VERSION, ClusterNetworkPolicy, KIND};
 use sluice_policy::object::{PodObject, Policy};
-use sluice_policy::{Kind, ObjectError, PodName, Strictness};
+use sluice_policy::{Kind, ObjectError, ObjectName, PodName, Strictness};
 use tokio::time::sleep;
 
 use super::{Change, Object, Source};
 use access::{Outage, Server, Target, Trouble, Troubles, connect, persist};
+use blocks::{Blocks, take};
 use condition::Conditions;
-use known::{Heard, Known, Told};
+use known::{Heard, Known, Tiding, Told};
 use publish::{Counts, Means, Word, publish};
 
 /// How long it may take to connect.
@@ -56,6 +59,8 @@ const ASKED_AT_ONCE: usize = 256;
 /// As whom the agents of all nodes set what is theirs of a status.
 const MANAGER: &str = "sluice-agent";
 
+pub use blocks::Claimant;
+
 /// The API server of a cluster.
 pub struct Kubernetes {
     kubeconfig: Option<PathBuf>,
@@ -64,6 +69,7 @@ pub struct Kubernetes {
     words: UnboundedReceiver<Word>,
     counts: Arc<Counts>,
     services: bool,
+    claimant: Option<Claimant>,
 }
 
 /// Has the API server asked for pods that its watch has not told of yet, and told of the addresses of new ones.
@@ -109,10 +115,8 @@ impl Kubernetes {
         let ((asks, asked), (says, words)) = (mpsc::unbounded(), mpsc::unbounded());
         let counts = Arc::new(Counts::default());
         let messenger = Messenger { asks, words: says, counts: Arc::clone(&counts) };
-        (
-            Self { kubeconfig: kubeconfig.map(Path::to_owned), server: None, asked, words, counts, services: false },
-            messenger,
-        )
+        let kubeconfig = kubeconfig.map(Path::to_owned);
+        (Self { kubeconfig, server: None, asked, words, counts, services: false, claimant: None }, messenger)
     }
 
     /// What there was to say of pods until now.
@@ -126,6 +130,12 @@ impl Kubernetes {
     #[must_use]
     pub fn at(self, server: Option<Uri>) -> Self {
         Self { server, ..self }
+    }
+
+    /// Nodes without pod CIDRs have blocks of a pool, which their agents take.
+    #[must_use]
+    pub fn with_pool(self, claimant: Option<Claimant>) -> Self {
+        Self { claimant, ..self }
     }
 
     /// Watches Services and EndpointSlices too, for which it must be let.
@@ -164,8 +174,8 @@ impl Source for Kubernetes {
         runtime.context("starting the watch of the Kubernetes API")?.block_on(async {
             let config = settings(self.kubeconfig.as_deref(), self.server.clone()).await?;
             let (client, server, given) = connect(config).context("making a client of the Kubernetes API")?;
-            let Self { asked, words, counts, services, .. } = *self;
-            let listening = Listening { asked, words, counts, given, services, absent: ABSENT };
+            let Self { asked, words, counts, services, claimant, .. } = *self;
+            let listening = Listening { asked, words, counts, given, services, claimant, absent: ABSENT };
             follow(&client, server, listening, tell).await;
             Ok(())
         })
@@ -184,6 +194,8 @@ struct Listening {
     given: UnboundedReceiver<Target>,
     /// Whether Services are watched.
     services: bool,
+    /// Who takes blocks of a pool.
+    claimant: Option<Claimant>,
     /// How long until a kind is asked for again that the server does not have.
     absent: Duration,
 }
@@ -191,10 +203,10 @@ struct Listening {
 /// Watches until nobody listens any more. While the server is away, what it said last stays. A kind that it does not have is
 /// asked for again after a time.
 async fn follow(client: &Client, server: Server, listening: Listening, tell: &mut dyn FnMut(Vec<Change>) -> bool) {
-    let Listening { asked, words, counts, given, services, absent } = listening;
+    let Listening { asked, words, counts, given, services, claimant, absent } = listening;
     let (tells, noted) = mpsc::unbounded();
     let pods = stream::select(watch::<Pod>(client), fetch(client, asked));
-    let pods = publish(Means { client: client.clone(), counts, tell: tells }, words, pods);
+    let pods = publish(Means { client: client.clone(), counts, tell: tells.clone() }, words, pods);
     let mut watches = vec![
         tidings(client, watch::<Node>(client)),
         tidings(client, pods),
@@ -205,22 +217,38 @@ async fn follow(client: &Client, server: Server, listening: Listening, tell: &mu
     if services {
         watches.extend([tidings(client, watch::<Service>(client)), tidings(client, watch::<EndpointSlice>(client))]);
     }
+    let mut blocks = claimant.map(|claimant| {
+        watches.push(tidings(client, watch::<Lease>(client)));
+        let node = claimant.node.clone();
+        let (blocks, orders) = Blocks::new(claimant);
+        tokio::spawn(take(Lease::api(client), node, orders, tells));
+        blocks
+    });
     let mut unlisted = watches.len();
-    let accesses = stream::select(given.map(|target| (target, Ok(()))), noted);
-    watches.push(accesses.map(|(target, access)| (target, Told::access(access))).boxed());
+    watches.extend([given.map(|target| (target, Told::access(Ok(())))).boxed(), noted.boxed()]);
     let mut batches = stream::select_all(watches).ready_chunks(BATCH);
     let mut waiting = Vec::new();
     let mut troubles = Troubles::new(server);
     while let Some(batch) = batches.next().await {
-        let mut is_other = false;
+        let (mut is_other, was_unlisted) = (false, unlisted > 0);
         for (target, told) in batch {
-            waiting.extend(told.changes);
-            if told.is_listed {
-                unlisted -= 1;
-                waiting.extend((unlisted == 0).then_some(Change::Listed));
+            for tiding in told.changes {
+                match (tiding, &mut blocks) {
+                    (Tiding::Object(change), None) => waiting.push(change),
+                    (Tiding::Object(change), Some(blocks)) => waiting.extend(blocks.pass(change)),
+                    (Tiding::Block(change), Some(blocks)) => blocks.change(change),
+                    (Tiding::Block(_), None) => {}
+                }
             }
+            unlisted -= usize::from(told.is_listed);
             is_other |= told.access.is_some_and(|access| troubles.note(target, access, Timestamp::now()));
         }
+        if let Some(blocks) = &mut blocks {
+            let (nodes, access) = blocks.settle(unlisted == 0);
+            waiting.extend(nodes);
+            is_other |= troubles.note("pod_cidr_pool".into(), access, Timestamp::now());
+        }
+        waiting.extend((was_unlisted && unlisted == 0).then_some(Change::Listed));
         // What is wrong is to be known though not all is listed: that may be why.
         let mut changes = if unlisted == 0 { std::mem::take(&mut waiting) } else { Vec::new() };
         changes.extend(is_other.then(|| Change::Problems(troubles.problems(unlisted == 0))));
@@ -232,25 +260,35 @@ async fn follow(client: &Client, server: Server, listening: Listening, tell: &mu
 
 /// A kind of objects of the API.
 trait Watched: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static {
-    /// What policies call it.
-    const KIND: Kind;
+    /// Which of its objects matter, in a selector of labels that the server applies; empty: all.
+    const SELECTOR: &str = "";
 
-    /// Which of its objects do not matter, in a selector of labels that the server applies; empty: all do.
-    const WITHOUT: &str = "";
+    /// Where they are.
+    fn api(client: &Client) -> Api<Self>;
 
-    /// What matters of an object, as the API server has it.
-    fn object(&self) -> Result<Object, ObjectError>;
+    /// What there is to tell of an object.
+    fn is(&self) -> Option<Tiding>;
+
+    /// What there is to tell of one that is gone, by its namespace, name and UID (empty: unknown).
+    fn gone(namespace: &str, name: &str, uid: String) -> Option<Tiding>;
 }
 
 macro_rules! watched {
     ($($kind:ident $(without $without:literal)? => $read:expr);* $(;)?) => {$(
         impl Watched for $kind {
-            const KIND: Kind = Kind::$kind;
-            $(const WITHOUT: &str = $without;)?
+            $(const SELECTOR: &str = $without;)?
 
-            fn object(&self) -> Result<Object, ObjectError> {
-                let read: fn(&Self) -> _ = $read;
-                read(self)
+            fn api(client: &Client) -> Api<Self> {
+                Api::all(client.clone())
+            }
+
+            fn is(&self) -> Option<Tiding> {
+                let read: fn(&Self) -> Result<Object, ObjectError> = $read;
+                Some(Tiding::Object(read(self).map_or_else(Change::Wrong, Change::Is)))
+            }
+
+            fn gone(namespace: &str, name: &str, uid: String) -> Option<Tiding> {
+                Some(Tiding::Object(Change::Gone(ObjectName::new(Kind::$kind, namespace, name), uid)))
             }
         }
     )*};
@@ -272,7 +310,7 @@ fn tidings<K: Watched>(
     heard: impl Stream<Item = Heard<K>> + Send + 'static,
 ) -> BoxStream<'static, (Target, Told)> {
     let mut known = Known::default();
-    let target = Target::from(Api::<K>::all(client.clone()).resource_url());
+    let target = Target::from(K::api(client).resource_url());
     heard.map(move |heard| (Arc::clone(&target), known.hear(heard))).boxed()
 }
 
@@ -281,10 +319,10 @@ fn events<K: Watched>(client: &Client) -> impl Stream<Item = watcher::Result<Eve
     let patience = Patience::default();
     let is_answered = Arc::clone(&patience.is_answered);
     let which = watcher::Config {
-        label_selector: Some(K::WITHOUT.to_owned()).filter(|it| !it.is_empty()),
+        label_selector: Some(K::SELECTOR.to_owned()).filter(|it| !it.is_empty()),
         ..Default::default()
     };
-    let events = watcher(Api::<K>::all(client.clone()), which);
+    let events = watcher(K::api(client), which);
     let heard = events.inspect(move |event| {
         // A watch begins with Init before it has asked for anything.
         is_answered.store(!matches!(event, Ok(Event::Init)), Ordering::Relaxed);
@@ -303,7 +341,7 @@ fn said<K: Watched>(event: Event<K>) -> Option<Heard<K>> {
 
 /// What it means that a watch is interrupted; `None`: nothing, but that it is begun again.
 fn interrupted<K: Watched>(error: &watcher::Error) -> Option<Heard<K>> {
-    let kind = K::KIND.name();
+    let kind = K::kind(&());
     let Some(error) = failure(error) else {
         tracing::debug!(%error, "the watch of every {kind} is interrupted; trying again");
         return None;
@@ -337,7 +375,7 @@ fn watch_if_there<K: Watched>(client: &Client, absent: Duration) -> impl Stream<
             Heard::Absent => false,
         };
         if was_there.replace(is_there) != Some(is_there) {
-            let kind = K::KIND.name();
+            let kind = K::kind(&());
             if is_there {
                 tracing::info!("the API server has the kind {kind}: it counts");
             } else {

@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 use super::MANAGER;
 use super::access::{Target, Trouble};
-use super::known::Heard;
+use super::known::{Heard, Told};
 
 /// Most pods whose addresses are being said at once.
 const AT_ONCE: usize = 32;
@@ -78,7 +78,7 @@ pub struct Means {
     /// Who counts.
     pub counts: Arc<Counts>,
     /// Who is told whether the server lets this agent.
-    pub tell: UnboundedSender<(Target, Result<(), Trouble>)>,
+    pub tell: UnboundedSender<(Target, Told)>,
 }
 
 /// Says what there is to say of pods, until their kubelet has said it, or they are gone. Passes on what is heard of pods.
@@ -215,7 +215,7 @@ impl Means {
         count.fetch_add(1, Ordering::Relaxed);
         if let Some(access) = access.map_or_else(|trouble| trouble.map(Err), |()| Some(Ok(()))) {
             // Who has ended does not want to know.
-            let _ = self.tell.unbounded_send(("pods/status".into(), access));
+            let _ = self.tell.unbounded_send(("pods/status".into(), Told::access(access)));
         }
         said
     }

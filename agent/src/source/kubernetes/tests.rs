@@ -8,7 +8,7 @@ use std::sync::mpsc::{self as channel, Receiver, Sender};
 use std::thread;
 
 use serde_json::Value;
-use sluice_policy::ObjectName;
+use sluice_topology::{Pool, Range};
 
 use super::*;
 
@@ -28,8 +28,12 @@ struct State {
     /// By path: a list's items or an object; null: what nobody may see; a number: with which code it fails. Of paths that are not
     /// there, it has nothing.
     given: Mutex<BTreeMap<String, Value>>,
+    /// Paths at which nobody may make objects.
+    unmakeable: Mutex<BTreeSet<String>>,
     /// Watches that are open, by path: where more is to be said.
-    watches: Mutex<BTreeMap<String, TcpStream>>,
+    watches: Mutex<BTreeMap<String, Vec<TcpStream>>>,
+    /// What was made here, by path.
+    made: Mutex<BTreeMap<String, Vec<Value>>>,
     /// By path, how it was last asked for.
     asked_for: Mutex<BTreeMap<String, String>>,
     /// Told of each watch, each patch, and each object that is asked for.
@@ -48,7 +52,9 @@ impl Server {
         let state = State {
             address,
             given: Mutex::default(),
+            unmakeable: Mutex::default(),
             watches: Mutex::default(),
+            made: Mutex::default(),
             asked_for: Mutex::default(),
             happened: Mutex::new(happens),
         };
@@ -73,19 +79,22 @@ impl Server {
     /// Says something to the watch of a path, which is open.
     fn say(&self, path: &str, what: &str, object: &Value) {
         let watches = self.0.watches.lock().expect("locks");
-        let mut watch = watches.get(path).expect("somebody watches");
-        writeln!(watch, "{}", json!({ "type": what, "object": object })).expect("writes");
+        for mut watch in watches.get(path).expect("somebody watches") {
+            writeln!(watch, "{}", json!({ "type": what, "object": object })).expect("writes");
+        }
     }
 
     /// Breaks the watch of a path off, and forgets where it was: who watches must list anew.
     fn expire(&self, path: &str) {
         self.say(path, "ERROR", &json!({ "kind": "Status", "code": 410, "status": "Failure", "message": "expired" }));
+        self.0.watches.lock().expect("locks").remove(path);
     }
 
     /// Closes the watch of a path, which may go on where it was.
     fn close(&self, path: &str) {
-        let watch = self.0.watches.lock().expect("locks").remove(path).expect("somebody watches");
-        watch.shutdown(Shutdown::Both).expect("closes");
+        for watch in self.0.watches.lock().expect("locks").remove(path).expect("somebody watches") {
+            watch.shutdown(Shutdown::Both).expect("closes");
+        }
     }
 
     fn serve(&self, stream: TcpStream) {
@@ -110,11 +119,28 @@ impl Server {
             let is_given = matches!(given, Some(Value::Array(_) | Value::Object(_)));
             if is_given && query.contains("watch=") {
                 let _ = write!(writer, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n");
-                self.0.watches.lock().expect("locks").insert(path.into(), writer);
+                // Of what was made since the list, it tells too.
+                let _none_is_made = self.0.given.lock().expect("locks");
+                for object in self.0.made.lock().expect("locks").get(path).into_iter().flatten() {
+                    let _ = writeln!(writer, "{}", json!({ "type": "ADDED", "object": object }));
+                }
+                self.0.watches.lock().expect("locks").entry(path.into()).or_default().push(writer);
                 let _ = happened(Value::Null);
                 return;
             }
             let (code, text) = match given {
+                Some(Value::Array(_))
+                    if head[0].starts_with("POST") && self.0.unmakeable.lock().expect("locks").contains(path) =>
+                {
+                    let _ = self.0.happened.lock().expect("locks").send(("refused".into(), Value::Null));
+                    (403, status(403, "the account may not").to_string())
+                }
+                Some(Value::Array(_)) if head[0].starts_with("POST") => {
+                    let made: Value = serde_json::from_slice(&body).expect("is JSON");
+                    let answer = self.make(path, made.clone());
+                    let _ = happened(made);
+                    answer
+                }
                 Some(Value::Array(items)) => {
                     let list = json!({ "kind": "List", "apiVersion": "v1", "metadata": { "resourceVersion": "1" }, "items": items });
                     (200, list.to_string())
@@ -147,6 +173,22 @@ impl Server {
         }
     }
 
+    /// Makes an object, unless there is one of its name.
+    fn make(&self, path: &str, mut object: Value) -> (u64, String) {
+        let mut given = self.0.given.lock().expect("locks");
+        let items = given[path].as_array().expect("a list").clone();
+        if items.iter().any(|item| item["metadata"]["name"] == object["metadata"]["name"]) {
+            return (409, status(409, "it is there").to_string());
+        }
+        object["metadata"]["resourceVersion"] = (items.len() + 10).to_string().into();
+        given.insert(path.into(), items.into_iter().chain([object.clone()]).collect());
+        if self.0.watches.lock().expect("locks").contains_key(path) {
+            self.say(path, "ADDED", &object);
+        }
+        self.0.made.lock().expect("locks").entry(path.into()).or_default().push(object.clone());
+        (201, object.to_string())
+    }
+
     /// Follows this server. What is told of, and who asks.
     fn follow(&self) -> (Receiver<Vec<Change>>, Messenger) {
         self.follow_all(false)
@@ -154,12 +196,12 @@ impl Server {
 
     /// The same, with Services or without.
     fn follow_all(&self, services: bool) -> (Receiver<Vec<Change>>, Messenger) {
-        follow_at(self.0.address, services)
+        follow_at(self.0.address, services, None)
     }
 }
 
 /// Follows whoever serves an address.
-fn follow_at(address: SocketAddr, services: bool) -> (Receiver<Vec<Change>>, Messenger) {
+fn follow_at(address: SocketAddr, services: bool, claimant: Option<Claimant>) -> (Receiver<Vec<Change>>, Messenger) {
     let (said, heard) = channel::channel();
     let (Kubernetes { asked, words, counts, .. }, messenger) = Kubernetes::new(None);
     thread::spawn(move || {
@@ -168,7 +210,8 @@ fn follow_at(address: SocketAddr, services: bool) -> (Receiver<Vec<Change>>, Mes
             let uri = format!("http://{address}").parse().expect("a URI");
             let (client, server, given) = connect(kube::Config::new(uri)).expect("a client");
             let tell = &mut |changes| said.send(changes).is_ok();
-            let listening = Listening { asked, words, counts, given, services, absent: Duration::from_millis(1) };
+            let listening =
+                Listening { asked, words, counts, given, services, claimant, absent: Duration::from_millis(1) };
             follow(&client, server, listening, tell).await;
         });
     });
@@ -366,7 +409,7 @@ fn a_server_that_is_not_there_is_a_problem_until_it_is() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
     let address = listener.local_addr().expect("has an address");
     drop(listener);
-    let (heard, _asker) = follow_at(address, false);
+    let (heard, _asker) = follow_at(address, false, None);
     let told = next(&heard);
     let problem = format!("problems: the API server http://{address} tells nothing: Connection refused");
     assert!(told.len() == 1 && told[0].starts_with(&problem), "{told:?}");
@@ -545,12 +588,97 @@ fn who_may_not_say_addresses_is_told_which_verb_he_lacks_and_tries_again() {
     assert!(messenger.published()[1] > 0);
 }
 
+const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
+
+/// The agent of a node, with a pool of two blocks.
+fn claimant(server: &Server, node: &str) -> Receiver<Vec<Change>> {
+    let range = Range { cidr: "10.78.0.0/23".parse().expect("a CIDR"), block: 24 };
+    let claimant = Claimant { pool: Pool(vec![range]), node: node.into(), in_use: Vec::new(), takes: true };
+    follow_at(server.0.address, false, Some(claimant)).0
+}
+
+fn node_with_uid(name: &str) -> Value {
+    let mut node = node(name, 1);
+    node["metadata"]["uid"] = format!("u-{name}").into();
+    node
+}
+
+/// The pod CIDRs of a node, once it has some, and what is wrong until then.
+fn pod_cidrs(heard: &Receiver<Vec<Change>>, name: &str) -> (String, Vec<String>) {
+    let mut wrong = Vec::new();
+    loop {
+        for change in heard.recv_timeout(PATIENCE).expect("it goes on") {
+            match change {
+                Change::Is(Object::Node(_, ways)) if ways.name == name && !ways.pod_cidrs.is_empty() => {
+                    return (ways.pod_cidrs.iter().map(ToString::to_string).collect(), wrong);
+                }
+                Change::Problems(problems) => wrong.extend(problems),
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn agents_that_start_at_once_take_different_blocks_and_see_each_others() {
+    let (server, _happened) = Server::start();
+    server.give(NODES, json!([node_with_uid("a"), node_with_uid("b")]));
+    server.give(LEASES, json!([]));
+    let [a, b] = ["a", "b"].map(|name| claimant(&server, name));
+    let own = [pod_cidrs(&a, "a").0, pod_cidrs(&b, "b").0];
+    assert_ne!(own[0], own[1]);
+    let c = claimant(&server, "a");
+    let seen = pod_cidrs(&c, "b").0;
+    assert_eq!(seen, own[1]);
+    let leases = server.0.given.lock().expect("locks")[LEASES].clone();
+    let owners: BTreeSet<String> = leases
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|it| it["metadata"]["ownerReferences"][0]["uid"].to_string())
+        .collect();
+    assert_eq!(owners, ["\"u-a\"".to_owned(), "\"u-b\"".to_owned()].into(), "{leases}");
+}
+
+#[test]
+fn who_may_take_no_block_is_told_which_verb_he_lacks() {
+    let (server, happened) = Server::start();
+    server.give(NODES, json!([node_with_uid("a")]));
+    server.give(LEASES, json!([]));
+    server.0.unmakeable.lock().expect("locks").insert(LEASES.into());
+    let heard = claimant(&server, "a");
+    wait_for(&happened, "refused");
+    server.0.unmakeable.lock().expect("locks").clear();
+    let (cidrs, wrong) = pod_cidrs(&heard, "a");
+    assert!(["10.78.0.0/24", "10.78.1.0/24"].contains(&&*cidrs), "{cidrs}");
+    assert!(wrong.iter().any(|what| what.contains("the verb create on leases")), "{wrong:?}");
+}
+
+#[test]
+fn a_block_whose_lease_is_removed_is_taken_again() {
+    let (server, happened) = Server::start();
+    server.give(NODES, json!([node_with_uid("a")]));
+    server.give(LEASES, json!([]));
+    let heard = claimant(&server, "a");
+    let before = pod_cidrs(&heard, "a").0;
+    let lease = server.0.given.lock().expect("locks")[LEASES][0].clone();
+    server.give(LEASES, json!([]));
+    while happened.try_recv().is_ok() {}
+    server.say(LEASES, "DELETED", &lease);
+    let again = wait_for(&happened, LEASES);
+    assert_eq!(again["metadata"]["name"], lease["metadata"]["name"]);
+    assert_eq!(pod_cidrs(&heard, "a").0, before);
+}
+
 fn told(heard: Vec<Heard<Pod>>) -> Vec<String> {
     let mut known = Known::default();
     let mut words = Vec::new();
     for heard in heard {
         let told = known.hear(heard);
-        words.extend(told.changes.iter().map(word));
+        words.extend(told.changes.iter().map(|tiding| match tiding {
+            Tiding::Object(change) => word(change),
+            Tiding::Block(change) => panic!("{change:?}"),
+        }));
         words.extend(told.is_listed.then(|| "listed".to_owned()));
     }
     words
