@@ -194,7 +194,8 @@ impl Blocks {
         let Claimant { pool, node, .. } = &self.claimant;
         let lack = pool.lack(node, &has, &self.had, &self.claims, others);
         // Who has had one before goes on with it, whatever else there is to come.
-        let was_new = if self.lack.is_none() { has.is_empty() } else { self.is_new };
+        let is_known = self.orders.borrow().uid == uid;
+        let was_new = if is_known { self.is_new } else { has.is_empty() };
         self.is_new = was_new && !lack.blocks.is_empty();
         self.put(Order { uid, blocks: lack.blocks.clone() });
         self.lack = Some(lack);
@@ -435,6 +436,17 @@ mod tests {
         assert_eq!(blocks.settle(true).1, Ok(()));
         blocks.change(taken("fd00:78::/64", "a", "ua", 3));
         assert_eq!(told(&mut blocks), ["a: 10.78.0.0/24 fd00:78::/64"]);
+        for block in ["10.78.0.0/24", "fd00:78::/64"] {
+            blocks.change(BlockChange::Freed(block.parse().expect("a CIDR")));
+        }
+        blocks.pass(node("a", "another", &[]));
+        blocks.change(taken("10.78.0.0/24", "a", "another", 4));
+        assert_eq!(told(&mut blocks), ["a: 10.78.0.0/24"], "who comes with one goes on with it");
+        blocks.pass(node("a", "a third", &[]));
+        blocks.change(BlockChange::Freed("10.78.0.0/24".parse().expect("a CIDR")));
+        told(&mut blocks);
+        blocks.change(taken("10.78.0.0/24", "a", "a third", 5));
+        assert_eq!(told(&mut blocks), [""; 0], "made anew, it is new");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender};
-use futures::future;
+use futures::future::{self, Either};
 use futures::stream::{self, Stream, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
@@ -87,18 +87,14 @@ pub fn publish<S: Stream<Item = Heard<Pod>> + Send>(
     words: UnboundedReceiver<Word>,
     pods: S,
 ) -> impl Stream<Item = Heard<Pod>> + Send {
-    enum Either {
-        Word(Word),
-        Pod(Heard<Pod>),
-    }
     let mut speakers = Speakers { means, slots: Arc::new(Semaphore::new(AT_ONCE)), of: BTreeMap::new() };
-    stream::select(words.map(Either::Word), pods.map(Either::Pod)).filter_map(move |next| {
+    stream::select(words.map(Either::Left), pods.map(Either::Right)).filter_map(move |next| {
         future::ready(match next {
-            Either::Word(word) => {
+            Either::Left(word) => {
                 speakers.say(word);
                 None
             }
-            Either::Pod(heard) => {
+            Either::Right(heard) => {
                 speakers.hear(&heard);
                 Some(heard)
             }
