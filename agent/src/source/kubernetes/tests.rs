@@ -19,6 +19,9 @@ const NODES: &str = "/api/v1/nodes";
 const PODS: &str = "/api/v1/pods";
 const POLICIES: &str = "/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies";
 
+/// What happens at a server: a path, and what was sent there.
+type Happened = Receiver<(String, Value)>;
+
 /// A server that lists what it is given, and tells of changes when it is told to.
 #[derive(Clone)]
 struct Server(Arc<State>);
@@ -42,11 +45,11 @@ struct State {
 
 impl Server {
     /// Starts one. Of what happens at it, it tells: a path, and what was sent there.
-    fn start() -> (Self, Receiver<(String, Value)>) {
+    fn start() -> (Self, Happened) {
         Self::start_at(TcpListener::bind("127.0.0.1:0").expect("binds"))
     }
 
-    fn start_at(listener: TcpListener) -> (Self, Receiver<(String, Value)>) {
+    fn start_at(listener: TcpListener) -> (Self, Happened) {
         let address = listener.local_addr().expect("has an address");
         let (happens, happened) = channel::channel();
         let state = State {
@@ -257,7 +260,7 @@ fn word(change: &Change) -> String {
     }
 }
 
-fn wait_for(happened: &Receiver<(String, Value)>, path: &str) -> Value {
+fn wait_for(happened: &Happened, path: &str) -> Value {
     loop {
         let (at, what) = happened.recv_timeout(PATIENCE).expect("it happens");
         if at == path {
@@ -525,7 +528,7 @@ fn what_is_not_supported_in_a_policy_stands_in_its_status() {
 const STATUS: &str = "/api/v1/namespaces/x/pods/p/status";
 
 /// A server that has a pod, somebody who follows it, and who tells it something.
-fn with_a_pod() -> (Server, Receiver<(String, Value)>, Receiver<Vec<Change>>, Messenger) {
+fn with_a_pod() -> (Server, Happened, Receiver<Vec<Change>>, Messenger) {
     let (server, happened) = Server::start();
     server.give(PODS, json!([pod("u1", 1)]));
     let (heard, messenger) = server.follow();
