@@ -45,9 +45,6 @@ use policies::Policies;
 use problems::Problems;
 use services::Services;
 
-/// Rest between two rounds through the flow table.
-const REAP: Duration = Duration::from_secs(5);
-
 /// Something that the model has to act on.
 enum Event {
     /// What a source knows has changed, and when it said so.
@@ -285,10 +282,14 @@ impl Model {
 
         let mut reaper = self.kernel.reaper()?;
         start("reaper", move || {
+            let mut rest = pace::reap_after(Duration::ZERO, 0);
             loop {
-                thread::sleep(REAP);
+                thread::sleep(rest);
+                let before = cpu_time();
                 match reaper.round() {
                     Ok(round) => {
+                        let left = round.fills.iter().map(|fill| fill.entries).sum();
+                        rest = pace::reap_after(cpu_time().saturating_sub(before), left);
                         if round.removed > 0 {
                             tracing::debug!(ended = round.removed, "ended idle flows");
                         }
@@ -433,6 +434,11 @@ fn claimant(config: &Config) -> Result<Option<Claimant>> {
         in_use: records.flat_map(|record| record.addresses).collect(),
         takes: config.pod_cidrs.is_empty(),
     }))
+}
+
+/// What this thread has taken of the CPU.
+fn cpu_time() -> Duration {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
 fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
