@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod model;
 mod ports;
 pub mod prepare;
+pub mod rivals;
 pub mod server;
 pub mod source;
 pub mod uninstall;

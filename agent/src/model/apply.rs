@@ -122,7 +122,9 @@ impl Model {
         self.problems.set([plan.problems, routes.problems, sources, ports, sockets].concat());
         let uplinks = [main, side].concat();
         let content = conflist::content(&self.config, &local.pod_cidrs, mtu);
-        if conflist::write(&self.config.cni_conf_dir, &content)
+        if self
+            .configuration
+            .write(&self.config.cni_conf_dir, content)
             .with_context(|| format!("writing the CNI configuration into {}", self.config.cni_conf_dir.display()))?
         {
             tracing::info!(uplinks = uplinks.join(","), mtu, "ready; the CNI configuration is written");

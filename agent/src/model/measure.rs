@@ -42,6 +42,7 @@ impl Model {
             self.problems.all(),
             self.check_problems.all(),
             self.leftovers.all(),
+            self.configuration.problems(),
             self.shared_ports.all(),
             self.exhaustion.all(),
         ];

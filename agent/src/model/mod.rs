@@ -4,6 +4,7 @@ mod answer;
 mod apply;
 mod asked;
 mod changes;
+mod configuration;
 mod inbox;
 mod local;
 mod measure;
@@ -37,8 +38,9 @@ use crate::kernel::{Kernel, Sockets};
 use crate::metrics::{Changes, Flows, Gathering, Measures};
 use crate::ports::{self, Claimed, Loopbacks};
 use crate::source::{Change as SourceChange, Directory, Kubernetes, Source};
-use crate::{exhaustion, host, kube_proxy, metrics, prepare, server};
+use crate::{exhaustion, host, kube_proxy, metrics, prepare, rivals, server};
 use answer::failure;
+use configuration::Configuration;
 use inbox::Inbox;
 use pace::Pace;
 use policies::Policies;
@@ -62,6 +64,8 @@ enum Event {
     Unserved(Vec<String>),
     /// What kube-proxy has left here is this.
     Leftovers(Vec<String>),
+    /// Something has happened among CNI configurations, and this is wrong with others'.
+    Rivals(Vec<String>),
     /// Ports that both Services and processes of the node have are these.
     Shared(Vec<String>),
     /// Source ports run out, or no longer do.
@@ -106,6 +110,8 @@ struct Model {
     /// What is wrong with the ways between nodes.
     problems: Problems,
     waiting_for: Option<String>,
+    /// The CNI configuration, as it was written, and who stands in its way.
+    configuration: Configuration,
     /// The host's network, as the plan was made for it, with the routes that came of it.
     view: View,
     ready: Ready,
@@ -176,6 +182,7 @@ pub fn run(config: Config) -> Result<()> {
         source_problems: Problems::default(),
         problems: Problems::default(),
         waiting_for: Some("the first listing of all objects".into()),
+        configuration: Configuration::default(),
         view: View::default(),
         ready: Ready::default(),
         pace: Pace::default(),
@@ -272,6 +279,11 @@ impl Model {
         let told = events.clone();
         start("kube-proxy", move || kube_proxy::watch(|problems| told.send(Event::Leftovers(problems)).is_ok()))?;
 
+        let (told, directory) = (events.clone(), self.config.cni_conf_dir.clone());
+        start("configurations", move || {
+            rivals::watch(&directory, |problems| told.send(Event::Rivals(problems)).is_ok());
+        })?;
+
         let (told, dropped) = (events.clone(), self.kernel.tally(Reason::PortsExhausted)?);
         let ports = self.config.masquerade.port_first..=self.config.masquerade.port_last;
         start("exhaustion", move || {
@@ -328,6 +340,11 @@ impl Model {
                 }
                 Ok(Event::Unserved(problems)) => self.check_problems.set(problems),
                 Ok(Event::Leftovers(problems)) => self.leftovers.set(problems),
+                Ok(Event::Rivals(problems)) => {
+                    if self.configuration.look(&self.config.cni_conf_dir, problems, Instant::now()) {
+                        self.apply();
+                    }
+                }
                 Ok(Event::Shared(problems)) => self.shared_ports.set(problems),
                 Ok(Event::Exhausted(problems)) => self.exhaustion.set(problems),
                 Ok(Event::End(signal)) => {
