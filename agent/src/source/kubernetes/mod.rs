@@ -5,7 +5,7 @@ mod known;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::future;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use hyper::Uri;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::Status;
 use kube::runtime::WatchStreamExt;
@@ -49,6 +49,11 @@ const ATTEMPTS: u32 = 10;
 const ASKED_AT_ONCE: usize = 256;
 /// As whom the agents of all nodes set what is theirs of a status.
 const MANAGER: &str = "sluice-agent";
+/// The oldest version whose API servers have all kinds that are not a matter of choice (EndpointSlice in discovery.k8s.io/v1).
+const OLDEST: &str = "1.21";
+/// What ClusterNetworkPolicies were before, and until it is asked again whether there are any.
+const ADMIN_POLICIES: &str = "policy.networking.k8s.io/v1alpha1";
+const ADMIN_POLICIES_AGAIN: Duration = Duration::from_secs(600);
 
 /// The API server of a cluster.
 pub struct Kubernetes {
@@ -90,6 +95,27 @@ impl Kubernetes {
     #[must_use]
     pub fn at(self, server: Option<Uri>) -> Self {
         Self { server, ..self }
+    }
+
+    /// Asks once for every kind, and gives what is wrong.
+    ///
+    /// # Errors
+    /// Where there is no client.
+    pub fn examine(self) -> Result<Vec<String>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.context("starting a client of the Kubernetes API")?.block_on(async {
+            let client = client(self.kubeconfig.as_deref(), self.server).await?;
+            let mut problems: Vec<String> = Vec::new();
+            problems.extend(examine::<Node>(&client).await);
+            problems.extend(examine::<Pod>(&client).await);
+            problems.extend(examine::<Namespace>(&client).await);
+            problems.extend(examine::<NetworkPolicy>(&client).await);
+            problems.extend(examine::<Service>(&client).await);
+            problems.extend(examine::<EndpointSlice>(&client).await);
+            problems.extend(examine::<ClusterNetworkPolicy>(&client).await);
+            problems.dedup();
+            Ok(problems)
+        })
     }
 
     /// Watches Services and EndpointSlices too, for which it must be let.
@@ -152,6 +178,7 @@ async fn follow(
         watches.extend([tidings(watch::<Service>(client)), tidings(watch::<EndpointSlice>(client))]);
     }
     let mut unlisted = watches.len();
+    watches.push(admin_policies(client).boxed());
     let mut batches = stream::select_all(watches).ready_chunks(BATCH);
     let mut waiting = Vec::new();
     let mut refusals = Refusals::default();
@@ -176,13 +203,13 @@ async fn follow(
     }
 }
 
-/// Kinds that the server does not let this agent watch: why, and what to do.
+/// Kinds that this agent cannot watch: why, and what to do.
 #[derive(Default)]
-struct Refusals(BTreeMap<Kind, String>);
+struct Refusals(BTreeMap<&'static str, String>);
 
 impl Refusals {
     /// Takes notice of what was found out of a kind. Whether it is another than before.
-    fn note(&mut self, kind: Kind, access: Result<(), String>) -> bool {
+    fn note(&mut self, kind: &'static str, access: Result<(), String>) -> bool {
         match access {
             Ok(()) => self.0.remove(&kind).is_some(),
             Err(why) => self.0.insert(kind, why.clone()) != Some(why),
@@ -190,7 +217,9 @@ impl Refusals {
     }
 
     fn problems(&self) -> Change {
-        Change::Problems(self.0.values().cloned().collect())
+        // One that does not answer says so for every kind.
+        let problems: BTreeSet<&String> = self.0.values().collect();
+        Change::Problems(problems.into_iter().cloned().collect())
     }
 }
 
@@ -231,9 +260,11 @@ watched! {
 }
 
 /// What there is to tell of what is heard of a kind of objects.
-fn tidings<K: Watched>(heard: impl Stream<Item = Heard<K>> + Send + 'static) -> BoxStream<'static, (Kind, Told)> {
+fn tidings<K: Watched>(
+    heard: impl Stream<Item = Heard<K>> + Send + 'static,
+) -> BoxStream<'static, (&'static str, Told)> {
     let mut known = Known::default();
-    heard.map(move |heard| (K::KIND, known.hear(heard))).boxed()
+    heard.map(move |heard| (K::KIND.name(), known.hear(heard))).boxed()
 }
 
 /// What one watch of a kind says: events, and what interrupts it. It is begun again ever less often.
@@ -261,23 +292,29 @@ fn said<K: Watched>(event: Event<K>) -> Option<Heard<K>> {
     Some(Heard::Event(event))
 }
 
+/// Lists one of a kind, and gives what is wrong where that fails.
+async fn examine<K: Watched>(client: &Client) -> Option<String> {
+    let error = Api::<K>::all(client.clone()).list(&ListParams::default().limit(1)).await.err()?;
+    // A matter of choice.
+    if K::KIND == Kind::ClusterNetworkPolicy && matches!(&error, kube::Error::Api(status) if status.code == 404) {
+        return None;
+    }
+    wrong::<K>(&error).or_else(|| Some(format!("listing every {}: {}", K::KIND.name(), chain(&error))))
+}
+
 /// What it means that a watch is interrupted; `None`: nothing, but that it is begun again.
 fn interrupted<K: Watched>(error: &watcher::Error) -> Option<Heard<K>> {
-    let kind = K::KIND.name();
-    match status(error) {
-        Some(status) if status.is_forbidden() => Some(Heard::Refused(format!(
-            "the API server does not let this agent list and watch every {kind} ({}): give its account the verbs list and watch \
-             on {} of the API group {:?}, as manifests/rbac.yaml does; it tries again, and until then what it knows of them \
-             stays in force; one that has known nothing of them since it started adds no pods",
-            status.message,
-            K::plural(&()),
-            K::group(&()),
-        ))),
-        _ => {
-            tracing::warn!(%error, "the watch of every {kind} is interrupted; trying again");
-            None
-        }
+    use watcher::Error::{InitialListFailed, WatchStartFailed};
+    let refused = match error {
+        InitialListFailed(error) => wrong::<K>(error),
+        // One that does not answer has told of all that there is before, and may be back by now.
+        WatchStartFailed(error @ kube::Error::Api(_)) => wrong::<K>(error),
+        _ => None,
+    };
+    if refused.is_none() {
+        tracing::warn!(%error, "the watch of every {} is interrupted; trying again", K::KIND.name());
     }
+    refused.map(Heard::Refused)
 }
 
 /// Watches a kind of objects that the server may have or not, for ever.
@@ -302,6 +339,34 @@ fn watch_if_there<K: Watched>(client: &Client, absent: Duration) -> impl Stream<
             } else {
                 tracing::info!("the API server does not have the kind {kind}: there are none until it has");
             }
+        }
+    })
+}
+
+/// Looks again and again whether the server has policies that this agent does not know, and nobody enforces therefore.
+fn admin_policies(client: &Client) -> impl Stream<Item = (&'static str, Told)> + Send + use<> {
+    let client = client.clone();
+    stream::unfold(Duration::ZERO, move |rest| {
+        let client = client.clone();
+        async move {
+            sleep(rest).await;
+            let resources = client.list_api_group_resources(ADMIN_POLICIES).await.map(|list| list.resources);
+            let kinds: BTreeSet<String> =
+                resources.unwrap_or_default().into_iter().map(|resource| resource.kind).collect();
+            let kinds = kinds.into_iter().filter(|kind| kind.ends_with("AdminNetworkPolicy")).collect::<Vec<_>>();
+            let access = if kinds.is_empty() {
+                Ok(())
+            } else {
+                Err(format!(
+                    "the API server has the kinds {} of {ADMIN_POLICIES}, which this agent does not know: what policies of them \
+                     say is not enforced; write them as {KIND} of {API_VERSION}, and remove the old kinds",
+                    kinds.join(" and ")
+                ))
+            };
+            Some((
+                ("AdminNetworkPolicy", Told { changes: Vec::new(), is_listed: false, access: Some(access) }),
+                ADMIN_POLICIES_AGAIN,
+            ))
         }
     })
 }
@@ -332,6 +397,52 @@ fn status(error: &watcher::Error) -> Option<&Status> {
         InitialListFailed(kube::Error::Api(status)) | WatchStartFailed(kube::Error::Api(status)) => Some(status),
         InitialListFailed(_) | WatchStartFailed(_) | WatchError(_) | WatchFailed(_) | NoResourceVersion => None,
     }
+}
+
+/// What an unanswered list or watch of a kind says of the server, of this agent's account or of its settings, with what to do;
+/// `None`: nothing.
+fn wrong<K: Watched>(error: &kube::Error) -> Option<String> {
+    const MEANWHILE: &str = "it tries again, and until then what it knows of them stays in force; one that has known nothing of \
+                             them since it started adds no pods";
+    let (kind, plural, group) = (K::KIND.name(), K::plural(&()), K::group(&()));
+    let status = match error {
+        kube::Error::Api(status) => status,
+        error => {
+            return Some(format!(
+                "the API server does not answer this agent ({}): look whether it is where the settings say (api_server, or the \
+                 kubeconfig), and whether they have its certificate authority; it tries again, and until then what it knows of \
+                 the cluster stays in force; one that has known nothing since it started adds no pods",
+                chain(error)
+            ));
+        }
+    };
+    match status.code {
+        401 => Some(format!(
+            "the API server does not know whom this agent speaks for ({}): give it a token or certificate that is valid (in the \
+             kubeconfig, or as the pod's service account); {MEANWHILE}",
+            status.message
+        )),
+        403 => Some(format!(
+            "the API server does not let this agent list and watch every {kind} ({}): give its account the verbs list and watch \
+             on {plural} of the API group {group:?}, as manifests/rbac.yaml does; {MEANWHILE}",
+            status.message
+        )),
+        404 => Some(format!(
+            "the API server does not have the kind {kind} in {} ({}): it must be of Kubernetes {OLDEST} or later; {MEANWHILE}",
+            K::api_version(&()),
+            status.message
+        )),
+        _ => None,
+    }
+}
+
+/// An error with all that has caused it.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
+    let mut parts: Vec<String> = causes.collect();
+    // Some say what has caused them themselves.
+    parts.dedup_by(|cause, error| error.contains(&**cause));
+    parts.join(": ")
 }
 
 /// Waits ever longer between two attempts, until one is answered. Where the beginning of an attempt counts as an answer, a

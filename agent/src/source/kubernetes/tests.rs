@@ -134,20 +134,24 @@ impl Server {
 
     /// The same, with Services or without.
     fn follow_all(&self, services: bool) -> (Receiver<Vec<Change>>, Asker) {
-        let (said, heard) = channel::channel();
-        let (asks, asked) = mpsc::unbounded();
-        let address = self.0.address;
-        thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("builds");
-            runtime.block_on(async {
-                let uri = format!("http://{address}").parse().expect("a URI");
-                let client = Client::try_from(kube::Config::new(uri)).expect("a client");
-                let tell = &mut |changes| said.send(changes).is_ok();
-                follow(&client, asked, services, Duration::from_millis(1), tell).await;
-            });
-        });
-        (heard, Asker(asks))
+        follow_at(self.0.address, services)
     }
+}
+
+/// Follows the server at an address, with Services or without.
+fn follow_at(address: SocketAddr, services: bool) -> (Receiver<Vec<Change>>, Asker) {
+    let (said, heard) = channel::channel();
+    let (asks, asked) = mpsc::unbounded();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("builds");
+        runtime.block_on(async {
+            let uri = format!("http://{address}").parse().expect("a URI");
+            let client = Client::try_from(kube::Config::new(uri)).expect("a client");
+            let tell = &mut |changes| said.send(changes).is_ok();
+            follow(&client, asked, services, Duration::from_millis(1), tell).await;
+        });
+    });
+    (heard, Asker(asks))
 }
 
 fn forbidden() -> Value {
@@ -303,6 +307,82 @@ fn a_kind_that_may_not_be_seen_is_a_problem_and_holds_up_the_first_listing_until
     let mut all = first(&heard);
     all.sort();
     assert_eq!(all, ["ClusterNetworkPolicy all is", "Node a is", "problems: "]);
+}
+
+/// All kinds that the server must have, and whose they are.
+const KINDS: [(&str, &str, &str); 6] = [
+    (NODES, "nodes", "\"\""),
+    (PODS, "pods", "\"\""),
+    ("/api/v1/namespaces", "namespaces", "\"\""),
+    ("/api/v1/services", "services", "\"\""),
+    ("/apis/discovery.k8s.io/v1/endpointslices", "endpointslices", "\"discovery.k8s.io\""),
+    ("/apis/networking.k8s.io/v1/networkpolicies", "networkpolicies", "\"networking.k8s.io\""),
+];
+
+/// What is wrong, as soon as anything is.
+fn first_problem(heard: &Receiver<Vec<Change>>) -> String {
+    loop {
+        for change in heard.recv_timeout(PATIENCE).expect("it goes on") {
+            if let Change::Problems(problems) = change
+                && let [problem] = &problems[..]
+            {
+                return problem.clone();
+            }
+        }
+    }
+}
+
+#[test]
+fn of_every_kind_it_is_told_that_it_may_not_be_seen_or_is_not_there() {
+    let is_told = |(path, plural, group): (&str, &str, &str)| {
+        let (server, _happened) = Server::start();
+        KINDS.iter().for_each(|(path, ..)| server.give(path, json!([])));
+        server.give(path, Value::Null);
+        let (heard, _asker) = server.follow_all(true);
+        let told = first_problem(&heard);
+        assert!(told.contains(&format!("verbs list and watch on {plural} of the API group {group}")), "{told}");
+        server.0.given.lock().expect("locks").remove(path);
+        let told = loop {
+            let told = first_problem(&heard);
+            if told.contains("does not have") {
+                break told;
+            }
+        };
+        assert!(told.contains("Kubernetes 1.21 or later"), "{told}");
+        server.give(path, json!([]));
+        while !next(&heard).contains(&"listed".into()) {}
+    };
+    // Each waits for a while between two attempts.
+    thread::scope(|scope| KINDS.iter().for_each(|kind| drop(scope.spawn(|| is_told(*kind)))));
+}
+
+#[test]
+fn policies_that_nobody_enforces_are_told_of() {
+    let (server, _happened) = Server::start();
+    let kinds = ["AdminNetworkPolicy", "BaselineAdminNetworkPolicy"].map(|kind| {
+        json!({ "name": kind.to_lowercase(), "singularName": "", "namespaced": false, "kind": kind, "verbs": ["list"] })
+    });
+    let list =
+        json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": ADMIN_POLICIES, "resources": [] });
+    let mut filled = list.clone();
+    filled["resources"] = json!(kinds);
+    server.give(&format!("/apis/{ADMIN_POLICIES}"), filled);
+    let (heard, _asker) = server.follow();
+    let told = first_problem(&heard);
+    assert!(
+        told.contains("AdminNetworkPolicy and BaselineAdminNetworkPolicy of policy.networking.k8s.io/v1alpha1"),
+        "{told}"
+    );
+    assert!(told.contains("ClusterNetworkPolicy of policy.networking.k8s.io/v1alpha2"), "{told}");
+}
+
+#[test]
+fn a_server_that_does_not_answer_is_one_problem() {
+    // Nobody listens there any more.
+    let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("an address");
+    let heard = follow_at(address, true).0;
+    let told = first_problem(&heard);
+    assert!(told.contains("does not answer this agent") && told.contains("Connection refused"), "{told}");
 }
 
 #[test]
