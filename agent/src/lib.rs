@@ -10,7 +10,7 @@ pub mod health;
 pub mod host;
 pub mod http;
 pub mod kernel;
-pub mod kube_proxy;
+pub mod leftovers;
 pub mod memory;
 pub mod metrics;
 pub mod model;

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use sluice_agent::config::{self, Config, Flags, LogFormat};
-use sluice_agent::{kube_proxy, memory, model, uninstall};
+use sluice_agent::leftovers::kube_proxy;
+use sluice_agent::{memory, model, uninstall};
 
 /// The node daemon of Sluice: fills the tables that the kernel programs carry packets by.
 #[derive(Parser)]

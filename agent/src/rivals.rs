@@ -1,6 +1,7 @@
 //! CNI configurations of others: the container runtime takes the first of its directory, by name, and what stands before ours
 //! is taken in its place.
 
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 use std::{fs, io, thread};
@@ -17,6 +18,13 @@ const ENDINGS: [&str; 3] = [".conf", ".conflist", ".json"];
 const AGAIN: Duration = Duration::from_secs(60);
 /// Rest between two looks, however much happens: somebody may remove ours as often as it is written.
 const REST: Duration = Duration::from_secs(1);
+/// What may make another of what the directory has.
+const EVENTS: AddWatchFlags = AddWatchFlags::IN_CLOSE_WRITE
+    .union(AddWatchFlags::IN_MOVED_TO)
+    .union(AddWatchFlags::IN_MOVED_FROM)
+    .union(AddWatchFlags::IN_DELETE)
+    .union(AddWatchFlags::IN_DELETE_SELF)
+    .union(AddWatchFlags::IN_MOVE_SELF);
 
 /// What is wrong with the configurations in a directory, and what to do. One that cannot be listed has none.
 pub fn problems(directory: &Path) -> Vec<String> {
@@ -83,30 +91,25 @@ pub fn watch(directory: &Path, tell: impl Fn(Vec<String>) -> bool) {
         .inspect_err(|error| tracing::warn!(%error, "{} is looked at every minute only", directory.display()));
     // The agent is about to write there; what cannot be made is told of then.
     let _ = fs::create_dir_all(directory);
+    let inotify = inotify.as_ref().ok();
+    // It may be missing, or another than before; where it is the same, this changes nothing.
+    let follow = || inotify.and_then(|inotify| inotify.add_watch(directory, EVENTS).ok());
     loop {
-        if let Ok(inotify) = &inotify {
-            let events = AddWatchFlags::IN_CLOSE_WRITE
-                | AddWatchFlags::IN_MOVED_TO
-                | AddWatchFlags::IN_MOVED_FROM
-                | AddWatchFlags::IN_DELETE
-                | AddWatchFlags::IN_DELETE_SELF
-                | AddWatchFlags::IN_MOVE_SELF;
-            // It may be missing, or another than before; where it is the same, this changes nothing.
-            let _ = inotify.add_watch(directory, events);
-            while inotify.read_events().is_ok() {}
-        }
+        let followed = follow();
+        while inotify.is_some_and(|inotify| inotify.read_events().is_ok()) {}
         if !tell(problems(directory)) {
             return;
         }
         thread::sleep(REST);
-        wait(inotify.as_ref().ok());
+        // One that has been made anew meanwhile is looked at first.
+        if follow() == followed {
+            wait(inotify);
+        }
     }
 }
 
 /// Waits until something happens, or it is time to look again.
 fn wait(inotify: Option<&Inotify>) {
-    use std::os::fd::AsFd;
-
     let Some(inotify) = inotify else { return thread::sleep(AGAIN) };
     let timeout = PollTimeout::try_from(AGAIN).unwrap_or(PollTimeout::MAX);
     // Interrupted, it looks sooner.
@@ -129,7 +132,8 @@ mod tests {
     fn whoever_comes_first_is_told_with_what_to_do() {
         let flannel = r#"{"name": "cbr0", "plugins": [{"type": "flannel"}, {"type": "portmap"}]}"#;
         let [problem] = &told(&[("05-flannel.conflist", flannel)])[..] else { panic!("it is not told of") };
-        for part in ["/05-flannel.conflist (network cbr0, plugin flannel) before 10-sluice.conflist", "remove the file"] {
+        for part in ["/05-flannel.conflist (network cbr0, plugin flannel) before 10-sluice.conflist", "remove the file"]
+        {
             assert!(problem.contains(part), "{problem}");
         }
         assert_eq!(told(&[("10-calico.conflist", "{}"), ("10-a.conf", "{}"), ("1.json", "{}")]).len(), 3);

@@ -16,6 +16,7 @@ mod policy;
 mod programs;
 pub mod services;
 mod sockets;
+mod strangers;
 mod versions;
 mod xdp;
 
@@ -47,6 +48,7 @@ pub use peers::Peers;
 pub use policy::Denied;
 use policy::Policy;
 use programs::Programs;
+pub use strangers::{Ahead, Strangers, Way};
 pub use xdp::Express;
 
 /// Whose sockets are translated.

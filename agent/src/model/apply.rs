@@ -82,6 +82,7 @@ impl Model {
         };
         let plan = plan(&local, &self.nodes, self.policies.places(), mode, near, &mut self.slots);
         let inner = wire.saturating_sub(overhead(&local, &plan));
+        let port = self.config.vxlan.port;
         let overlay = match mode {
             Mode::Native => {
                 // Down, before its program goes: nothing is to come in by it unseen.
@@ -90,7 +91,9 @@ impl Model {
                 }
                 None
             }
-            Mode::Vxlan | Mode::Auto => Some(host::ensure_overlay(self.config.vxlan.port, inner)?),
+            Mode::Vxlan | Mode::Auto => {
+                Some(host::ensure_overlay(port, inner).with_context(|| host::overlay_hint(port))?)
+            }
         };
         let mtu = match (self.config.mtu, mode) {
             (0, Mode::Vxlan) => inner,
@@ -101,7 +104,7 @@ impl Model {
         self.kernel.set_uplinks(&uplink_devices(&uplinks, &local, self.config.xdp))?;
         self.kernel.set_overlay(overlay.map(|_| host::OVERLAY))?;
         if overlay.is_some() {
-            host::switch_on_overlay()?;
+            host::switch_on_overlay().with_context(|| host::overlay_hint(port))?;
         }
 
         let mut changed = self.kernel.set_nodes(&plan.nodes)?;

@@ -37,7 +37,7 @@ impl Inbox {
                 | Event::Host(_)
                 | Event::Unserved(_)
                 | Event::Leftovers(_)
-                | Event::Rivals(_)
+                | Event::Configurations(_)
                 | Event::Shared(_)
                 | Event::Exhausted(_)
                 | Event::End(_)

@@ -35,10 +35,11 @@ use crate::disconnect::{self, Pods};
 use crate::health::{self, Checks, Health, Wanted};
 use crate::host::View;
 use crate::kernel::{Kernel, Sockets};
+use crate::leftovers::{self, Onlooker};
 use crate::metrics::{Changes, Flows, Gathering, Measures};
 use crate::ports::{self, Claimed, Loopbacks};
 use crate::source::{Change as SourceChange, Directory, Kubernetes, Source};
-use crate::{exhaustion, host, kube_proxy, metrics, prepare, rivals, server};
+use crate::{exhaustion, host, metrics, prepare, rivals, server};
 use answer::failure;
 use configuration::Configuration;
 use inbox::Inbox;
@@ -62,10 +63,10 @@ enum Event {
     Host(Vec<Change>),
     /// These health checks of Services are not served.
     Unserved(Vec<String>),
-    /// What kube-proxy has left here is this.
-    Leftovers(Vec<String>),
-    /// Something has happened among CNI configurations, and this is wrong with others'.
-    Rivals(Vec<String>),
+    /// What others have left here is this.
+    Leftovers(leftovers::Problems),
+    /// Something may have happened to CNI configurations, and this is wrong with others'.
+    Configurations(Vec<String>),
     /// Ports that both Services and processes of the node have are these.
     Shared(Vec<String>),
     /// Source ports run out, or no longer do.
@@ -124,8 +125,10 @@ struct Model {
     checks: Checks,
     /// as far as that can be served.
     check_problems: Problems,
-    /// What others have left here.
+    /// What others have left here that keeps Sluice from its work,
     leftovers: Problems,
+    /// and that may.
+    suspects: Problems,
     /// What is wrong with source ports.
     exhaustion: Problems,
 }
@@ -191,6 +194,7 @@ pub fn run(config: Config) -> Result<()> {
         checks,
         check_problems: Problems::default(),
         leftovers: Problems::default(),
+        suspects: Problems::default(),
         exhaustion: Problems::default(),
         kernel,
         config,
@@ -277,11 +281,12 @@ impl Model {
         })?;
 
         let told = events.clone();
-        start("kube-proxy", move || kube_proxy::watch(|problems| told.send(Event::Leftovers(problems)).is_ok()))?;
+        let onlooker = Onlooker::of(&self.config);
+        start("leftovers", move || onlooker.watch(|problems| told.send(Event::Leftovers(problems)).is_ok()))?;
 
         let (told, directory) = (events.clone(), self.config.cni_conf_dir.clone());
         start("configurations", move || {
-            rivals::watch(&directory, |problems| told.send(Event::Rivals(problems)).is_ok());
+            rivals::watch(&directory, |problems| told.send(Event::Configurations(problems)).is_ok());
         })?;
 
         let (told, dropped) = (events.clone(), self.kernel.tally(Reason::PortsExhausted)?);
@@ -339,8 +344,11 @@ impl Model {
                     let _ = reply.send(self.measure());
                 }
                 Ok(Event::Unserved(problems)) => self.check_problems.set(problems),
-                Ok(Event::Leftovers(problems)) => self.leftovers.set(problems),
-                Ok(Event::Rivals(problems)) => {
+                Ok(Event::Leftovers(problems)) => {
+                    self.leftovers.set(problems.errors);
+                    self.suspects.set(problems.warnings);
+                }
+                Ok(Event::Configurations(problems)) => {
                     if self.configuration.look(&self.config.cni_conf_dir, problems, Instant::now()) {
                         self.apply();
                     }
