@@ -1,5 +1,6 @@
 //! The node daemon: one thread owns the model, others bring it events. See ARCHITECTURE.md.
 
+pub mod check;
 pub mod config;
 pub mod conflist;
 mod disconnect;
@@ -14,8 +15,10 @@ pub mod leftovers;
 pub mod memory;
 pub mod metrics;
 pub mod model;
+pub mod plugin;
 mod ports;
 pub mod prepare;
+pub mod refusal;
 pub mod rivals;
 pub mod server;
 pub mod source;

@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use sluice_agent::check::Check;
 use sluice_agent::config::{self, Config, Flags, LogFormat};
 use sluice_agent::leftovers::kube_proxy;
-use sluice_agent::{memory, model, uninstall};
+use sluice_agent::{check, memory, model, refusal, uninstall};
 
 /// The node daemon of Sluice: fills the tables that the kernel programs carry packets by.
 #[derive(Parser)]
@@ -19,6 +20,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Look whether this node has what the agent needs, and what stands in its way; changes nothing
+    Check(Check),
     /// Remove everything that agent and plugin have left on this node; its pods lose their network
     Uninstall,
     /// Remove the rules that kube-proxy has left on this node; stop kube-proxy first
@@ -38,6 +41,9 @@ fn main() -> ExitCode {
             Err(anyhow::anyhow!("the agent loads programs into the kernel: run it as root"))
         }
         // Somebody looks on.
+        Some(Command::Check(check)) => {
+            return check::run(&config, &check).map_or_else(|error| refuse(&error), |()| ExitCode::SUCCESS);
+        }
         Some(Command::Uninstall) => {
             return uninstall::run(&config).map_or_else(|error| refuse(&error), |()| ExitCode::SUCCESS);
         }
@@ -49,14 +55,14 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            tracing::error!("{}", refusal::explained(&error));
             ExitCode::FAILURE
         }
     }
 }
 
 fn refuse(error: &anyhow::Error) -> ExitCode {
-    eprintln!("sluice-agent: {error:#}");
+    eprintln!("sluice-agent: {}", refusal::explained(error));
     ExitCode::FAILURE
 }
 

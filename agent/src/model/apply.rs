@@ -14,6 +14,7 @@ use crate::config::{Dsr, Masquerade, Xdp};
 use crate::conflist;
 use crate::host::{self, Device, Given, Uplinks};
 use crate::kernel::{Express, Sockets, UplinkDevice, jiffies};
+use crate::refusal;
 
 /// Seconds that flows may be idle, in the order of `TimeoutClass`.
 const TIMEOUTS: [u32; 5] = [60, 21_600, 30, 120, 30];
@@ -42,7 +43,7 @@ impl Model {
             }
             Err(error) => {
                 self.pace.failed(Instant::now());
-                let text = format!("{error:#}");
+                let text = refusal::explained(&error);
                 if self.waiting_for.as_ref() != Some(&text) {
                     tracing::warn!("waiting for: {text}");
                 }

@@ -39,7 +39,7 @@ use crate::leftovers::{self, Onlooker};
 use crate::metrics::{Changes, Flows, Gathering, Measures};
 use crate::ports::{self, Claimed, Loopbacks};
 use crate::source::{Change as SourceChange, Directory, Kubernetes, Source};
-use crate::{exhaustion, host, metrics, prepare, rivals, server};
+use crate::{check, exhaustion, host, metrics, plugin, prepare, rivals, server};
 use answer::failure;
 use configuration::Configuration;
 use inbox::Inbox;
@@ -65,7 +65,7 @@ enum Event {
     Unserved(Vec<String>),
     /// What others have left here is this.
     Leftovers(leftovers::Problems),
-    /// Something may have happened to CNI configurations, and this is wrong with others'.
+    /// Something may have happened to CNI configurations, and this is wrong with others' and with the plugin.
     Configurations(Vec<String>),
     /// Ports that both Services and processes of the node have are these.
     Shared(Vec<String>),
@@ -138,6 +138,7 @@ struct Model {
 /// # Errors
 /// Where it cannot start or go on.
 pub fn run(config: Config) -> Result<()> {
+    check::essentials()?;
     let _lock = prepare::lock(&config.run_dir)?;
     prepare::ensure_bpffs(&config.bpf_dir)?;
     let kernel = Kernel::open(&config.bpf_dir, &config.run_dir, &prepare::sizes(&config)?)?;
@@ -285,8 +286,12 @@ impl Model {
         start("leftovers", move || onlooker.watch(|problems| told.send(Event::Leftovers(problems)).is_ok()))?;
 
         let (told, directory) = (events.clone(), self.config.cni_conf_dir.clone());
+        let plugins = self.config.cni_bin_dir.clone();
         start("configurations", move || {
-            rivals::watch(&directory, |problems| told.send(Event::Configurations(problems)).is_ok());
+            rivals::watch(&directory, |mut problems| {
+                problems.extend(plugins.as_deref().and_then(plugin::problem));
+                told.send(Event::Configurations(problems)).is_ok()
+            });
         })?;
 
         let (told, dropped) = (events.clone(), self.kernel.tally(Reason::PortsExhausted)?);
