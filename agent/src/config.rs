@@ -40,6 +40,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Directory of CNI configurations, as the container runtime knows it.
     pub cni_conf_dir: PathBuf,
+    /// Directory of CNI plugins, as the agent sees it, to look whether the plugin there is of its version. Default: not looked at.
+    pub cni_bin_dir: Option<PathBuf>,
     /// Names of the interfaces to the outside. Default: those with a default route or the node's address.
     pub uplinks: Vec<String>,
     /// The node's addresses, at most one of each family. Default: those of the Node object.
@@ -241,6 +243,7 @@ impl Default for Config {
             run_dir: sluice_api::RUN_DIR.into(),
             state_dir: "/var/lib/sluice".into(),
             cni_conf_dir: "/etc/cni/net.d".into(),
+            cni_bin_dir: None,
             uplinks: Vec::new(),
             addresses: Vec::new(),
             pod_cidrs: Vec::new(),
@@ -392,6 +395,9 @@ pub struct Flags {
     /// Directory of CNI configurations
     #[arg(long, env = "SLUICE_CNI_CONF_DIR")]
     cni_conf_dir: Option<PathBuf>,
+    /// Directory of CNI plugins, to look whether the plugin there is of the agent's version
+    #[arg(long, env = "SLUICE_CNI_BIN_DIR")]
+    cni_bin_dir: Option<PathBuf>,
     /// Names of the interfaces to the outside
     #[arg(long, env = "SLUICE_UPLINKS", value_delimiter = ',')]
     uplinks: Option<Vec<String>>,
@@ -462,6 +468,9 @@ impl Config {
         put(&mut self.run_dir, flags.run_dir);
         put(&mut self.state_dir, flags.state_dir);
         put(&mut self.cni_conf_dir, flags.cni_conf_dir);
+        if flags.cni_bin_dir.is_some() {
+            self.cni_bin_dir = flags.cni_bin_dir;
+        }
         // An empty variable names none.
         put(&mut self.uplinks, flags.uplinks.map(|names| names.into_iter().filter(|name| !name.is_empty()).collect()));
         put(&mut self.routing, flags.routing);

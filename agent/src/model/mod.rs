@@ -4,6 +4,7 @@ mod answer;
 mod apply;
 mod asked;
 mod changes;
+mod configuration;
 mod inbox;
 mod local;
 mod measure;
@@ -34,11 +35,13 @@ use crate::disconnect::{self, Pods};
 use crate::health::{self, Checks, Health, Wanted};
 use crate::host::View;
 use crate::kernel::{Kernel, Sockets};
+use crate::leftovers::{self, Onlooker};
 use crate::metrics::{Changes, Flows, Gathering, Measures};
 use crate::ports::{self, Claimed, Loopbacks};
 use crate::source::{Change as SourceChange, Claimant, Directory, Kubernetes, Source};
-use crate::{exhaustion, host, kube_proxy, metrics, prepare, server};
+use crate::{check, exhaustion, host, metrics, plugin, prepare, rivals, server};
 use answer::failure;
+use configuration::Configuration;
 use inbox::Inbox;
 use pace::Pace;
 use policies::Policies;
@@ -57,8 +60,10 @@ enum Event {
     Host(Vec<Change>),
     /// These health checks of Services are not served.
     Unserved(Vec<String>),
-    /// What kube-proxy has left here is this.
-    Leftovers(Vec<String>),
+    /// What others have left here is this.
+    Leftovers(leftovers::Problems),
+    /// Something may have happened to CNI configurations, and this is wrong with others' and with the plugin.
+    Configurations(Vec<String>),
     /// Ports that both Services and processes of the node have are these.
     Shared(Vec<String>),
     /// Source ports run out, or no longer do.
@@ -103,6 +108,8 @@ struct Model {
     /// What is wrong with the ways between nodes.
     problems: Problems,
     waiting_for: Option<String>,
+    /// The CNI configuration, as it was written, and who stands in its way.
+    configuration: Configuration,
     /// The host's network, as the plan was made for it, with the routes that came of it.
     view: View,
     ready: Ready,
@@ -115,8 +122,10 @@ struct Model {
     checks: Checks,
     /// as far as that can be served.
     check_problems: Problems,
-    /// What others have left here.
+    /// What others have left here that keeps Sluice from its work,
     leftovers: Problems,
+    /// and that may.
+    suspects: Problems,
     /// What is wrong with source ports.
     exhaustion: Problems,
 }
@@ -126,6 +135,7 @@ struct Model {
 /// # Errors
 /// Where it cannot start or go on.
 pub fn run(config: Config) -> Result<()> {
+    check::essentials()?;
     let _lock = prepare::lock(&config.run_dir)?;
     prepare::ensure_bpffs(&config.bpf_dir)?;
     prepare::lift_memory_limit();
@@ -175,6 +185,7 @@ pub fn run(config: Config) -> Result<()> {
         source_problems: Problems::default(),
         problems: Problems::default(),
         waiting_for: Some("the first listing of all objects".into()),
+        configuration: Configuration::default(),
         view: View::default(),
         ready: Ready::default(),
         pace: Pace::default(),
@@ -183,6 +194,7 @@ pub fn run(config: Config) -> Result<()> {
         checks,
         check_problems: Problems::default(),
         leftovers: Problems::default(),
+        suspects: Problems::default(),
         exhaustion: Problems::default(),
         kernel,
         config,
@@ -269,7 +281,17 @@ impl Model {
         })?;
 
         let told = events.clone();
-        start("kube-proxy", move || kube_proxy::watch(|problems| told.send(Event::Leftovers(problems)).is_ok()))?;
+        let onlooker = Onlooker::of(&self.config);
+        start("leftovers", move || onlooker.watch(|problems| told.send(Event::Leftovers(problems)).is_ok()))?;
+
+        let (told, directory) = (events.clone(), self.config.cni_conf_dir.clone());
+        let plugins = self.config.cni_bin_dir.clone();
+        start("configurations", move || {
+            rivals::watch(&directory, |mut problems| {
+                problems.extend(plugins.as_deref().and_then(plugin::problem));
+                told.send(Event::Configurations(problems)).is_ok()
+            });
+        })?;
 
         let (told, dropped) = (events.clone(), self.kernel.tally(Reason::PortsExhausted)?);
         let ports = self.config.masquerade.port_first..=self.config.masquerade.port_last;
@@ -330,7 +352,15 @@ impl Model {
                     let _ = reply.send(self.measure());
                 }
                 Ok(Event::Unserved(problems)) => self.check_problems.set(problems),
-                Ok(Event::Leftovers(problems)) => self.leftovers.set(problems),
+                Ok(Event::Leftovers(problems)) => {
+                    self.leftovers.set(problems.errors);
+                    self.suspects.set(problems.warnings);
+                }
+                Ok(Event::Configurations(problems)) => {
+                    if self.configuration.look(&self.config.cni_conf_dir, problems, Instant::now()) {
+                        self.apply();
+                    }
+                }
                 Ok(Event::Shared(problems)) => self.shared_ports.set(problems),
                 Ok(Event::Exhausted(problems)) => self.exhaustion.set(problems),
                 Ok(Event::End(signal)) => {

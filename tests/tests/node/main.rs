@@ -3,10 +3,13 @@
 
 mod api_server;
 mod cluster;
+mod configurations;
+mod confined;
 mod health;
 mod host;
 mod kube_proxy;
 mod large;
+mod leftovers;
 mod lifecycle;
 mod loopback;
 mod metrics;

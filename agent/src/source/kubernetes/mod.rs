@@ -8,6 +8,7 @@ mod publish;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::future;
 use std::net::IpAddr;
@@ -25,7 +26,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
@@ -59,6 +60,11 @@ const ATTEMPTS: u32 = 10;
 const ASKED_AT_ONCE: usize = 256;
 /// As whom the agents of all nodes set what is theirs of a status.
 const MANAGER: &str = "sluice-agent";
+/// The oldest version whose API servers have all kinds that are not a matter of choice (EndpointSlice in discovery.k8s.io/v1).
+const OLDEST: &str = "1.21";
+/// What ClusterNetworkPolicies were before, and until it is asked again whether there are any.
+const ADMIN_POLICIES: &str = "policy.networking.k8s.io/v1alpha1";
+const ADMIN_POLICIES_AGAIN: Duration = Duration::from_secs(600);
 
 pub use blocks::Claimant;
 
@@ -137,6 +143,27 @@ impl Kubernetes {
     #[must_use]
     pub fn with_pool(self, claimant: Option<Claimant>) -> Self {
         Self { claimant, ..self }
+    }
+
+    /// Asks once for every kind, and gives what is wrong.
+    ///
+    /// # Errors
+    /// Where there is no client.
+    pub fn examine(self) -> Result<Vec<String>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.context("starting a client of the Kubernetes API")?.block_on(async {
+            let config = settings(self.kubeconfig.as_deref(), self.server.clone()).await?;
+            let (client, server, _given) = connect(config).context("making a client of the Kubernetes API")?;
+            let mut troubles = Troubles::new(server);
+            examine::<Node>(&client, &mut troubles).await;
+            examine::<Pod>(&client, &mut troubles).await;
+            examine::<Namespace>(&client, &mut troubles).await;
+            examine::<NetworkPolicy>(&client, &mut troubles).await;
+            examine::<Service>(&client, &mut troubles).await;
+            examine::<EndpointSlice>(&client, &mut troubles).await;
+            examine::<ClusterNetworkPolicy>(&client, &mut troubles).await;
+            Ok(troubles.problems(false))
+        })
     }
 
     /// Watches Services and EndpointSlices too, for which it must be let.
@@ -236,7 +263,11 @@ async fn follow(client: &Client, server: Server, listening: Listening, tell: &mu
         blocks
     });
     let mut unlisted = watches.len();
-    watches.extend([given.map(|target| (target, Told::access(Ok(())))).boxed(), noted.boxed()]);
+    watches.extend([
+        given.map(|target| (target, Told::access(Ok(())))).boxed(),
+        noted.boxed(),
+        admin_policies(client).boxed(),
+    ]);
     let mut batches = stream::select_all(watches).ready_chunks(BATCH);
     let mut waiting = Vec::new();
     let mut troubles = Troubles::new(server);
@@ -350,6 +381,17 @@ fn said<K: Watched>(event: Event<K>) -> Option<Heard<K>> {
     Some(Heard::Event(event))
 }
 
+/// Lists one of a kind, and takes notice of what is wrong where that fails.
+async fn examine<K: Watched>(client: &Client, troubles: &mut Troubles) {
+    let api = K::api(client);
+    let Err(error) = api.list(&ListParams::default().limit(1)).await else { return };
+    // A matter of choice.
+    let is_optional = K::kind(&()) == KIND;
+    if !(is_optional && matches!(&error, kube::Error::Api(status) if status.code == 404)) {
+        troubles.note(api.resource_url().into(), Err(trouble::<K>(&error)), Timestamp::now());
+    }
+}
+
 /// What it means that a watch is interrupted; `None`: nothing, but that it is begun again.
 fn interrupted<K: Watched>(error: &watcher::Error) -> Option<Heard<K>> {
     let kind = K::kind(&());
@@ -357,17 +399,7 @@ fn interrupted<K: Watched>(error: &watcher::Error) -> Option<Heard<K>> {
         tracing::debug!(%error, "the watch of every {kind} is interrupted; trying again");
         return None;
     };
-    Some(Heard::Nothing(match error {
-        kube::Error::Api(status) if status.is_forbidden() => Trouble::Refused(format!(
-            "the API server does not let this agent list and watch every {kind} ({}): give its account the verbs list and watch \
-             on {} of the API group {:?}, as manifests/base/rbac.yaml does; it tries again, and until then what it knows of them \
-             stays in force; one that has known nothing of them since it started adds no pods",
-            status.message,
-            K::plural(&()),
-            K::group(&()),
-        )),
-        _ => Trouble::Away(Outage::from(error)),
-    }))
+    Some(Heard::Nothing(trouble::<K>(error)))
 }
 
 /// Watches a kind of objects that the server may have or not, for ever.
@@ -392,6 +424,31 @@ fn watch_if_there<K: Watched>(client: &Client, absent: Duration) -> impl Stream<
             } else {
                 tracing::info!("the API server does not have the kind {kind}: there are none until it has");
             }
+        }
+    })
+}
+
+/// Looks again and again whether the server has policies that this agent does not know, and nobody enforces therefore.
+fn admin_policies(client: &Client) -> impl Stream<Item = (Target, Told)> + Send + use<> {
+    let client = client.clone();
+    stream::unfold(Duration::ZERO, move |rest| {
+        let client = client.clone();
+        async move {
+            sleep(rest).await;
+            let resources = client.list_api_group_resources(ADMIN_POLICIES).await.map(|list| list.resources);
+            let kinds: BTreeSet<String> =
+                resources.unwrap_or_default().into_iter().map(|resource| resource.kind).collect();
+            let kinds = kinds.into_iter().filter(|kind| kind.ends_with("AdminNetworkPolicy")).collect::<Vec<_>>();
+            let access = if kinds.is_empty() {
+                Ok(())
+            } else {
+                Err(Trouble::Refused(format!(
+                    "the API server has the kinds {} of {ADMIN_POLICIES}, which this agent does not know: what policies of them \
+                     say is not enforced; write them as {KIND} of {API_VERSION}, and remove the old kinds",
+                    kinds.join(" and ")
+                )))
+            };
+            Some(((Target::from(ADMIN_POLICIES), Told::access(access)), ADMIN_POLICIES_AGAIN))
         }
     })
 }
@@ -426,6 +483,26 @@ fn failure(error: &watcher::Error) -> Option<&kube::Error> {
     match error {
         InitialListFailed(error) | WatchStartFailed(error) => Some(error),
         WatchError(_) | WatchFailed(_) | NoResourceVersion => None,
+    }
+}
+
+/// What an unanswered list or watch of a kind says of the server, or of this agent's account, with what to do.
+fn trouble<K: Watched>(error: &kube::Error) -> Trouble {
+    const MEANWHILE: &str = "it tries again, and until then what it knows of them stays in force; one that has known nothing of \
+                             them since it started adds no pods";
+    let (kind, plural, group) = (K::kind(&()), K::plural(&()), K::group(&()));
+    match error {
+        kube::Error::Api(status) if status.is_forbidden() => Trouble::Refused(format!(
+            "the API server does not let this agent list and watch every {kind} ({}): give its account the verbs list and watch \
+             on {plural} of the API group {group:?}, as manifests/base/rbac.yaml does; {MEANWHILE}",
+            status.message
+        )),
+        kube::Error::Api(status) if status.code == 404 => Trouble::Refused(format!(
+            "the API server does not have the kind {kind} in {} ({}): it must be of Kubernetes {OLDEST} or later; {MEANWHILE}",
+            K::api_version(&()),
+            status.message
+        )),
+        _ => Trouble::Away(Outage::from(error)),
     }
 }
 

@@ -380,6 +380,73 @@ fn a_kind_that_may_not_be_seen_is_a_problem_and_holds_up_the_first_listing_until
     assert_eq!(all, ["ClusterNetworkPolicy all is", "Node a is", "listed", "problems: "]);
 }
 
+/// All kinds that the server must have, and whose they are.
+const KINDS: [(&str, &str, &str); 6] = [
+    (NODES, "nodes", "\"\""),
+    (PODS, "pods", "\"\""),
+    ("/api/v1/namespaces", "namespaces", "\"\""),
+    ("/api/v1/services", "services", "\"\""),
+    ("/apis/discovery.k8s.io/v1/endpointslices", "endpointslices", "\"discovery.k8s.io\""),
+    ("/apis/networking.k8s.io/v1/networkpolicies", "networkpolicies", "\"networking.k8s.io\""),
+];
+
+/// What is wrong, as soon as anything is.
+fn first_problem(heard: &Receiver<Vec<Change>>) -> String {
+    loop {
+        for change in heard.recv_timeout(PATIENCE).expect("it goes on") {
+            if let Change::Problems(problems) = change
+                && let [problem] = &problems[..]
+            {
+                return problem.clone();
+            }
+        }
+    }
+}
+
+#[test]
+fn of_every_kind_it_is_told_that_it_may_not_be_seen_or_is_not_there() {
+    let is_told = |(path, plural, group): (&str, &str, &str)| {
+        let (server, _happened) = Server::start();
+        KINDS.iter().for_each(|(path, ..)| server.give(path, json!([])));
+        server.give(path, Value::Null);
+        let (heard, _asker) = server.follow_all(true);
+        let told = first_problem(&heard);
+        assert!(told.contains(&format!("verbs list and watch on {plural} of the API group {group}")), "{told}");
+        server.0.given.lock().expect("locks").remove(path);
+        let told = loop {
+            let told = first_problem(&heard);
+            if told.contains("does not have") {
+                break told;
+            }
+        };
+        assert!(told.contains("Kubernetes 1.21 or later"), "{told}");
+        server.give(path, json!([]));
+        while !next(&heard).contains(&"listed".into()) {}
+    };
+    // Each waits for a while between two attempts.
+    thread::scope(|scope| KINDS.iter().for_each(|kind| drop(scope.spawn(|| is_told(*kind)))));
+}
+
+#[test]
+fn policies_that_nobody_enforces_are_told_of() {
+    let (server, _happened) = Server::start();
+    let kinds = ["AdminNetworkPolicy", "BaselineAdminNetworkPolicy"].map(|kind| {
+        json!({ "name": kind.to_lowercase(), "singularName": "", "namespaced": false, "kind": kind, "verbs": ["list"] })
+    });
+    let list =
+        json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": ADMIN_POLICIES, "resources": [] });
+    let mut filled = list.clone();
+    filled["resources"] = json!(kinds);
+    server.give(&format!("/apis/{ADMIN_POLICIES}"), filled);
+    let (heard, _asker) = server.follow();
+    let told = first_problem(&heard);
+    assert!(
+        told.contains("AdminNetworkPolicy and BaselineAdminNetworkPolicy of policy.networking.k8s.io/v1alpha1"),
+        "{told}"
+    );
+    assert!(told.contains("ClusterNetworkPolicy of policy.networking.k8s.io/v1alpha2"), "{told}");
+}
+
 #[test]
 fn of_a_kind_that_may_be_seen_no_more_the_last_word_counts_and_all_else_goes_on() {
     let (server, happened) = Server::start();
