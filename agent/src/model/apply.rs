@@ -168,7 +168,7 @@ impl Model {
             bail!("the Node {name} with its addresses (status.addresses); is node_name right?");
         }
         if pod_cidrs.is_empty() && self.config.ipam.is_none() {
-            bail!("a pod CIDR of the Node {name} (spec.podCIDRs), or pod_cidrs in the settings");
+            bail!("a pod CIDR of the Node {name} (spec.podCIDRs), or pod_cidrs or pod_cidr_pool in the settings");
         }
         for net in &pod_cidrs {
             if let Some(address) = addresses.iter().find(|address| net.contains(*address)) {

@@ -28,6 +28,7 @@ impl Model {
             service_ports_refused: self.kernel.refused_services(),
             health_checks: self.services.index().health().len(),
             health_checks_unserved: self.check_problems.all().len(),
+            published: self.policies.published(),
             fills,
             errors: self.all_problems().count() - warnings,
             warnings,

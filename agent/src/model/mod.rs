@@ -27,16 +27,16 @@ use sluice_abi::Reason;
 use sluice_api::{Call, ErrorKind, Outcome, Records, SOCKET};
 use sluice_netlink::{Change, Monitor};
 use sluice_policy::{Index, View as PolicyView};
-use sluice_topology::{Local, NodeObject, NodeView, Slots};
+use sluice_topology::{Local, NodeObject, NodeView, Pool, Range, Slots};
 
-use crate::config::{ApiServer, Config, Served, Source as SourceConfig};
+use crate::config::{ApiServer, Config, PoolRange, Served, Source as SourceConfig};
 use crate::disconnect::{self, Pods};
 use crate::health::{self, Checks, Health, Wanted};
 use crate::host::View;
 use crate::kernel::{Kernel, Sockets};
 use crate::metrics::{Changes, Flows, Gathering, Measures};
 use crate::ports::{self, Claimed, Loopbacks};
-use crate::source::{Change as SourceChange, Directory, Kubernetes, Source};
+use crate::source::{Change as SourceChange, Claimant, Directory, Kubernetes, Source};
 use crate::{exhaustion, host, kube_proxy, metrics, prepare, server};
 use answer::failure;
 use inbox::Inbox;
@@ -142,11 +142,12 @@ pub fn run(config: Config) -> Result<()> {
         let event = signals.wait().map_or_else(|errno| Event::Dead(errno.into()), Event::End);
         let _ = told.send(event);
     })?;
-    let (source, asker): (Box<dyn Source>, _) = match &config.source {
+    let (source, messenger): (Box<dyn Source>, _) = match &config.source {
         SourceConfig::Directory(path) => (Box::new(Directory::new(path)), None),
         SourceConfig::Kubernetes(kubeconfig) => {
-            let (source, asker) = Kubernetes::new(kubeconfig.as_deref());
-            (Box::new(source.with_services().at(config.api_server.clone().map(|ApiServer(uri)| uri))), Some(asker))
+            let (source, messenger) = Kubernetes::new(kubeconfig.as_deref());
+            let source = source.with_services().with_pool(claimant(&config)?);
+            (Box::new(source.at(config.api_server.clone().map(|ApiServer(uri)| uri))), Some(messenger))
         }
     };
     let (claimed, told) = mpsc::channel();
@@ -168,12 +169,12 @@ pub fn run(config: Config) -> Result<()> {
         records: Records::below(&config.run_dir),
         is_listed: false,
         nodes: BTreeMap::new(),
-        services: Services::new(&config.node_name, asker.is_none(), config.maglev),
+        services: Services::new(&config.node_name, messenger.is_none(), config.maglev),
         sockets: None,
         ended,
         claimed,
         shared_ports: Problems::default(),
-        policies: Policies::new(&config.node_name, index, asker),
+        policies: Policies::new(&config.node_name, index, messenger),
         source_problems: Problems::default(),
         problems: Problems::default(),
         waiting_for: Some("the first listing of all objects".into()),
@@ -417,6 +418,21 @@ impl Model {
         }
         Ok(())
     }
+}
+
+/// Who takes pod CIDRs for this node, if there is a pool of them.
+fn claimant(config: &Config) -> Result<Option<Claimant>> {
+    if config.pod_cidr_pool.is_empty() {
+        return Ok(None);
+    }
+    let records = Records::below(&config.run_dir).list()?.into_iter().flatten();
+    let ranges = config.pod_cidr_pool.iter().map(|PoolRange { cidr, block }| Range { cidr: *cidr, block: *block });
+    Ok(Some(Claimant {
+        pool: Pool(ranges.collect()),
+        node: config.node_name.clone(),
+        in_use: records.flat_map(|record| record.addresses).collect(),
+        takes: config.pod_cidrs.is_empty(),
+    }))
 }
 
 fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {

@@ -8,6 +8,7 @@ mod host;
 mod kube_proxy;
 mod large;
 mod lifecycle;
+mod loopback;
 mod metrics;
 mod policy;
 mod refused;
