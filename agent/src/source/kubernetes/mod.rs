@@ -475,7 +475,10 @@ fn report<S: Stream<Item = Heard<ClusterNetworkPolicy>> + Send>(
                 }));
                 let params = PatchParams::apply(MANAGER).force();
                 if let Err(error) = persist(|| api.patch_status(&name, &params, &patch)).await {
-                    tracing::warn!(error = causes::of(&error), "the status of {KIND} {name} does not say what is not supported in it");
+                    tracing::warn!(
+                        error = causes::of(&error),
+                        "the status of {KIND} {name} does not say what is not supported in it"
+                    );
                 }
             });
         }
