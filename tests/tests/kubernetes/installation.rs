@@ -2,9 +2,11 @@
 
 use std::env;
 use std::path::Path;
+use std::process::Stdio;
 
 use anyhow::{Context, Result};
 use sluice_tests::kubernetes::{Cluster, Namespace, in_url};
+use sluice_tests::lab::until;
 
 /// What cleans nodes.
 const UNINSTALL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/overlays/uninstall");
@@ -28,13 +30,18 @@ fn an_upgrade_costs_no_packet() -> Result<()> {
     namespace.serve("one", "n1")?;
     namespace.serve("two", "n2")?;
     let to = namespace.addresses("two")?[0];
-    let pid = namespace.exec("one", &["sh", "-c", &format!("ping -i 0.05 {to} >/tmp/ping 2>&1 & echo $!")])?;
+    let ping = cluster
+        .kubectl_beside(&["-n", &namespace.name, "exec", "one", "--", "ping", "-i", "0.05", &to.to_string()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("starting kubectl exec")?;
+    until("ping has started", || namespace.exec("one", &["pidof", "ping"]))?;
     cluster.kubectl(&["-n", "kube-system", "rollout", "restart", "daemonset/sluice"])?;
     rolled_out(&cluster, "sluice")?;
     // It says how many were answered, and ends.
-    let script =
-        format!("kill -INT {pid}; while kill -0 {pid}; do :; done 2>/dev/null; cat /tmp/ping", pid = pid.trim());
-    let counted = namespace.exec("one", &["sh", "-c", &script])?;
+    namespace.exec("one", &["sh", "-c", "kill -INT $(pidof ping)"])?;
+    let counted = ping.wait_with_output().context("waiting for ping")?.stdout;
+    let counted = String::from_utf8_lossy(&counted);
     assert!(counted.contains(" 0% packet loss"), "{counted}");
     Ok(())
 }
