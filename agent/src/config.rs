@@ -1,5 +1,6 @@
 //! The agent's settings: a file, then the environment, then flags, each over the one before.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -9,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use serde::Deserialize;
-use sluice_topology::Mode;
+use sluice_topology::{Mode, overlaps};
 
 /// Most entries of a flow table: some 13 GB for those of both families.
 const MAX_FLOWS: u32 = 1 << 24;
@@ -39,12 +40,16 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Directory of CNI configurations, as the container runtime knows it.
     pub cni_conf_dir: PathBuf,
+    /// Directory of CNI plugins, as the agent sees it, to look whether the plugin there is of its version. Default: not looked at.
+    pub cni_bin_dir: Option<PathBuf>,
     /// Names of the interfaces to the outside. Default: those with a default route or the node's address.
     pub uplinks: Vec<String>,
     /// The node's addresses, at most one of each family. Default: those of the Node object.
     pub addresses: Vec<IpAddr>,
     /// The addresses of this node's pods. Default: those of the Node object.
     pub pod_cidrs: Vec<IpNet>,
+    /// Addresses of which each node without pod CIDRs gets a block, the same on all nodes. Default: none.
+    pub pod_cidr_pool: Vec<PoolRange>,
     /// How pods of other nodes are reached: `native`, `vxlan` or `auto`.
     pub routing: Routing,
     /// The overlay.
@@ -86,6 +91,16 @@ pub struct Config {
     pub service_cidrs: Vec<IpNet>,
     /// Logs.
     pub log: Log,
+}
+
+/// Addresses of which each node gets a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PoolRange {
+    /// All of them.
+    pub cidr: IpNet,
+    /// Length of the prefix of a block.
+    pub block: u8,
 }
 
 /// Where objects come from.
@@ -228,9 +243,11 @@ impl Default for Config {
             run_dir: sluice_api::RUN_DIR.into(),
             state_dir: "/var/lib/sluice".into(),
             cni_conf_dir: "/etc/cni/net.d".into(),
+            cni_bin_dir: None,
             uplinks: Vec::new(),
             addresses: Vec::new(),
             pod_cidrs: Vec::new(),
+            pod_cidr_pool: Vec::new(),
             routing: Routing::Auto,
             vxlan: Vxlan::default(),
             masquerade: Masquerade::default(),
@@ -378,6 +395,9 @@ pub struct Flags {
     /// Directory of CNI configurations
     #[arg(long, env = "SLUICE_CNI_CONF_DIR")]
     cni_conf_dir: Option<PathBuf>,
+    /// Directory of CNI plugins, to look whether the plugin there is of the agent's version
+    #[arg(long, env = "SLUICE_CNI_BIN_DIR")]
+    cni_bin_dir: Option<PathBuf>,
     /// Names of the interfaces to the outside
     #[arg(long, env = "SLUICE_UPLINKS", value_delimiter = ',')]
     uplinks: Option<Vec<String>>,
@@ -448,6 +468,9 @@ impl Config {
         put(&mut self.run_dir, flags.run_dir);
         put(&mut self.state_dir, flags.state_dir);
         put(&mut self.cni_conf_dir, flags.cni_conf_dir);
+        if flags.cni_bin_dir.is_some() {
+            self.cni_bin_dir = flags.cni_bin_dir;
+        }
         // An empty variable names none.
         put(&mut self.uplinks, flags.uplinks.map(|names| names.into_iter().filter(|name| !name.is_empty()).collect()));
         put(&mut self.routing, flags.routing);
@@ -459,6 +482,29 @@ impl Config {
         put(&mut self.healthz_address, flags.healthz_address);
         put(&mut self.log.format, flags.log_format);
         put(&mut self.log.level, flags.log_level);
+    }
+
+    fn check_pool(&self) -> Result<()> {
+        let mut taken = BTreeSet::new();
+        for PoolRange { cidr, block } in &self.pod_cidr_pool {
+            ensure!(
+                *cidr == cidr.trunc(),
+                "pod_cidr_pool has {cidr}, which has bits behind its prefix; is {} meant?",
+                cidr.trunc()
+            );
+            let (least, most) = (cidr.prefix_len(), cidr.max_prefix_len() - 2);
+            ensure!(
+                (least..=most).contains(block),
+                "pod_cidr_pool has blocks of /{block} for {cidr}; they are to be of /{least} to /{most}"
+            );
+            ensure!(!overlaps(&taken, *cidr), "pod_cidr_pool has {cidr}, which overlaps another of its ranges");
+            taken.insert(*cidr);
+        }
+        ensure!(
+            self.pod_cidr_pool.is_empty() || matches!(self.source, Source::Kubernetes(_)),
+            "pod_cidr_pool needs source: kubernetes, where agents see what others have taken; set pod_cidrs instead"
+        );
+        Ok(())
     }
 
     fn check(&self) -> Result<()> {
@@ -484,6 +530,7 @@ impl Config {
                 );
             }
         }
+        self.check_pool()?;
         let directories = [
             ("bpf_dir", &self.bpf_dir),
             ("run_dir", &self.run_dir),
@@ -628,6 +675,14 @@ mod tests {
             ("plugin_log_file: ''", "plugin_log_file"),
             ("masquerade: {exempt: [10.0.0.0/8, 'fd00::1/8']}", "masquerade.exempt"),
             ("node_port_addresses: [192.0.2.1/24]", "node_port_addresses"),
+            ("source: kubernetes\npod_cidr_pool: [{cidr: 10.78.0.1/16, block: 24}]", "10.78.0.0/16 meant"),
+            ("source: kubernetes\npod_cidr_pool: [{cidr: 10.78.0.0/16, block: 15}]", "/16 to /30"),
+            ("source: kubernetes\npod_cidr_pool: [{cidr: 'fd00::/48', block: 127}]", "/48 to /126"),
+            (
+                "source: kubernetes\npod_cidr_pool: [{cidr: 10.0.0.0/8, block: 24}, {cidr: 10.78.0.0/16, block: 24}]",
+                "overlaps",
+            ),
+            ("pod_cidr_pool: [{cidr: 10.78.0.0/16, block: 24}]", "source: kubernetes"),
         ] {
             let error = parse(text).and_then(|config| config.check()).expect_err(text).to_string();
             assert!(error.contains(key), "{error}");

@@ -11,6 +11,8 @@ use crate::config::Config;
 
 /// Name of the file.
 pub const NAME: &str = "10-sluice.conflist";
+/// Name of the plugin, which is the name of its file, too.
+pub const PLUGIN: &str = "sluice";
 
 /// The configuration for a node with these pod CIDRs.
 pub fn content(config: &Config, pod_cidrs: &[IpNet], mtu: u32) -> String {
@@ -19,11 +21,11 @@ pub fn content(config: &Config, pod_cidrs: &[IpNet], mtu: u32) -> String {
     };
     let ranges: Vec<Vec<Value>> = [of(true), of(false)].into_iter().filter(|set| !set.is_empty()).collect();
     let mut plugin = json!({
-        "type": "sluice",
+        "type": PLUGIN,
         "runDir": config.run_dir,
         "stateDir": config.state_dir,
         "mtu": mtu,
-        "ipam": config.ipam.clone().unwrap_or_else(|| json!({ "type": "sluice", "ranges": ranges })),
+        "ipam": config.ipam.clone().unwrap_or_else(|| json!({ "type": PLUGIN, "ranges": ranges })),
         "capabilities": { "ips": true },
     });
     // Who chains a plugin for them has that do it, and not both.

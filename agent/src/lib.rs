@@ -3,6 +3,7 @@
 mod causes;
 #[cfg(test)]
 mod chart;
+pub mod check;
 pub mod config;
 pub mod conflist;
 mod disconnect;
@@ -14,13 +15,16 @@ pub mod host;
 pub mod http;
 pub mod install;
 pub mod kernel;
-pub mod kube_proxy;
+pub mod leftovers;
 pub mod memory;
 pub mod metrics;
 pub mod model;
 pub mod mounts;
+pub mod plugin;
 mod ports;
 pub mod prepare;
+pub mod refusal;
+pub mod rivals;
 pub mod server;
 pub mod source;
 pub mod uninstall;

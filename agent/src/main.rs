@@ -6,10 +6,12 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use nix::sys::signal::{SigSet, Signal};
+use sluice_agent::check::Check;
 use sluice_agent::config::{self, Config, Flags, LogFormat};
 use sluice_agent::install::{self, Install};
+use sluice_agent::leftovers::kube_proxy;
 use sluice_agent::uninstall::{self, Uninstall};
-use sluice_agent::{kube_proxy, memory, model};
+use sluice_agent::{check, memory, model, refusal};
 
 /// The node daemon of Sluice: fills the tables that the kernel programs carry packets by.
 #[derive(Parser)]
@@ -25,6 +27,8 @@ struct Arguments {
 enum Command {
     /// Put the plugin and sluicectl on the node, out of the image that this runs in
     Install(Install),
+    /// Look whether this node has what the agent needs, and what stands in its way; changes nothing
+    Check(Check),
     /// Remove everything that agent and plugin have left on this node; its pods lose their network
     Uninstall(Uninstall),
     /// Remove the rules that kube-proxy has left on this node; stop kube-proxy first
@@ -39,6 +43,7 @@ fn main() -> ExitCode {
     match command {
         // In a container that has neither settings nor rights but those to write.
         Some(Command::Install(install)) => end(install::run(&install)),
+        Some(Command::Check(check)) => end(prepare(flags).and_then(|config| check::run(&config, &check))),
         Some(Command::Uninstall(uninstall)) => {
             end(prepare(flags).and_then(|config| uninstall::run(&config, &uninstall)))
         }
@@ -69,7 +74,7 @@ fn run(config: Config) -> ExitCode {
     match model::run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            tracing::error!("{}", refusal::explained(&error));
             ExitCode::FAILURE
         }
     }
@@ -81,7 +86,7 @@ fn end(result: Result<()>) -> ExitCode {
 }
 
 fn refuse(error: &anyhow::Error) -> ExitCode {
-    eprintln!("sluice-agent: {error:#}");
+    eprintln!("sluice-agent: {}", refusal::explained(error));
     ExitCode::FAILURE
 }
 

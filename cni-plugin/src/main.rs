@@ -23,6 +23,11 @@ use crate::arguments::Arguments;
 use crate::error::CniError;
 
 fn main() -> ExitCode {
+    // Who runs it by hand, or as the agent does: runtimes give no arguments.
+    if env::args().nth(1).is_some_and(|argument| argument == "--version") {
+        let said = print(concat!("sluice ", env!("CARGO_PKG_VERSION"), "\n"));
+        return if said.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let mut input = Vec::new();
     let result = io::stdin()
         .read_to_end(&mut input)

@@ -1,7 +1,7 @@
 //! What decides where packets go: the routes of all tables, and the rules that choose among tables.
 
 use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage};
-use netlink_packet_route::rule::RuleMessage;
+use netlink_packet_route::rule::{RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::{Netlink, NetlinkError};
@@ -42,6 +42,18 @@ impl FibEntry {
             RouteAttribute::MultiPath(hops) => hops.iter().any(|hop| hop.interface_index == device),
             _ => false,
         })
+    }
+}
+
+impl Rule {
+    /// The table of routes that it leads to; 0: it leads to none.
+    pub fn table(&self) -> u32 {
+        let whole = self.0.attributes.iter().find_map(|attribute| match attribute {
+            RuleAttribute::Table(table) => Some(*table),
+            _ => None,
+        });
+        // Numbers of one byte stand in the header too.
+        whole.unwrap_or(self.0.header.table.into())
     }
 }
 

@@ -22,7 +22,7 @@ pub use error::NetlinkError;
 pub use fib::{FibEntry, Rule};
 pub use link::{Link, Veth, Vxlan, VxlanState, Xdp};
 pub use monitor::{Change, Monitor};
-pub use namespace::within;
+pub use namespace::{apart, within};
 pub use nftables::{NftChain, NftFamily, NftRemoval, NftRule, Nftables};
 pub use rank::Rank;
 pub use route::{Encap, Hop, Route, RouteKind};

@@ -11,7 +11,7 @@ use netlink_packet_route::link::{
 use crate::{Netlink, NetlinkError};
 
 /// A network device.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
     /// Its index.
     pub index: u32,
@@ -35,6 +35,8 @@ pub struct Link {
     pub vxlan: Option<VxlanState>,
     /// Where an XDP program sees its packets; `None`: nowhere.
     pub xdp: Option<Xdp>,
+    /// The number of that program.
+    pub xdp_program: Option<u32>,
 }
 
 /// Where an XDP program sees packets.
@@ -127,13 +129,20 @@ impl Link {
             kind: None,
             vxlan: None,
             xdp: None,
+            xdp_program: None,
         };
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::Address(address) => link.mac = address.try_into().ok(),
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-                LinkAttribute::Xdp(infos) => link.xdp = Xdp::of(&infos),
+                LinkAttribute::Xdp(infos) => {
+                    link.xdp = Xdp::of(&infos);
+                    link.xdp_program = infos.iter().find_map(|info| match info {
+                        LinkXdp::ProgId(id) => Some(*id),
+                        _ => None,
+                    });
+                }
                 LinkAttribute::LinkInfo(infos) => {
                     for info in infos {
                         match info {

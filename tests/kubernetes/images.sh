@@ -95,7 +95,8 @@ install "$bin/agnhost" "$root/agnhost"
 ln -s agnhost "$root/agnhost-2"
 install -m 644 "$porter"/localhost.{crt,key} "$root/"
 install "$bin/coredns" "$root/coredns" # one of the tests of DNS starts it there
-image agnhost "$root" '"Entrypoint": ["/agnhost"], "Cmd": ["pause"]' "${called[agnhost]}" "${called[agnhost-previous]}" agnhost:lab
+image agnhost "$root" '"Entrypoint": ["/agnhost"], "Cmd": ["pause"]' "${called[agnhost]}" "${called[agnhost-previous]}" \
+	"${called[nginx]}" agnhost:lab # of nginx, tests need a process that stays, and a shell
 
 root=$tmp/issue
 install -D "$bin/regression-issue-74839" "$root/regression-issue-74839"

@@ -11,6 +11,8 @@ use thiserror::Error;
 pub struct NodeObject {
     /// Its name.
     pub name: String,
+    /// Its UID; empty: unknown. Another node of the same name has another one.
+    pub uid: String,
     /// Its addresses (`InternalIP`), at most one of each family.
     pub addresses: Vec<IpAddr>,
     /// The addresses of its pods.
@@ -81,7 +83,8 @@ impl TryFrom<&Node> for NodeObject {
         let created = node.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
         let mut taints = spec.iter().flat_map(|spec| spec.taints.iter().flatten());
         let is_leaving = node.metadata.deletion_timestamp.is_some() || taints.any(|taint| taint.key == TO_BE_DELETED);
-        Ok(Self { name, addresses, pod_cidrs, created, is_leaving })
+        let uid = node.metadata.uid.clone().unwrap_or_default();
+        Ok(Self { name, uid, addresses, pod_cidrs, created, is_leaving })
     }
 }
 

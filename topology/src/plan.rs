@@ -314,6 +314,7 @@ mod tests {
     fn object(name: &str, addresses: &[&str], pods: &[&str], created: i64) -> NodeObject {
         NodeObject {
             name: name.into(),
+            uid: String::new(),
             addresses: addresses.iter().map(|text| text.parse().expect("an address")).collect(),
             pod_cidrs: pods.iter().map(|text| text.parse().expect("a CIDR")).collect(),
             created,

@@ -6,10 +6,10 @@ use anyhow::{Result, ensure};
 
 use crate::cluster::upstream::{self, Outcome, State};
 use crate::cluster::{Cluster, Network, Shape};
-use crate::conformance;
 use crate::run::{cargo, say};
 use crate::score::Score;
 use crate::test::count;
+use crate::{conformance, manifests};
 
 /// What only this tier knows.
 #[derive(clap::Args)]
@@ -54,6 +54,7 @@ pub fn run(options: &Options, object: &Path) -> Result<Score> {
     running.cluster.up(options.shape, network)?;
     let mut score = Score::default();
     if options.only != Some(Part::Upstream) && !options.reference {
+        score.add(Score::of(manifests::are_fresh()?));
         let mut tests = cargo();
         tests.args(["test", "-p", "sluice-tests", "--test", "kubernetes"]);
         tests.env("SLUICE_CLUSTER", cluster.directory());

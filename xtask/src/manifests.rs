@@ -27,15 +27,23 @@ pub struct Arguments {
 /// # Errors
 /// Where Helm cannot be built, or the chart is wrong.
 pub fn main(arguments: &Arguments) -> Result<ExitCode> {
-    let stale = make(!arguments.check)?;
-    for path in &stale {
-        println!("{} {}", if arguments.check { "stale" } else { "written" }, path.display());
+    if arguments.check {
+        return Ok(if are_fresh()? { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    ensure!(
-        !arguments.check || stale.is_empty(),
-        "the chart has changed: run `cargo xtask manifests`, and commit what it writes"
-    );
+    make(true)?.iter().for_each(|path| println!("written {}", path.display()));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether what kubectl applies is what the chart says; tells what is not.
+///
+/// # Errors
+/// As [`main`].
+pub fn are_fresh() -> Result<bool> {
+    let stale = make(false)?;
+    stale
+        .iter()
+        .for_each(|path| println!("{} is not what the chart makes: run `cargo xtask manifests`", path.display()));
+    Ok(stale.is_empty())
 }
 
 /// Makes all of it; gives what is not as the chart has it, or was not until this has written it.

@@ -222,6 +222,7 @@ mod tests {
             kind: None,
             vxlan: None,
             xdp: None,
+            xdp_program: None,
         };
         let gateway = Some(IpAddr::from([192, 0, 2, 254]));
         let default = Route {

@@ -50,6 +50,30 @@ pub fn switch_on() -> Result<(), NetlinkError> {
     Ok(())
 }
 
+/// What is wrong where others' devices have the overlay's port: the kernel gives it to one kind of them only
+/// (`vxlan_find_sock` and `vxlan_vni_in_use`, drivers/net/vxlan/vxlan_core.c, up to Linux 6.18).
+pub fn clash(links: &[Link], port: u16) -> Option<String> {
+    let has_it = |link: &&Link| link.name != NAME && link.vxlan.is_some_and(|vxlan| vxlan.port == port);
+    let others: Vec<&str> = links.iter().filter(has_it).map(|link| &*link.name).collect();
+    let first = others.first()?;
+    Some(format!(
+        "UDP port {port}, which is the overlay's (vxlan.port), is also that of {}: the kernel gives it to one of them; take off \
+         the plugin that made it, and the device (ip link delete {first}), or set vxlan.port to another on all nodes",
+        others.join(", ")
+    ))
+}
+
+/// What is to be said where the device cannot be made or switched on: who may have its port.
+pub fn hint(port: u16) -> String {
+    let links = Netlink::open().and_then(|mut netlink| netlink.links()).unwrap_or_default();
+    clash(&links, port).unwrap_or_else(|| {
+        format!(
+            "making the overlay's device {NAME} with UDP port {port} (vxlan.port); where that is in use, `ss -lunp` says by \
+             whom; where the kernel has no VXLAN (CONFIG_VXLAN), load the module vxlan, or set routing to native"
+        )
+    })
+}
+
 fn find(netlink: &mut Netlink) -> Result<Link, NetlinkError> {
     let vanished = || NetlinkError {
         action: "finding network device",
@@ -65,4 +89,22 @@ fn find(netlink: &mut Netlink) -> Result<Link, NetlinkError> {
 /// Where the kernel refuses.
 pub fn remove() -> Result<bool, NetlinkError> {
     Netlink::open()?.delete_link(NAME)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_of_the_same_port_is_in_the_way() {
+        let link = |name: &str, port| Link {
+            name: name.into(),
+            vxlan: Some(VxlanState { port, ..VxlanState::default() }),
+            ..Link::default()
+        };
+        let links = [Link::default(), link(NAME, 8472), link("vxlan.calico", 4789), link("flannel.1", 8472)];
+        let clash = clash(&links, 8472).expect("a clash");
+        assert!(clash.contains("that of flannel.1:") && clash.contains("ip link delete flannel.1"), "{clash}");
+        assert_eq!(super::clash(&links[..3], 8472), None);
+    }
 }

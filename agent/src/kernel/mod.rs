@@ -5,6 +5,7 @@ mod endpoints;
 mod enforced;
 mod error;
 mod expedite;
+mod features;
 mod flows;
 mod grace;
 mod layout;
@@ -16,6 +17,7 @@ mod policy;
 mod programs;
 pub mod services;
 mod sockets;
+mod strangers;
 mod versions;
 mod xdp;
 
@@ -39,6 +41,7 @@ use addresses::{Addresses, Sequel};
 use enforced::InForce;
 use error::Doing;
 pub use error::KernelError;
+pub use features::{Feature, missing};
 pub use flows::{Listed, Reaper, jiffies};
 use layout::Pins;
 pub use layout::Sizes;
@@ -47,6 +50,8 @@ pub use peers::Peers;
 pub use policy::Denied;
 use policy::Policy;
 use programs::Programs;
+pub use sockets::root as groups;
+pub use strangers::{Ahead, Strangers, Way};
 pub use xdp::Express;
 
 /// Whose sockets are translated.

@@ -36,7 +36,7 @@ fn attach_type(hook: Hook) -> TcAttachType {
 
 /// Whether programs are attached by TCX links (Linux 6.6), which nobody else can take away and which leave room for the
 /// queueing disciplines of others, or else as filters of clsact.
-fn has_tcx() -> bool {
+pub fn has_tcx() -> bool {
     KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
 }
 
@@ -202,7 +202,7 @@ impl Programs {
 }
 
 /// The devices that pins say a hook's program has been attached to.
-fn attached(links: &Path, hook: Hook) -> Vec<String> {
+pub fn attached(links: &Path, hook: Hook) -> Vec<String> {
     devices_of(links, hook.name())
 }
 

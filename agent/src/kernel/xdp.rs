@@ -13,7 +13,7 @@ use super::error::{Doing, KernelError};
 use super::programs::{Programs, unlink};
 
 /// The program, and what the names of its links begin with.
-const PROGRAM: &str = "xdp_lb";
+pub const PROGRAM: &str = "xdp_lb";
 
 /// Where packets may be turned round.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,7 +61,27 @@ impl Attached {
         let is_right = path.exists() && (before == Some(express) || runs_in(*best, device)?);
         if !(is_right && is_replaced(&mut program, &path)) {
             unlink(&path)?;
-            let link: FdLink = attach_in(modes, &mut program, device).doing(action)?.try_into().doing(action)?;
+            let link = match attach_in(modes, &mut program, device) {
+                Ok(link) => link,
+                // Whoever has the place may have a right to it, and the stack's way leads there too.
+                Err(error) if express == Express::Best && is_taken(device) => {
+                    if before != Some(Express::Off) {
+                        tracing::warn!(device, %error, "another XDP program is there: {PROGRAM} is not, and packets for backends on other nodes go the stack's way");
+                    }
+                    self.0.insert(device.to_owned(), Express::Off);
+                    return Ok(());
+                }
+                Err(error) if is_taken(device) => {
+                    return Err(error).doing(|| {
+                        format!(
+                            "{}, where another XDP program is: take it off (ip link set dev {device} xdp off), or set xdp to off",
+                            action()
+                        )
+                    });
+                }
+                Err(error) => return Err(error).doing(action),
+            };
+            let link: FdLink = link.try_into().doing(action)?;
             link.pin(&path).doing(|| format!("pinning {}", path.display()))?;
         }
         self.0.insert(device.to_owned(), express);
@@ -78,6 +98,12 @@ impl Attached {
         let others = programs.devices_of(PROGRAM).into_iter().filter(|name| !is_meant(name));
         others.into_iter().try_for_each(|name| unlink(&programs.pin_of_link(PROGRAM, &name)))
     }
+}
+
+/// Whether a device has a program, whosever.
+fn is_taken(device: &str) -> bool {
+    let link = Netlink::open().and_then(|mut netlink| netlink.link(device));
+    link.is_ok_and(|link| link.is_some_and(|link| link.xdp.is_some()))
 }
 
 /// Whether a device's program runs in this mode.

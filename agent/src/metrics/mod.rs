@@ -45,6 +45,8 @@ pub struct Measures {
     pub health_checks: usize,
     /// and those of them that are not answered for.
     pub health_checks_unserved: usize,
+    /// How often addresses of pods were said on their objects, and could not be.
+    pub published: [u64; 2],
     /// How full its tables are.
     pub fills: Vec<Fill>,
     /// What is wrong: objects that are not enforced as they stand, and whatever else does not work;
@@ -149,6 +151,7 @@ mod tests {
             service_ports_refused: 18,
             health_checks: 19,
             health_checks_unserved: 20,
+            published: [21, 22],
             fills: vec![Fill { table: "rules", entries: 15, capacity: 16 }],
             errors: 5,
             warnings: 6,

@@ -75,6 +75,12 @@ fn of_policies(measures: &Measures, registry: &mut Registry) {
     for (name, help, number) in numbers {
         gauge(registry, name, help, number);
     }
+    let family = Family::<[(&str, &str); 1], Counter>::default();
+    for (outcome, times) in ["published", "failed"].into_iter().zip(measures.published) {
+        family.get_or_create(&[("outcome", outcome)]).inc_by(times);
+    }
+    let help = "Attempts to have the object of a new pod say its addresses before its kubelet does";
+    registry.register("pod_addresses", help, family);
     let help =
         "Time from the arrival of a change of objects until the kernel's tables have it; of changes that concern them";
     registry.register_with_unit("policy_apply_duration", help, Unit::Seconds, measures.changes.0.clone());
@@ -186,6 +192,8 @@ mod tests {
             "sluice_service_ports_refused 18",
             "sluice_service_health_checks 19",
             "sluice_service_health_checks_unserved 20",
+            "sluice_pod_addresses_total{outcome=\"published\"} 21",
+            "sluice_pod_addresses_total{outcome=\"failed\"} 22",
             "sluice_problems{severity=\"error\"} 5",
             "sluice_problems{severity=\"warning\"} 6",
             "sluice_drops_total{hook=\"from_pod\",reason=\"policy\"} 11",

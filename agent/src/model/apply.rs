@@ -14,6 +14,7 @@ use crate::config::{Dsr, Masquerade, Xdp};
 use crate::conflist;
 use crate::host::{self, Device, Given, Uplinks};
 use crate::kernel::{Express, Sockets, UplinkDevice, jiffies};
+use crate::refusal;
 
 /// Seconds that flows may be idle, in the order of `TimeoutClass`.
 const TIMEOUTS: [u32; 5] = [60, 21_600, 30, 120, 30];
@@ -42,7 +43,7 @@ impl Model {
             }
             Err(error) => {
                 self.pace.failed(Instant::now());
-                let text = format!("{error:#}");
+                let text = refusal::explained(&error);
                 if self.waiting_for.as_ref() != Some(&text) {
                     tracing::warn!("waiting for: {text}");
                 }
@@ -82,6 +83,7 @@ impl Model {
         };
         let plan = plan(&local, &self.nodes, self.policies.places(), mode, near, &mut self.slots);
         let inner = wire.saturating_sub(overhead(&local, &plan));
+        let port = self.config.vxlan.port;
         let overlay = match mode {
             Mode::Native => {
                 // Down, before its program goes: nothing is to come in by it unseen.
@@ -90,7 +92,9 @@ impl Model {
                 }
                 None
             }
-            Mode::Vxlan | Mode::Auto => Some(host::ensure_overlay(self.config.vxlan.port, inner)?),
+            Mode::Vxlan | Mode::Auto => {
+                Some(host::ensure_overlay(port, inner).with_context(|| host::overlay_hint(port))?)
+            }
         };
         let mtu = match (self.config.mtu, mode) {
             (0, Mode::Vxlan) => inner,
@@ -101,7 +105,7 @@ impl Model {
         self.kernel.set_uplinks(&uplink_devices(&uplinks, &local, self.config.xdp))?;
         self.kernel.set_overlay(overlay.map(|_| host::OVERLAY))?;
         if overlay.is_some() {
-            host::switch_on_overlay()?;
+            host::switch_on_overlay().with_context(|| host::overlay_hint(port))?;
         }
 
         let mut changed = self.kernel.set_nodes(&plan.nodes)?;
@@ -122,7 +126,9 @@ impl Model {
         self.problems.set([plan.problems, routes.problems, sources, ports, sockets].concat());
         let uplinks = [main, side].concat();
         let content = conflist::content(&self.config, &local.pod_cidrs, mtu);
-        if conflist::write(&self.config.cni_conf_dir, &content)
+        if self
+            .configuration
+            .write(&self.config.cni_conf_dir, content)
             .with_context(|| format!("writing the CNI configuration into {}", self.config.cni_conf_dir.display()))?
         {
             tracing::info!(uplinks = uplinks.join(","), mtu, "ready; the CNI configuration is written");
@@ -168,7 +174,7 @@ impl Model {
             bail!("the Node {name} with its addresses (status.addresses); is node_name right?");
         }
         if pod_cidrs.is_empty() && self.config.ipam.is_none() {
-            bail!("a pod CIDR of the Node {name} (spec.podCIDRs), or pod_cidrs in the settings");
+            bail!("a pod CIDR of the Node {name} (spec.podCIDRs), or pod_cidrs or pod_cidr_pool in the settings");
         }
         for net in &pod_cidrs {
             if let Some(address) = addresses.iter().find(|address| net.contains(*address)) {

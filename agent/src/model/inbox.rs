@@ -37,6 +37,7 @@ impl Inbox {
                 | Event::Host(_)
                 | Event::Unserved(_)
                 | Event::Leftovers(_)
+                | Event::Configurations(_)
                 | Event::Shared(_)
                 | Event::Exhausted(_)
                 | Event::End(_)

@@ -13,7 +13,7 @@ impl Model {
             Fill { table: "prefixes", entries: counts.prefixes, capacity: limits.prefixes },
         ];
         fills.extend(self.kernel.fills());
-        let warnings = self.policies.warnings() + self.services.warnings();
+        let warnings = self.policies.warnings() + self.services.warnings() + self.suspects.all().len();
         Measures {
             node: self.config.node_name.clone(),
             waiting_for: self.waiting_for.clone(),
@@ -28,6 +28,7 @@ impl Model {
             service_ports_refused: self.kernel.refused_services(),
             health_checks: self.services.index().health().len(),
             health_checks_unserved: self.check_problems.all().len(),
+            published: self.policies.published(),
             fills,
             errors: self.all_problems().count() - warnings,
             warnings,
@@ -42,6 +43,8 @@ impl Model {
             self.problems.all(),
             self.check_problems.all(),
             self.leftovers.all(),
+            self.suspects.all(),
+            self.configuration.problems(),
             self.shared_ports.all(),
             self.exhaustion.all(),
         ];

@@ -4,6 +4,7 @@ mod answer;
 mod apply;
 mod asked;
 mod changes;
+mod configuration;
 mod inbox;
 mod local;
 mod measure;
@@ -27,26 +28,25 @@ use sluice_abi::Reason;
 use sluice_api::{Call, ErrorKind, Outcome, Records, SOCKET};
 use sluice_netlink::{Change, Monitor};
 use sluice_policy::{Index, View as PolicyView};
-use sluice_topology::{Local, NodeObject, NodeView, Slots};
+use sluice_topology::{Local, NodeObject, NodeView, Pool, Range, Slots};
 
-use crate::config::{ApiServer, Config, Served, Source as SourceConfig};
+use crate::config::{ApiServer, Config, PoolRange, Served, Source as SourceConfig};
 use crate::disconnect::{self, Pods};
 use crate::health::{self, Checks, Health, Wanted};
 use crate::host::View;
 use crate::kernel::{Kernel, Sockets};
+use crate::leftovers::{self, Onlooker};
 use crate::metrics::{Changes, Flows, Gathering, Measures};
 use crate::ports::{self, Claimed, Loopbacks};
-use crate::source::{Change as SourceChange, Directory, Kubernetes, Source};
-use crate::{exhaustion, host, kube_proxy, metrics, prepare, server};
+use crate::source::{Change as SourceChange, Claimant, Directory, Kubernetes, Source};
+use crate::{check, exhaustion, host, metrics, plugin, prepare, rivals, server};
 use answer::failure;
+use configuration::Configuration;
 use inbox::Inbox;
 use pace::Pace;
 use policies::Policies;
 use problems::Problems;
 use services::Services;
-
-/// Rest between two rounds through the flow table.
-const REAP: Duration = Duration::from_secs(5);
 
 /// Something that the model has to act on.
 enum Event {
@@ -60,8 +60,10 @@ enum Event {
     Host(Vec<Change>),
     /// These health checks of Services are not served.
     Unserved(Vec<String>),
-    /// What kube-proxy has left here is this.
-    Leftovers(Vec<String>),
+    /// What others have left here is this.
+    Leftovers(leftovers::Problems),
+    /// Something may have happened to CNI configurations, and this is wrong with others' and with the plugin.
+    Configurations(Vec<String>),
     /// Ports that both Services and processes of the node have are these.
     Shared(Vec<String>),
     /// Source ports run out, or no longer do.
@@ -106,6 +108,8 @@ struct Model {
     /// What is wrong with the ways between nodes.
     problems: Problems,
     waiting_for: Option<String>,
+    /// The CNI configuration, as it was written, and who stands in its way.
+    configuration: Configuration,
     /// The host's network, as the plan was made for it, with the routes that came of it.
     view: View,
     ready: Ready,
@@ -118,8 +122,10 @@ struct Model {
     checks: Checks,
     /// as far as that can be served.
     check_problems: Problems,
-    /// What others have left here.
+    /// What others have left here that keeps Sluice from its work,
     leftovers: Problems,
+    /// and that may.
+    suspects: Problems,
     /// What is wrong with source ports.
     exhaustion: Problems,
 }
@@ -129,6 +135,7 @@ struct Model {
 /// # Errors
 /// Where it cannot start or go on.
 pub fn run(config: Config) -> Result<()> {
+    check::essentials()?;
     let _lock = prepare::lock(&config.run_dir)?;
     prepare::ensure_bpffs(&config.bpf_dir)?;
     prepare::lift_memory_limit();
@@ -142,11 +149,12 @@ pub fn run(config: Config) -> Result<()> {
         let event = signals.wait().map_or_else(|errno| Event::Dead(errno.into()), Event::End);
         let _ = told.send(event);
     })?;
-    let (source, asker): (Box<dyn Source>, _) = match &config.source {
+    let (source, messenger): (Box<dyn Source>, _) = match &config.source {
         SourceConfig::Directory(path) => (Box::new(Directory::new(path)), None),
         SourceConfig::Kubernetes(kubeconfig) => {
-            let (source, asker) = Kubernetes::new(kubeconfig.as_deref());
-            (Box::new(source.with_services().at(config.api_server.clone().map(|ApiServer(uri)| uri))), Some(asker))
+            let (source, messenger) = Kubernetes::new(kubeconfig.as_deref());
+            let source = source.with_services().with_pool(claimant(&config)?);
+            (Box::new(source.at(config.api_server.clone().map(|ApiServer(uri)| uri))), Some(messenger))
         }
     };
     let (claimed, told) = mpsc::channel();
@@ -168,15 +176,16 @@ pub fn run(config: Config) -> Result<()> {
         records: Records::below(&config.run_dir),
         is_listed: false,
         nodes: BTreeMap::new(),
-        services: Services::new(&config.node_name, asker.is_none(), config.maglev),
+        services: Services::new(&config.node_name, messenger.is_none(), config.maglev),
         sockets: None,
         ended,
         claimed,
         shared_ports: Problems::default(),
-        policies: Policies::new(&config.node_name, index, asker),
+        policies: Policies::new(&config.node_name, index, messenger),
         source_problems: Problems::default(),
         problems: Problems::default(),
         waiting_for: Some("the first listing of all objects".into()),
+        configuration: Configuration::default(),
         view: View::default(),
         ready: Ready::default(),
         pace: Pace::default(),
@@ -185,6 +194,7 @@ pub fn run(config: Config) -> Result<()> {
         checks,
         check_problems: Problems::default(),
         leftovers: Problems::default(),
+        suspects: Problems::default(),
         exhaustion: Problems::default(),
         kernel,
         config,
@@ -271,7 +281,17 @@ impl Model {
         })?;
 
         let told = events.clone();
-        start("kube-proxy", move || kube_proxy::watch(|problems| told.send(Event::Leftovers(problems)).is_ok()))?;
+        let onlooker = Onlooker::of(&self.config);
+        start("leftovers", move || onlooker.watch(|problems| told.send(Event::Leftovers(problems)).is_ok()))?;
+
+        let (told, directory) = (events.clone(), self.config.cni_conf_dir.clone());
+        let plugins = self.config.cni_bin_dir.clone();
+        start("configurations", move || {
+            rivals::watch(&directory, |mut problems| {
+                problems.extend(plugins.as_deref().and_then(plugin::problem));
+                told.send(Event::Configurations(problems)).is_ok()
+            });
+        })?;
 
         let (told, dropped) = (events.clone(), self.kernel.tally(Reason::PortsExhausted)?);
         let ports = self.config.masquerade.port_first..=self.config.masquerade.port_last;
@@ -284,10 +304,14 @@ impl Model {
 
         let mut reaper = self.kernel.reaper()?;
         start("reaper", move || {
+            let mut rest = pace::reap_after(Duration::ZERO, 0);
             loop {
-                thread::sleep(REAP);
+                thread::sleep(rest);
+                let before = cpu_time();
                 match reaper.round() {
                     Ok(round) => {
+                        let left = round.fills.iter().map(|fill| fill.entries).sum();
+                        rest = pace::reap_after(cpu_time().saturating_sub(before), left);
                         if round.removed > 0 {
                             tracing::debug!(ended = round.removed, "ended idle flows");
                         }
@@ -328,7 +352,15 @@ impl Model {
                     let _ = reply.send(self.measure());
                 }
                 Ok(Event::Unserved(problems)) => self.check_problems.set(problems),
-                Ok(Event::Leftovers(problems)) => self.leftovers.set(problems),
+                Ok(Event::Leftovers(problems)) => {
+                    self.leftovers.set(problems.errors);
+                    self.suspects.set(problems.warnings);
+                }
+                Ok(Event::Configurations(problems)) => {
+                    if self.configuration.look(&self.config.cni_conf_dir, problems, Instant::now()) {
+                        self.apply();
+                    }
+                }
                 Ok(Event::Shared(problems)) => self.shared_ports.set(problems),
                 Ok(Event::Exhausted(problems)) => self.exhaustion.set(problems),
                 Ok(Event::End(signal)) => {
@@ -417,6 +449,26 @@ impl Model {
         }
         Ok(())
     }
+}
+
+/// Who takes pod CIDRs for this node, if there is a pool of them.
+fn claimant(config: &Config) -> Result<Option<Claimant>> {
+    if config.pod_cidr_pool.is_empty() {
+        return Ok(None);
+    }
+    let records = Records::below(&config.run_dir).list()?.into_iter().flatten();
+    let ranges = config.pod_cidr_pool.iter().map(|PoolRange { cidr, block }| Range { cidr: *cidr, block: *block });
+    Ok(Some(Claimant {
+        pool: Pool(ranges.collect()),
+        node: config.node_name.clone(),
+        in_use: records.flat_map(|record| record.addresses).collect(),
+        takes: config.pod_cidrs.is_empty(),
+    }))
+}
+
+/// What this thread has taken of the CPU.
+fn cpu_time() -> Duration {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
 fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {

@@ -11,6 +11,21 @@ const RETRY_FIRST: Duration = Duration::from_millis(250);
 /// up to this.
 const RETRY_LAST: Duration = Duration::from_secs(30);
 
+/// Rest between two rounds through the flow tables where there are many flows,
+const REAP: Duration = Duration::from_secs(5);
+/// and at most where there are few;
+const REAP_LAST: Duration = Duration::from_secs(30);
+/// so many: too few to fill a table, or to take all ports.
+const FEW_FLOWS: usize = 10_000;
+/// How many times as long as a round has taken of the CPU is rested after it then: tables are walked from end to end, however
+/// little is in them, and large ones take a tenth of a second.
+const REST: u32 = 100;
+
+/// How long to rest after a round through the flow tables that has left so many flows.
+pub fn reap_after(took: Duration, flows: usize) -> Duration {
+    if flows > FEW_FLOWS { REAP } else { (took * REST).clamp(REAP, REAP_LAST) }
+}
+
 /// What is due when.
 #[derive(Debug, Default)]
 pub struct Pace {
@@ -63,6 +78,15 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn walking_large_tables_with_little_in_them_takes_no_more_than_its_share() {
+        let milliseconds = Duration::from_millis;
+        assert_eq!(reap_after(milliseconds(1), 10), milliseconds(5_000));
+        assert_eq!(reap_after(milliseconds(100), 10), milliseconds(10_000));
+        assert_eq!(reap_after(milliseconds(1_000), 10), milliseconds(30_000));
+        assert_eq!(reap_after(milliseconds(1_000), 100_000), milliseconds(5_000), "flows have to go");
+    }
 
     #[test]
     fn a_swarm_ends_when_it_is_quiet_or_has_lasted_too_long() {

@@ -18,7 +18,7 @@ use super::pace::Pace;
 use super::problems::Problems;
 use super::waiting::{PATIENCE, Wait, Waiting};
 use crate::kernel::{Kernel, KernelError};
-use crate::source::Asker;
+use crate::source::Messenger;
 
 /// What policies need of the kernel; [`Kernel`] says what each of these does.
 pub trait Enforcer {
@@ -73,8 +73,8 @@ pub struct Policies {
     modes: BTreeMap<PodName, PolicyMode>,
     /// Endpoints whose pods the source has not told of yet.
     waiting: Waiting<Sender<Outcome>>,
-    /// Who asks the source for a pod; `None`: what it has not told of is not there.
-    asker: Option<Asker>,
+    /// Who asks the source for a pod, and tells it of one; `None`: what it has not told of is not there.
+    messenger: Option<Messenger>,
     /// Why the tables are not what they should be: then all of them are made anew.
     failure: Option<String>,
     /// What is wrong with objects,
@@ -101,8 +101,8 @@ enum Admission {
 
 impl Policies {
     /// Nothing is known yet. Without somebody to ask, pods that the source has not told of are assumed to have no labels.
-    pub fn new(node: &str, index: Index, asker: Option<Asker>) -> Self {
-        let local = LocalPods::new(node, asker.is_none());
+    pub fn new(node: &str, index: Index, messenger: Option<Messenger>) -> Self {
+        let local = LocalPods::new(node, messenger.is_none());
         let (modes, waiting, failure, pace, touched) = Default::default();
         let (problems, warnings, problems_version, table_problems) = Default::default();
         Self {
@@ -112,7 +112,7 @@ impl Policies {
             touched,
             modes,
             waiting,
-            asker,
+            messenger,
             failure,
             problems,
             warnings,
@@ -144,11 +144,7 @@ impl Policies {
 
     /// Notes whose pods events are about.
     fn touch(&mut self, events: &[Event]) {
-        self.touched.extend(events.iter().filter_map(|event| match event {
-            Event::Pod(pod) => Some(pod.name.clone()),
-            Event::Removed(ObjectName { kind: Kind::Pod, namespace, name }) => Some(PodName::new(namespace, name)),
-            Event::Removed(_) | Event::Namespace(_) | Event::Node(_) | Event::Policy(_) | Event::Invalid(_) => None,
-        }));
+        self.touched.extend(events.iter().filter_map(named));
     }
 
     /// Pods that are others than at the last call.
@@ -173,6 +169,11 @@ impl Policies {
             PolicyMode::Audit => true,
         };
         self.modes.values().filter(is_audited).count()
+    }
+
+    /// How often addresses of pods were told to the source, and could not be.
+    pub fn published(&self) -> [u64; 2] {
+        self.messenger.as_ref().map_or([0; 2], Messenger::published)
     }
 
     /// What is wrong.
@@ -289,8 +290,8 @@ impl Policies {
             Admission::Never(why) => failure(ErrorKind::Invalid, why),
             Admission::Later(pod, uid) => {
                 tracing::info!(%pod, uid, "asking the API server for a pod that it has not told of");
-                if let Some(asker) = &self.asker {
-                    asker.ask(pod.clone(), uid.clone());
+                if let Some(messenger) = &self.messenger {
+                    messenger.ask(pod.clone(), uid.clone());
                 }
                 return self.waiting.push(Wait { record, pod, uid, reply, until: Instant::now() + PATIENCE });
             }
@@ -303,7 +304,7 @@ impl Policies {
         let Some(pod) = &record.pod else { return Admission::Now };
         let name = PodName::new(&pod.namespace, &pod.name);
         let uid = pod.uid.clone().unwrap_or_default();
-        match (self.local.find(&name, &uid, self.index.pod(&name)), &self.asker) {
+        match (self.local.find(&name, &uid, self.index.pod(&name)), &self.messenger) {
             (Some(pod), _) if pod.host_network => {
                 Admission::Never(format!("pod {name} uses its node's network (spec.hostNetwork): it has no endpoints"))
             }
@@ -348,10 +349,19 @@ impl Policies {
         match &result {
             Ok(()) => {
                 tracing::info!(interface = record.host_interface, addresses = ?record.addresses, "endpoint is in force");
+                self.publish(record);
             }
             Err(_) => self.forget_ended(kernel),
         }
         result
+    }
+
+    /// Has the other nodes learn the addresses of a pod before its kubelet tells of them.
+    fn publish(&self, record: &EndpointRecord) {
+        let pod = record.pod.as_ref().and_then(|pod| self.index.pod(&PodName::new(&pod.namespace, &pod.name)));
+        if let (Some(messenger), Some(pod)) = (&self.messenger, pod) {
+            messenger.publish(pod.name.clone(), pod.uid.clone(), &pod.addresses);
+        }
     }
 
     /// Has policies know a pod as its endpoint says that it is.
@@ -392,9 +402,26 @@ impl Policies {
         let there: BTreeSet<String> =
             kernel.endpoints().into_iter().map(|endpoint| endpoint.record.host_interface).collect();
         let events = self.local.retain(|host_interface| there.contains(host_interface));
+        if let Some(messenger) = &self.messenger {
+            // Of whom nothing is here any more, by who he was until now.
+            let homeless =
+                events.iter().filter_map(named).filter(|name| !self.local.names().any(|local| local == name));
+            for pod in homeless.filter_map(|name| self.index.pod(&name)) {
+                messenger.publish(pod.name.clone(), pod.uid.clone(), &[]);
+            }
+        }
         if self.is_started && !events.is_empty() {
             self.change(kernel, events);
         }
+    }
+}
+
+/// The pod that an event is about.
+fn named(event: &Event) -> Option<PodName> {
+    match event {
+        Event::Pod(pod) => Some(pod.name.clone()),
+        Event::Removed(ObjectName { kind: Kind::Pod, namespace, name }) => Some(PodName::new(namespace, name)),
+        Event::Removed(_) | Event::Namespace(_) | Event::Node(_) | Event::Policy(_) | Event::Invalid(_) => None,
     }
 }
 

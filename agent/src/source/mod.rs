@@ -16,7 +16,7 @@ use sluice_service::object::{PodObject, ServiceObject, SliceObject};
 use sluice_topology::NodeObject;
 
 pub use directory::Directory;
-pub use kubernetes::{Asker, Kubernetes};
+pub use kubernetes::{Claimant, Kubernetes, Messenger};
 
 /// An object, without all that does not matter here.
 #[derive(Clone, Debug, PartialEq, Eq)]

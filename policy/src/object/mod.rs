@@ -13,5 +13,5 @@ pub use sluice_abi::PolicyMode;
 
 pub use namespace::NamespaceObject;
 pub use node::NodeObject;
-pub use pod::PodObject;
+pub use pod::{ADDRESSES, PodObject};
 pub use policy::{Action, Direction, Note, Peer, Peers, Policy, PolicyObject, PolicyRule, Scope, Severity, Tier};

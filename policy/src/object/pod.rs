@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 use crate::labels::Labels;
 use crate::name::{Kind, ObjectError, ObjectName, PodName};
@@ -35,6 +35,10 @@ pub struct PodObject {
     pub created: i64,
 }
 
+/// The condition of a pod whose message is its addresses, from the agent of its node; they count until its kubelet says them.
+/// Who may set it, in the status, may say there whatever addresses he likes in any case.
+pub const ADDRESSES: &str = "sluice.dev/Addresses";
+
 /// Where a mirror pod says which static pod it shows.
 const CONFIG_HASH: &str = "kubernetes.io/config.hash";
 
@@ -62,6 +66,18 @@ fn running<'a>(
     containers.iter().enumerate().map(named("containers")).chain(init.map(named("initContainers")))
 }
 
+/// The addresses that its node's agent says a pod has: none, where it has no node or that node's, or they make no sense.
+fn announced(pod: &Pod) -> Vec<IpAddr> {
+    let has_own = |spec: &&PodSpec| spec.host_network != Some(true) && spec.node_name.is_some();
+    let conditions = pod.spec.as_ref().filter(has_own).and(pod.status.as_ref()).and_then(|it| it.conditions.as_ref());
+    let mut conditions = conditions.into_iter().flatten();
+    let said = conditions.find(|condition| condition.type_ == ADDRESSES && condition.status == "True");
+    let texts = said.and_then(|condition| condition.message.as_deref()).into_iter().flat_map(|it| it.split(','));
+    let addresses: Vec<IpAddr> = texts.map(str::parse).collect::<Result<_, _>>().unwrap_or_default();
+    let is_one_of_each = [true, false].iter().all(|v4| addresses.iter().filter(|it| it.is_ipv4() == *v4).count() < 2);
+    if is_one_of_each { addresses } else { Vec::new() }
+}
+
 impl TryFrom<&Pod> for PodObject {
     type Error = ObjectError;
 
@@ -79,6 +95,9 @@ impl TryFrom<&Pod> for PodObject {
                 }
                 addresses.push(address);
             }
+        }
+        if addresses.is_empty() {
+            addresses = announced(pod);
         }
         let (mut named_ports, mut ports) = (Vec::new(), Vec::new());
         if let Some(spec) = &pod.spec {
@@ -172,6 +191,27 @@ mod tests {
         let mirror = of(json!({ "name": "a", "uid": "u1", "annotations": { "kubernetes.io/config.hash": "h1" } }));
         assert!(mirror.is("u1") && mirror.is("h1") && !mirror.is("h2"));
         assert!(plain.is("") && of(json!({ "name": "a" })).is("u1"), "whoever is unknown may be anyone");
+    }
+
+    #[test]
+    fn what_the_nodes_agent_says_counts_until_the_kubelet_says_it() {
+        let of = |spec: Value, status: &str, message: &str, ips: Value| {
+            let condition = json!({ "type": ADDRESSES, "status": status, "message": message });
+            let status = json!({ "podIPs": ips, "conditions": [{ "type": "Ready", "status": "False" }, condition] });
+            let mut spec = spec;
+            spec["containers"] = json!([]);
+            let pod = pod(json!({ "metadata": { "name": "a" }, "spec": spec, "status": status })).unwrap();
+            pod.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
+        let here = || json!({ "nodeName": "n1" });
+        assert_eq!(of(here(), "True", "10.0.0.1,fd00::1", json!([])), "10.0.0.1 fd00::1");
+        assert_eq!(of(here(), "True", "10.0.0.1,fd00::1", json!([{ "ip": "10.0.0.2" }])), "10.0.0.2");
+        assert_eq!(of(json!({}), "True", "10.0.0.1", json!([])), "", "it has no node");
+        assert_eq!(of(json!({ "nodeName": "n1", "hostNetwork": true }), "True", "10.0.0.1", json!([])), "");
+        for nonsense in ["10.0.0", "", "10.0.0.1,10.0.0.2", "10.0.0.1, fd00::1"] {
+            assert_eq!(of(here(), "True", nonsense, json!([])), "", "{nonsense:?}");
+        }
+        assert_eq!(of(here(), "False", "10.0.0.1", json!([])), "");
     }
 
     #[test]

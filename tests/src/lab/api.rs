@@ -82,6 +82,11 @@ impl ApiServer {
         self.state().given.insert(path.into(), what);
     }
 
+    /// From now on, a path is not there.
+    pub fn withdraw(&self, path: &str) {
+        self.state().given.remove(path);
+    }
+
     /// From now on, nobody may see a path.
     pub fn forbid(&self, path: &str) {
         self.give(path, Value::Null);

@@ -15,6 +15,7 @@ use super::place::{Place, spawn_in};
 /// A call of the plugin: what a runtime would do.
 #[derive(Clone, Debug)]
 pub struct Call {
+    program: PathBuf,
     node: PathBuf,
     directory: PathBuf,
     variables: Vec<(String, String)>,
@@ -34,14 +35,19 @@ impl Call {
         let mut config = list["plugins"][0].clone();
         config["name"] = list["name"].clone();
         config["cniVersion"] = "1.1.0".into();
-        let (node, directory) = (node.place.path(), node.directory.clone());
-        let call = Self { node, directory, variables: Vec::new(), config, input: None };
+        let call = Self::of(&binary("sluice"), &node.place, &node.directory, config);
         Ok(call
             .with("CNI_COMMAND", verb)
             .with("CNI_CONTAINERID", container)
             .with("CNI_NETNS", &netns.display().to_string())
             .with("CNI_IFNAME", "eth0")
             .with("CNI_PATH", &call_path()))
+    }
+
+    /// A call of a program on a host, from this directory and with nothing but this configuration.
+    pub fn of(program: &Path, host: &Place, directory: &Path, config: Value) -> Self {
+        let (program, node, directory) = (program.into(), host.path(), directory.into());
+        Self { program, node, directory, variables: Vec::new(), config, input: None }
     }
 
     /// Sets a variable.
@@ -77,7 +83,7 @@ impl Call {
     /// Where it cannot be started.
     pub fn spawn(&self) -> Result<std::process::Child> {
         let input = self.input.clone().unwrap_or_else(|| self.config.to_string());
-        let mut command = Command::new(binary("sluice"));
+        let mut command = Command::new(&self.program);
         command
             .envs(self.variables.iter().map(|(name, value)| (name.as_str(), value.as_str())))
             .current_dir(&self.directory)

@@ -2,6 +2,7 @@
 
 mod hosts;
 mod ingress;
+mod installation;
 mod names;
 mod nodes;
 mod pods;

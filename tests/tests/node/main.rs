@@ -3,11 +3,15 @@
 
 mod api_server;
 mod cluster;
+mod configurations;
+mod confined;
 mod health;
 mod host;
 mod kube_proxy;
 mod large;
+mod leftovers;
 mod lifecycle;
+mod loopback;
 mod metrics;
 mod policy;
 mod refused;

@@ -26,7 +26,8 @@ const TALKING: [&str; 8] = [
 ];
 
 /// Why tests of these names do not run, by the first that fits.
-const SKIPPED: [(&str, &str); 12] = [
+const SKIPPED: [(&str, &str); 13] = [
+    ("[Feature:OffByDefault]", "feature gates that are off by default"),
     ("[Feature:SCTPConnectivity]", "this kernel has no SCTP"),
     ("[Feature:LoadBalancer]", "a cloud's load balancers"),
     (DUAL, "a cluster of two families (`--dual`)"),

@@ -69,8 +69,8 @@ impl Enforcer for Notes {
 }
 
 /// Policies of a node, whose source has listed nothing, and their kernel.
-fn started(asker: Option<Asker>, limits: Limits) -> (Policies, Notes) {
-    let mut policies = Policies::new("n1", Index::new(View::Node("n1".into()), limits), asker);
+fn started(messenger: Option<Messenger>, limits: Limits) -> (Policies, Notes) {
+    let mut policies = Policies::new("n1", Index::new(View::Node("n1".into()), limits), messenger);
     let mut kernel = Notes::default();
     policies.start(&mut kernel, Vec::new());
     assert_eq!(kernel.take(), ["all"]);
@@ -154,6 +154,32 @@ fn a_pods_policy_comes_before_its_endpoint() {
     assert_eq!(policies.release(&mut kernel, "sl1", false), done());
     assert_eq!(kernel.take(), ["release sl1", "change", "x/p: Enforce"]);
     assert_eq!(known_addresses(&policies), Some(Vec::new()));
+}
+
+#[test]
+fn other_nodes_learn_a_new_pods_addresses_at_once_and_forget_them_with_its_endpoint() {
+    let (mut source, messenger) = Kubernetes::new(None);
+    let (mut policies, mut kernel) = started(Some(messenger), Limits::NONE);
+    tell(&mut policies, &mut kernel, running("u1"));
+    let record = |interface: &str, addresses: &[&str]| EndpointRecord {
+        addresses: addresses.iter().map(|text| text.parse().expect("an address")).collect(),
+        ..endpoint(interface, "u1", "10.1.0.1")
+    };
+    let mut said = || {
+        let words = source.take_words().into_iter();
+        words.map(|word| format!("{} {}: {:?}", word.pod, word.uid, word.addresses)).collect::<Vec<_>>()
+    };
+    kernel.fails_at = Some("enforce");
+    ask(&mut policies, &mut kernel, record("sl1", &["10.1.0.1", "fd00::1"]));
+    assert_eq!(said(), ["x/p u1: []"], "what is not in force is not said");
+    kernel.fails_at = None;
+    ask(&mut policies, &mut kernel, record("sl1", &["10.1.0.1", "fd00::1"]));
+    ask(&mut policies, &mut kernel, record("sl2", &["10.1.0.9"]));
+    assert_eq!(said(), ["x/p u1: [10.1.0.1, fd00::1]"; 2], "the first of each family");
+    policies.release(&mut kernel, "sl2", false);
+    assert!(said().is_empty());
+    policies.release(&mut kernel, "sl1", false);
+    assert_eq!(said(), ["x/p u1: []"]);
 }
 
 #[test]

@@ -5,9 +5,10 @@ use std::mem;
 
 use kube::ResourceExt;
 use kube::runtime::watcher::Event;
-use sluice_policy::ObjectName;
 
 use super::Watched;
+use super::access::Trouble;
+use super::blocks::BlockChange;
 use crate::source::Change;
 
 /// Something heard of a kind of objects.
@@ -19,19 +20,35 @@ pub enum Heard<K> {
     Fetched(K),
     /// The server does not have the kind.
     Absent,
-    /// The server does not let it be listed and watched: what is wrong, and what to do.
-    Refused(String),
+    /// The server does not let it be listed and watched, or tells nothing.
+    Nothing(Trouble),
+}
+
+/// A change.
+#[derive(Debug)]
+pub enum Tiding {
+    /// Of an object.
+    Object(Change),
+    /// Of a block of the pool of pod CIDRs.
+    Block(BlockChange),
 }
 
 /// What there is to tell of it.
 #[derive(Debug)]
 pub struct Told {
     /// What has changed.
-    pub changes: Vec<Change>,
+    pub changes: Vec<Tiding>,
     /// Whether with that, all that there is has been told of for the first time.
     pub is_listed: bool,
-    /// Whether the server lets the kind be listed and watched, or why not; `None`: this does not tell.
-    pub access: Option<Result<(), String>>,
+    /// Whether the server tells of the kind, or why not; `None`: this does not say.
+    pub access: Option<Result<(), Trouble>>,
+}
+
+impl Told {
+    /// Only whether the server gives what it was asked for.
+    pub fn access(access: Result<(), Trouble>) -> Self {
+        Self { changes: Vec::new(), is_listed: false, access: Some(access) }
+    }
 }
 
 /// Which objects of a kind have been told of. A watch that had to start anew does not tell of what is gone meanwhile: that is
@@ -49,15 +66,13 @@ pub struct Known {
 impl Known {
     /// What there is to tell after something was heard.
     pub fn hear<K: Watched>(&mut self, heard: Heard<K>) -> Told {
-        let gone =
-            |(namespace, name): &(String, String), uid| Change::Gone(ObjectName::new(K::KIND, namespace, name), uid);
+        let gone = |(namespace, name): &(String, String), uid| K::gone(namespace, name, uid);
         let is_complete = matches!(heard, Heard::Event(Event::InitDone) | Heard::Absent);
         let access = match &heard {
-            // A watch begins with this before it has asked for anything.
-            Heard::Event(Event::Init) | Heard::Fetched(_) => None,
-            Heard::Event(Event::InitApply(_) | Event::InitDone | Event::Apply(_) | Event::Delete(_))
-            | Heard::Absent => Some(Ok(())),
-            Heard::Refused(why) => Some(Err(why.clone())),
+            // That something is heard was noted when the server answered.
+            Heard::Event(_) | Heard::Fetched(_) => None,
+            Heard::Absent => Some(Ok(())),
+            Heard::Nothing(trouble) => Some(Err(trouble.clone())),
         };
         let changes = match heard {
             Heard::Event(Event::Init) => {
@@ -66,11 +81,11 @@ impl Known {
             }
             Heard::Event(Event::InitApply(object) | Event::Apply(object)) => {
                 self.newest = self.newest.max(version(&object));
-                vec![self.is(&object)]
+                self.is(&object)
             }
             Heard::Event(Event::InitDone) => {
                 let listed = self.listing.take().unwrap_or_default();
-                let lost = self.objects.difference(&listed).map(|name| gone(name, String::new())).collect();
+                let lost = self.objects.difference(&listed).filter_map(|name| gone(name, String::new())).collect();
                 self.objects = listed;
                 lost
             }
@@ -78,27 +93,27 @@ impl Known {
                 self.newest = self.newest.max(version(&object));
                 let name = key(&object);
                 self.objects.remove(&name);
-                vec![gone(&name, object.uid().unwrap_or_default())]
+                gone(&name, object.uid().unwrap_or_default()).into_iter().collect()
             }
             // The watch has told of it by now, or of its end.
             Heard::Fetched(object) if version(&object) <= self.newest => Vec::new(),
-            Heard::Fetched(object) => vec![self.is(&object)],
+            Heard::Fetched(object) => self.is(&object),
             Heard::Absent => {
                 self.listing = None;
-                mem::take(&mut self.objects).iter().map(|name| gone(name, String::new())).collect()
+                mem::take(&mut self.objects).iter().filter_map(|name| gone(name, String::new())).collect()
             }
             // What it said last stays.
-            Heard::Refused(_) => Vec::new(),
+            Heard::Nothing(_) => Vec::new(),
         };
         Told { changes, is_listed: is_complete && !mem::replace(&mut self.is_listed, true), access }
     }
 
-    fn is<K: Watched>(&mut self, object: &K) -> Change {
+    fn is<K: Watched>(&mut self, object: &K) -> Vec<Tiding> {
         if let Some(listing) = &mut self.listing {
             listing.insert(key(object));
         }
         self.objects.insert(key(object));
-        object.object().map_or_else(Change::Wrong, Change::Is)
+        object.is().into_iter().collect()
     }
 }
 

@@ -1,13 +1,17 @@
 //! The Kubernetes API: objects listed and watched, and pods asked for by name.
 
+mod access;
+mod blocks;
 mod condition;
 mod known;
+mod publish;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::future;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,12 +21,13 @@ use anyhow::{Context, Result};
 use futures::channel::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use futures::stream::{self, BoxStream, Stream, StreamExt};
 use hyper::Uri;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use kube::api::{Patch, PatchParams};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::core::Status;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
@@ -31,14 +36,19 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use sluice_policy::cluster_policy::{API_VERSION, ClusterNetworkPolicy, KIND};
 use sluice_policy::object::{PodObject, Policy};
-use sluice_policy::{Kind, ObjectError, PodName, Strictness};
+use sluice_policy::{Kind, ObjectError, ObjectName, PodName, Strictness};
 use tokio::time::sleep;
 
 use super::{Change, Object, Source};
 use crate::causes;
+use access::{Outage, Server, Target, Trouble, Troubles, connect, persist};
+use blocks::{Blocks, take};
 use condition::Conditions;
-use known::{Heard, Known, Told};
+use known::{Heard, Known, Tiding, Told};
+use publish::{Counts, Means, Word, publish};
 
+/// How long it may take to connect.
+const CONNECT: Duration = Duration::from_secs(10);
 /// Most changes that are told of at once.
 const BATCH: usize = 1024;
 /// Until the server is asked again for a kind that it does not have. Whoever installs one waits no longer for it.
@@ -50,18 +60,32 @@ const ATTEMPTS: u32 = 10;
 const ASKED_AT_ONCE: usize = 256;
 /// As whom the agents of all nodes set what is theirs of a status.
 const MANAGER: &str = "sluice-agent";
+/// The oldest version whose API servers have all kinds that are not a matter of choice (EndpointSlice in discovery.k8s.io/v1).
+const OLDEST: &str = "1.21";
+/// What ClusterNetworkPolicies were before, and until it is asked again whether there are any.
+const ADMIN_POLICIES: &str = "policy.networking.k8s.io/v1alpha1";
+const ADMIN_POLICIES_AGAIN: Duration = Duration::from_secs(600);
+
+pub use blocks::Claimant;
 
 /// The API server of a cluster.
 pub struct Kubernetes {
     kubeconfig: Option<PathBuf>,
     server: Option<Uri>,
     asked: UnboundedReceiver<Ask>,
+    words: UnboundedReceiver<Word>,
+    counts: Arc<Counts>,
     services: bool,
+    claimant: Option<Claimant>,
 }
 
-/// Has the API server asked for pods that its watch has not told of yet.
+/// Has the API server asked for pods that its watch has not told of yet, and told of the addresses of new ones.
 #[derive(Clone, Debug)]
-pub struct Asker(UnboundedSender<Ask>);
+pub struct Messenger {
+    asks: UnboundedSender<Ask>,
+    words: UnboundedSender<Word>,
+    counts: Arc<Counts>,
+}
 
 /// A pod that is asked for.
 #[derive(Debug)]
@@ -71,19 +95,41 @@ struct Ask {
     uid: String,
 }
 
-impl Asker {
+impl Messenger {
     /// Asks for a pod with a name and UID (empty: any). It is told of as the watch tells of it, which may be first.
     pub fn ask(&self, pod: PodName, uid: String) {
         // Without a source the agent is about to end.
-        let _ = self.0.unbounded_send(Ask { pod, uid });
+        let _ = self.asks.unbounded_send(Ask { pod, uid });
+    }
+
+    /// Has the object of a pod say its addresses, those of the first of each family; with none, has it say them no more.
+    pub fn publish(&self, pod: PodName, uid: String, addresses: &[IpAddr]) {
+        let [v4, v6] = [true, false].map(|v4| addresses.iter().copied().find(|address| address.is_ipv4() == v4));
+        let addresses = v4.into_iter().chain(v6).collect();
+        let _ = self.words.unbounded_send(Word { pod, uid, addresses });
+    }
+
+    /// How often addresses were said, and could not be.
+    pub fn published(&self) -> [u64; 2] {
+        self.counts.read()
     }
 }
 
 impl Kubernetes {
-    /// The server that a kubeconfig names; without, the one that `KUBECONFIG` names, or that runs this pod. With who asks it.
-    pub fn new(kubeconfig: Option<&Path>) -> (Self, Asker) {
-        let (asks, asked) = mpsc::unbounded();
-        (Self { kubeconfig: kubeconfig.map(Path::to_owned), server: None, asked, services: false }, Asker(asks))
+    /// The server that a kubeconfig names; without, the one that `KUBECONFIG` names, or that runs this pod. With who tells it
+    /// something.
+    pub fn new(kubeconfig: Option<&Path>) -> (Self, Messenger) {
+        let ((asks, asked), (says, words)) = (mpsc::unbounded(), mpsc::unbounded());
+        let counts = Arc::new(Counts::default());
+        let messenger = Messenger { asks, words: says, counts: Arc::clone(&counts) };
+        let kubeconfig = kubeconfig.map(Path::to_owned);
+        (Self { kubeconfig, server: None, asked, words, counts, services: false, claimant: None }, messenger)
+    }
+
+    /// What there was to say of pods until now.
+    #[cfg(test)]
+    pub fn take_words(&mut self) -> Vec<Word> {
+        std::iter::from_fn(|| self.words.try_recv().ok()).collect()
     }
 
     /// Reaches the server at this address, whatever else is said of where it is: one that is there without Services, which
@@ -93,6 +139,33 @@ impl Kubernetes {
         Self { server, ..self }
     }
 
+    /// Nodes without pod CIDRs have blocks of a pool, which their agents take.
+    #[must_use]
+    pub fn with_pool(self, claimant: Option<Claimant>) -> Self {
+        Self { claimant, ..self }
+    }
+
+    /// Asks once for every kind, and gives what is wrong.
+    ///
+    /// # Errors
+    /// Where there is no client.
+    pub fn examine(self) -> Result<Vec<String>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.context("starting a client of the Kubernetes API")?.block_on(async {
+            let config = settings(self.kubeconfig.as_deref(), self.server.clone()).await?;
+            let (client, server, _given) = connect(config).context("making a client of the Kubernetes API")?;
+            let mut troubles = Troubles::new(server);
+            examine::<Node>(&client, &mut troubles).await;
+            examine::<Pod>(&client, &mut troubles).await;
+            examine::<Namespace>(&client, &mut troubles).await;
+            examine::<NetworkPolicy>(&client, &mut troubles).await;
+            examine::<Service>(&client, &mut troubles).await;
+            examine::<EndpointSlice>(&client, &mut troubles).await;
+            examine::<ClusterNetworkPolicy>(&client, &mut troubles).await;
+            Ok(troubles.problems(false))
+        })
+    }
+
     /// Watches Services and EndpointSlices too, for which it must be let.
     #[must_use]
     pub fn with_services(self) -> Self {
@@ -100,7 +173,8 @@ impl Kubernetes {
     }
 }
 
-async fn client(kubeconfig: Option<&Path>, server: Option<Uri>) -> Result<Client> {
+/// How the server is reached.
+async fn settings(kubeconfig: Option<&Path>, server: Option<Uri>) -> Result<kube::Config> {
     let mut config = match kubeconfig {
         Some(path) => {
             let file =
@@ -118,11 +192,9 @@ async fn client(kubeconfig: Option<&Path>, server: Option<Uri>) -> Result<Client
         config.cluster_url = server;
     }
     trust_nobody_in_vain(&mut config);
+    config.connect_timeout = Some(CONNECT);
     tracing::info!(server = %config.cluster_url, "watching the Kubernetes API");
-    Client::try_from(config).context(
-        "making a client of the Kubernetes API; where the system trusts no certificate authority, as in an image, the \
-         kubeconfig must name the server's (certificate-authority)",
-    )
+    Ok(config)
 }
 
 /// Asks for none of the system's certificate authorities where no certificate is looked at: there may be none, and without
@@ -138,97 +210,127 @@ impl Source for Kubernetes {
     fn run(self: Box<Self>, tell: &mut dyn FnMut(Vec<Change>) -> bool) -> Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.context("starting the watch of the Kubernetes API")?.block_on(async {
-            let client = client(self.kubeconfig.as_deref(), self.server).await?;
-            follow(&client, self.asked, self.services, ABSENT, tell).await;
+            let config = settings(self.kubeconfig.as_deref(), self.server.clone()).await?;
+            let (client, server, given) = connect(config).context("making a client of the Kubernetes API")?;
+            let Self { asked, words, counts, services, claimant, .. } = *self;
+            let listening = Listening { asked, words, counts, given, services, claimant, absent: ABSENT };
+            follow(&client, server, listening, tell).await;
             Ok(())
         })
     }
 }
 
+/// What is listened to.
+struct Listening {
+    /// Pods that are asked for.
+    asked: UnboundedReceiver<Ask>,
+    /// What there is to say of pods,
+    words: UnboundedReceiver<Word>,
+    /// and who counts how that goes.
+    counts: Arc<Counts>,
+    /// Where the server gives what it is asked for.
+    given: UnboundedReceiver<Target>,
+    /// Whether Services are watched.
+    services: bool,
+    /// Who takes blocks of a pool.
+    claimant: Option<Claimant>,
+    /// How long until a kind is asked for again that the server does not have.
+    absent: Duration,
+}
+
 /// Watches until nobody listens any more. While the server is away, what it said last stays. A kind that it does not have is
 /// asked for again after a time.
-async fn follow(
-    client: &Client,
-    asked: UnboundedReceiver<Ask>,
-    services: bool,
-    absent: Duration,
-    tell: &mut dyn FnMut(Vec<Change>) -> bool,
-) {
+async fn follow(client: &Client, server: Server, listening: Listening, tell: &mut dyn FnMut(Vec<Change>) -> bool) {
+    let Listening { asked, words, counts, given, services, claimant, absent } = listening;
+    let (tells, noted) = mpsc::unbounded();
     let pods = stream::select(watch::<Pod>(client), fetch(client, asked));
+    let pods = publish(Means { client: client.clone(), counts, tell: tells.clone() }, words, pods);
     let mut watches = vec![
-        tidings(watch::<Node>(client)),
-        tidings(pods),
-        tidings(watch::<Namespace>(client)),
-        tidings(watch::<NetworkPolicy>(client)),
-        tidings(report(client, watch_if_there::<ClusterNetworkPolicy>(client, absent))),
+        tidings(client, watch::<Node>(client)),
+        tidings(client, pods),
+        tidings(client, watch::<Namespace>(client)),
+        tidings(client, watch::<NetworkPolicy>(client)),
+        tidings(client, report(client, watch_if_there::<ClusterNetworkPolicy>(client, absent))),
     ];
     if services {
-        watches.extend([tidings(watch::<Service>(client)), tidings(watch::<EndpointSlice>(client))]);
+        watches.extend([tidings(client, watch::<Service>(client)), tidings(client, watch::<EndpointSlice>(client))]);
     }
+    let mut blocks = claimant.map(|claimant| {
+        watches.push(tidings(client, watch::<Lease>(client)));
+        let node = claimant.node.clone();
+        let (blocks, orders) = Blocks::new(claimant);
+        tokio::spawn(take(Lease::api(client), node, orders, tells));
+        blocks
+    });
     let mut unlisted = watches.len();
+    watches.extend([
+        given.map(|target| (target, Told::access(Ok(())))).boxed(),
+        noted.boxed(),
+        admin_policies(client).boxed(),
+    ]);
     let mut batches = stream::select_all(watches).ready_chunks(BATCH);
     let mut waiting = Vec::new();
-    let mut refusals = Refusals::default();
+    let mut troubles = Troubles::new(server);
     while let Some(batch) = batches.next().await {
-        let mut problems = Vec::new();
-        for (kind, told) in batch {
-            waiting.extend(told.changes);
-            if told.is_listed {
-                unlisted -= 1;
-                waiting.extend((unlisted == 0).then_some(Change::Listed));
+        let (mut is_other, was_unlisted) = (false, unlisted > 0);
+        for (target, told) in batch {
+            for tiding in told.changes {
+                match (tiding, &mut blocks) {
+                    (Tiding::Object(change), None) => waiting.push(change),
+                    (Tiding::Object(change), Some(blocks)) => waiting.extend(blocks.pass(change)),
+                    (Tiding::Block(change), Some(blocks)) => blocks.change(change),
+                    (Tiding::Block(_), None) => {}
+                }
             }
-            if told.access.is_some_and(|access| refusals.note(kind, access)) {
-                problems = vec![refusals.problems()];
-            }
+            unlisted -= usize::from(told.is_listed);
+            is_other |= told.access.is_some_and(|access| troubles.note(target, access, Timestamp::now()));
         }
+        if let Some(blocks) = &mut blocks {
+            let (nodes, access) = blocks.settle(unlisted == 0);
+            waiting.extend(nodes);
+            is_other |= troubles.note("pod_cidr_pool".into(), access, Timestamp::now());
+        }
+        waiting.extend((was_unlisted && unlisted == 0).then_some(Change::Listed));
         // What is wrong is to be known though not all is listed: that may be why.
         let mut changes = if unlisted == 0 { std::mem::take(&mut waiting) } else { Vec::new() };
-        changes.extend(problems);
-        if (unlisted == 0 || !changes.is_empty()) && !tell(changes) {
+        changes.extend(is_other.then(|| Change::Problems(troubles.problems(unlisted == 0))));
+        if !changes.is_empty() && !tell(changes) {
             return;
         }
     }
 }
 
-/// Kinds that the server does not let this agent watch: why, and what to do.
-#[derive(Default)]
-struct Refusals(BTreeMap<Kind, String>);
-
-impl Refusals {
-    /// Takes notice of what was found out of a kind. Whether it is another than before.
-    fn note(&mut self, kind: Kind, access: Result<(), String>) -> bool {
-        match access {
-            Ok(()) => self.0.remove(&kind).is_some(),
-            Err(why) => self.0.insert(kind, why.clone()) != Some(why),
-        }
-    }
-
-    fn problems(&self) -> Change {
-        Change::Problems(self.0.values().cloned().collect())
-    }
-}
-
 /// A kind of objects of the API.
 trait Watched: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static {
-    /// What policies call it.
-    const KIND: Kind;
+    /// Which of its objects matter, in a selector of labels that the server applies; empty: all.
+    const SELECTOR: &str = "";
 
-    /// Which of its objects do not matter, in a selector of labels that the server applies; empty: all do.
-    const WITHOUT: &str = "";
+    /// Where they are.
+    fn api(client: &Client) -> Api<Self>;
 
-    /// What matters of an object, as the API server has it.
-    fn object(&self) -> Result<Object, ObjectError>;
+    /// What there is to tell of an object.
+    fn is(&self) -> Option<Tiding>;
+
+    /// What there is to tell of one that is gone, by its namespace, name and UID (empty: unknown).
+    fn gone(namespace: &str, name: &str, uid: String) -> Option<Tiding>;
 }
 
 macro_rules! watched {
     ($($kind:ident $(without $without:literal)? => $read:expr);* $(;)?) => {$(
         impl Watched for $kind {
-            const KIND: Kind = Kind::$kind;
-            $(const WITHOUT: &str = $without;)?
+            $(const SELECTOR: &str = $without;)?
 
-            fn object(&self) -> Result<Object, ObjectError> {
-                let read: fn(&Self) -> _ = $read;
-                read(self)
+            fn api(client: &Client) -> Api<Self> {
+                Api::all(client.clone())
+            }
+
+            fn is(&self) -> Option<Tiding> {
+                let read: fn(&Self) -> Result<Object, ObjectError> = $read;
+                Some(Tiding::Object(read(self).map_or_else(Change::Wrong, Change::Is)))
+            }
+
+            fn gone(namespace: &str, name: &str, uid: String) -> Option<Tiding> {
+                Some(Tiding::Object(Change::Gone(ObjectName::new(Kind::$kind, namespace, name), uid)))
             }
         }
     )*};
@@ -245,9 +347,13 @@ watched! {
 }
 
 /// What there is to tell of what is heard of a kind of objects.
-fn tidings<K: Watched>(heard: impl Stream<Item = Heard<K>> + Send + 'static) -> BoxStream<'static, (Kind, Told)> {
+fn tidings<K: Watched>(
+    client: &Client,
+    heard: impl Stream<Item = Heard<K>> + Send + 'static,
+) -> BoxStream<'static, (Target, Told)> {
     let mut known = Known::default();
-    heard.map(move |heard| (K::KIND, known.hear(heard))).boxed()
+    let target = Target::from(K::api(client).resource_url());
+    heard.map(move |heard| (Arc::clone(&target), known.hear(heard))).boxed()
 }
 
 /// What one watch of a kind says: events, and what interrupts it. It is begun again ever less often.
@@ -255,10 +361,10 @@ fn events<K: Watched>(client: &Client) -> impl Stream<Item = watcher::Result<Eve
     let patience = Patience::default();
     let is_answered = Arc::clone(&patience.is_answered);
     let which = watcher::Config {
-        label_selector: Some(K::WITHOUT.to_owned()).filter(|it| !it.is_empty()),
+        label_selector: Some(K::SELECTOR.to_owned()).filter(|it| !it.is_empty()),
         ..Default::default()
     };
-    let events = watcher(Api::<K>::all(client.clone()), which);
+    let events = watcher(K::api(client), which);
     let heard = events.inspect(move |event| {
         // A watch begins with Init before it has asked for anything.
         is_answered.store(!matches!(event, Ok(Event::Init)), Ordering::Relaxed);
@@ -275,23 +381,25 @@ fn said<K: Watched>(event: Event<K>) -> Option<Heard<K>> {
     Some(Heard::Event(event))
 }
 
+/// Lists one of a kind, and takes notice of what is wrong where that fails.
+async fn examine<K: Watched>(client: &Client, troubles: &mut Troubles) {
+    let api = K::api(client);
+    let Err(error) = api.list(&ListParams::default().limit(1)).await else { return };
+    // A matter of choice.
+    let is_optional = K::kind(&()) == KIND;
+    if !(is_optional && matches!(&error, kube::Error::Api(status) if status.code == 404)) {
+        troubles.note(api.resource_url().into(), Err(trouble::<K>(&error)), Timestamp::now());
+    }
+}
+
 /// What it means that a watch is interrupted; `None`: nothing, but that it is begun again.
 fn interrupted<K: Watched>(error: &watcher::Error) -> Option<Heard<K>> {
-    let kind = K::KIND.name();
-    match status(error) {
-        Some(status) if status.is_forbidden() => Some(Heard::Refused(format!(
-            "the API server does not let this agent list and watch every {kind} ({}): give its account the verbs list and watch \
-             on {} of the API group {:?}, as manifests/base/rbac.yaml does; it tries again, and until then what it knows of them \
-             stays in force; one that has known nothing of them since it started adds no pods",
-            status.message,
-            K::plural(&()),
-            K::group(&()),
-        ))),
-        _ => {
-            tracing::warn!(error = causes::of(error), "the watch of every {kind} is interrupted; trying again");
-            None
-        }
-    }
+    let kind = K::kind(&());
+    let Some(error) = failure(error) else {
+        tracing::debug!(%error, "the watch of every {kind} is interrupted; trying again");
+        return None;
+    };
+    Some(Heard::Nothing(trouble::<K>(error)))
 }
 
 /// Watches a kind of objects that the server may have or not, for ever.
@@ -305,17 +413,42 @@ fn watch_if_there<K: Watched>(client: &Client, absent: Duration) -> impl Stream<
     watches.flatten().inspect(move |heard| {
         let is_there = match heard {
             // A watch begins with Init before it has asked for anything, and who is refused does not learn it either.
-            Heard::Event(Event::Init) | Heard::Refused(_) => return,
+            Heard::Event(Event::Init) | Heard::Nothing(_) => return,
             Heard::Event(_) | Heard::Fetched(_) => true,
             Heard::Absent => false,
         };
         if was_there.replace(is_there) != Some(is_there) {
-            let kind = K::KIND.name();
+            let kind = K::kind(&());
             if is_there {
                 tracing::info!("the API server has the kind {kind}: it counts");
             } else {
                 tracing::info!("the API server does not have the kind {kind}: there are none until it has");
             }
+        }
+    })
+}
+
+/// Looks again and again whether the server has policies that this agent does not know, and nobody enforces therefore.
+fn admin_policies(client: &Client) -> impl Stream<Item = (Target, Told)> + Send + use<> {
+    let client = client.clone();
+    stream::unfold(Duration::ZERO, move |rest| {
+        let client = client.clone();
+        async move {
+            sleep(rest).await;
+            let resources = client.list_api_group_resources(ADMIN_POLICIES).await.map(|list| list.resources);
+            let kinds: BTreeSet<String> =
+                resources.unwrap_or_default().into_iter().map(|resource| resource.kind).collect();
+            let kinds = kinds.into_iter().filter(|kind| kind.ends_with("AdminNetworkPolicy")).collect::<Vec<_>>();
+            let access = if kinds.is_empty() {
+                Ok(())
+            } else {
+                Err(Trouble::Refused(format!(
+                    "the API server has the kinds {} of {ADMIN_POLICIES}, which this agent does not know: what policies of them \
+                     say is not enforced; write them as {KIND} of {API_VERSION}, and remove the old kinds",
+                    kinds.join(" and ")
+                )))
+            };
+            Some(((Target::from(ADMIN_POLICIES), Told::access(access)), ADMIN_POLICIES_AGAIN))
         }
     })
 }
@@ -327,7 +460,7 @@ fn until_absent<K: Watched>(
     let heard = events.filter_map(|event| {
         future::ready(match event {
             Ok(event) => said(event),
-            Err(error) if status(&error).is_some_and(|status| status.code == 404) => Some(Heard::Absent),
+            Err(error) if is_absent(&error) => Some(Heard::Absent),
             Err(error) => interrupted(&error),
         })
     });
@@ -339,12 +472,37 @@ fn until_absent<K: Watched>(
     })
 }
 
-/// What the server says of a list or watch that it refuses.
-fn status(error: &watcher::Error) -> Option<&Status> {
+/// Whether the server does not have what was to be watched.
+fn is_absent(error: &watcher::Error) -> bool {
+    matches!(failure(error), Some(kube::Error::Api(status)) if status.code == 404)
+}
+
+/// What has kept a watch from beginning. `None`: it had begun, and whether it goes on, the next attempt shows.
+fn failure(error: &watcher::Error) -> Option<&kube::Error> {
     use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
     match error {
-        InitialListFailed(kube::Error::Api(status)) | WatchStartFailed(kube::Error::Api(status)) => Some(status),
-        InitialListFailed(_) | WatchStartFailed(_) | WatchError(_) | WatchFailed(_) | NoResourceVersion => None,
+        InitialListFailed(error) | WatchStartFailed(error) => Some(error),
+        WatchError(_) | WatchFailed(_) | NoResourceVersion => None,
+    }
+}
+
+/// What an unanswered list or watch of a kind says of the server, or of this agent's account, with what to do.
+fn trouble<K: Watched>(error: &kube::Error) -> Trouble {
+    const MEANWHILE: &str = "it tries again, and until then what it knows of them stays in force; one that has known nothing of \
+                             them since it started adds no pods";
+    let (kind, plural, group) = (K::kind(&()), K::plural(&()), K::group(&()));
+    match error {
+        kube::Error::Api(status) if status.is_forbidden() => Trouble::Refused(format!(
+            "the API server does not let this agent list and watch every {kind} ({}): give its account the verbs list and watch \
+             on {plural} of the API group {group:?}, as manifests/base/rbac.yaml does; {MEANWHILE}",
+            status.message
+        )),
+        kube::Error::Api(status) if status.code == 404 => Trouble::Refused(format!(
+            "the API server does not have the kind {kind} in {} ({}): it must be of Kubernetes {OLDEST} or later; {MEANWHILE}",
+            K::api_version(&()),
+            status.message
+        )),
+        _ => Trouble::Away(Outage::from(error)),
     }
 }
 
@@ -392,7 +550,8 @@ fn report<S: Stream<Item = Heard<ClusterNetworkPolicy>> + Send>(
                     "metadata": { "name": name },
                     "status": { "conditions": [condition] },
                 }));
-                if let Err(error) = api.patch_status(&name, &PatchParams::apply(MANAGER).force(), &patch).await {
+                let params = PatchParams::apply(MANAGER).force();
+                if let Err(error) = persist(|| api.patch_status(&name, &params, &patch)).await {
                     tracing::warn!(
                         error = causes::of(&error),
                         "the status of {KIND} {name} does not say what is not supported in it"

@@ -1,14 +1,14 @@
 //! Against a small server of the API.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Mutex;
 use std::sync::mpsc::{self as channel, Receiver, Sender};
 use std::thread;
 
 use serde_json::Value;
-use sluice_policy::ObjectName;
+use sluice_topology::{Pool, Range};
 
 use super::*;
 
@@ -19,16 +19,24 @@ const NODES: &str = "/api/v1/nodes";
 const PODS: &str = "/api/v1/pods";
 const POLICIES: &str = "/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies";
 
+/// What happens at a server: a path, and what was sent there.
+type Happened = Receiver<(String, Value)>;
+
 /// A server that lists what it is given, and tells of changes when it is told to.
 #[derive(Clone)]
 struct Server(Arc<State>);
 
 struct State {
     address: SocketAddr,
-    /// By path: a list's items or an object; null: what nobody may see. Of paths that are not there, it has nothing.
+    /// By path: a list's items or an object; null: what nobody may see; a number: with which code it fails. Of paths that are not
+    /// there, it has nothing.
     given: Mutex<BTreeMap<String, Value>>,
+    /// Paths at which nobody may make objects.
+    unmakeable: Mutex<BTreeSet<String>>,
     /// Watches that are open, by path: where more is to be said.
-    watches: Mutex<BTreeMap<String, TcpStream>>,
+    watches: Mutex<BTreeMap<String, Vec<TcpStream>>>,
+    /// What was made here, by path.
+    made: Mutex<BTreeMap<String, Vec<Value>>>,
     /// By path, how it was last asked for.
     asked_for: Mutex<BTreeMap<String, String>>,
     /// Told of each watch, each patch, and each object that is asked for.
@@ -37,14 +45,19 @@ struct State {
 
 impl Server {
     /// Starts one. Of what happens at it, it tells: a path, and what was sent there.
-    fn start() -> (Self, Receiver<(String, Value)>) {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+    fn start() -> (Self, Happened) {
+        Self::start_at(TcpListener::bind("127.0.0.1:0").expect("binds"))
+    }
+
+    fn start_at(listener: TcpListener) -> (Self, Happened) {
         let address = listener.local_addr().expect("has an address");
         let (happens, happened) = channel::channel();
         let state = State {
             address,
             given: Mutex::default(),
+            unmakeable: Mutex::default(),
             watches: Mutex::default(),
+            made: Mutex::default(),
             asked_for: Mutex::default(),
             happened: Mutex::new(happens),
         };
@@ -69,13 +82,22 @@ impl Server {
     /// Says something to the watch of a path, which is open.
     fn say(&self, path: &str, what: &str, object: &Value) {
         let watches = self.0.watches.lock().expect("locks");
-        let mut watch = watches.get(path).expect("somebody watches");
-        writeln!(watch, "{}", json!({ "type": what, "object": object })).expect("writes");
+        for mut watch in watches.get(path).expect("somebody watches") {
+            writeln!(watch, "{}", json!({ "type": what, "object": object })).expect("writes");
+        }
     }
 
     /// Breaks the watch of a path off, and forgets where it was: who watches must list anew.
     fn expire(&self, path: &str) {
         self.say(path, "ERROR", &json!({ "kind": "Status", "code": 410, "status": "Failure", "message": "expired" }));
+        self.0.watches.lock().expect("locks").remove(path);
+    }
+
+    /// Closes the watch of a path, which may go on where it was.
+    fn close(&self, path: &str) {
+        for watch in self.0.watches.lock().expect("locks").remove(path).expect("somebody watches") {
+            watch.shutdown(Shutdown::Both).expect("closes");
+        }
     }
 
     fn serve(&self, stream: TcpStream) {
@@ -96,22 +118,49 @@ impl Server {
             reader.read_exact(&mut body).expect("reads");
             let happened = |what| self.0.happened.lock().expect("locks").send((path.to_owned(), what));
             self.0.asked_for.lock().expect("locks").insert(path.into(), query.into());
-            if query.contains("watch=") {
+            let given = self.0.given.lock().expect("locks").get(path).cloned();
+            let is_given = matches!(given, Some(Value::Array(_) | Value::Object(_)));
+            if is_given && query.contains("watch=") {
                 let _ = write!(writer, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n");
-                self.0.watches.lock().expect("locks").insert(path.into(), writer);
+                // Of what was made since the list, it tells too.
+                let _none_is_made = self.0.given.lock().expect("locks");
+                for object in self.0.made.lock().expect("locks").get(path).into_iter().flatten() {
+                    let _ = writeln!(writer, "{}", json!({ "type": "ADDED", "object": object }));
+                }
+                self.0.watches.lock().expect("locks").entry(path.into()).or_default().push(writer);
                 let _ = happened(Value::Null);
                 return;
             }
-            let given = self.0.given.lock().expect("locks").get(path).cloned();
             let (code, text) = match given {
+                Some(Value::Array(_))
+                    if head[0].starts_with("POST") && self.0.unmakeable.lock().expect("locks").contains(path) =>
+                {
+                    let _ = self.0.happened.lock().expect("locks").send(("refused".into(), Value::Null));
+                    (403, status(403, "the account may not").to_string())
+                }
+                Some(Value::Array(_)) if head[0].starts_with("POST") => {
+                    let made: Value = serde_json::from_slice(&body).expect("is JSON");
+                    let answer = self.make(path, made.clone());
+                    let _ = happened(made);
+                    answer
+                }
                 Some(Value::Array(items)) => {
                     let list = json!({ "kind": "List", "apiVersion": "v1", "metadata": { "resourceVersion": "1" }, "items": items });
                     (200, list.to_string())
                 }
-                Some(Value::Null) => (403, forbidden().to_string()),
+                Some(Value::Null) => (403, status(403, "the account may not").to_string()),
+                Some(Value::Number(code)) => {
+                    let _ = happened(Value::Null);
+                    let code = code.as_u64().expect("a code");
+                    (code, status(code, "no").to_string())
+                }
                 Some(object) => {
                     let _ = happened(Value::Null);
                     (200, object.to_string())
+                }
+                None if head[0].starts_with("PATCH") && path.ends_with("/pods/p/status") => {
+                    let _ = happened(serde_json::from_slice(&body).expect("is JSON"));
+                    (200, pod("u1", 1).to_string())
                 }
                 None if head[0].starts_with("PATCH") => {
                     let _ = happened(serde_json::from_slice(&body).expect("is JSON"));
@@ -127,31 +176,54 @@ impl Server {
         }
     }
 
+    /// Makes an object, unless there is one of its name.
+    fn make(&self, path: &str, mut object: Value) -> (u64, String) {
+        let mut given = self.0.given.lock().expect("locks");
+        let items = given[path].as_array().expect("a list").clone();
+        if items.iter().any(|item| item["metadata"]["name"] == object["metadata"]["name"]) {
+            return (409, status(409, "it is there").to_string());
+        }
+        object["metadata"]["resourceVersion"] = (items.len() + 10).to_string().into();
+        given.insert(path.into(), items.into_iter().chain([object.clone()]).collect());
+        if self.0.watches.lock().expect("locks").contains_key(path) {
+            self.say(path, "ADDED", &object);
+        }
+        self.0.made.lock().expect("locks").entry(path.into()).or_default().push(object.clone());
+        (201, object.to_string())
+    }
+
     /// Follows this server. What is told of, and who asks.
-    fn follow(&self) -> (Receiver<Vec<Change>>, Asker) {
+    fn follow(&self) -> (Receiver<Vec<Change>>, Messenger) {
         self.follow_all(false)
     }
 
     /// The same, with Services or without.
-    fn follow_all(&self, services: bool) -> (Receiver<Vec<Change>>, Asker) {
-        let (said, heard) = channel::channel();
-        let (asks, asked) = mpsc::unbounded();
-        let address = self.0.address;
-        thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("builds");
-            runtime.block_on(async {
-                let uri = format!("http://{address}").parse().expect("a URI");
-                let client = Client::try_from(kube::Config::new(uri)).expect("a client");
-                let tell = &mut |changes| said.send(changes).is_ok();
-                follow(&client, asked, services, Duration::from_millis(1), tell).await;
-            });
-        });
-        (heard, Asker(asks))
+    fn follow_all(&self, services: bool) -> (Receiver<Vec<Change>>, Messenger) {
+        follow_at(self.0.address, services, None)
     }
 }
 
-fn forbidden() -> Value {
-    json!({ "kind": "Status", "code": 403, "status": "Failure", "reason": "Forbidden", "message": "the account may not" })
+/// Follows whoever serves an address.
+fn follow_at(address: SocketAddr, services: bool, claimant: Option<Claimant>) -> (Receiver<Vec<Change>>, Messenger) {
+    let (said, heard) = channel::channel();
+    let (Kubernetes { asked, words, counts, .. }, messenger) = Kubernetes::new(None);
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("builds");
+        runtime.block_on(async {
+            let uri = format!("http://{address}").parse().expect("a URI");
+            let (client, server, given) = connect(kube::Config::new(uri)).expect("a client");
+            let tell = &mut |changes| said.send(changes).is_ok();
+            let listening =
+                Listening { asked, words, counts, given, services, claimant, absent: Duration::from_millis(1) };
+            follow(&client, server, listening, tell).await;
+        });
+    });
+    (heard, messenger)
+}
+
+fn status(code: u64, message: &str) -> Value {
+    let reason = if code == 403 { "Forbidden" } else { "Other" };
+    json!({ "kind": "Status", "code": code, "status": "Failure", "reason": reason, "message": message })
 }
 
 fn body_of_policy() -> String {
@@ -188,7 +260,7 @@ fn word(change: &Change) -> String {
     }
 }
 
-fn wait_for(happened: &Receiver<(String, Value)>, path: &str) -> Value {
+fn wait_for(happened: &Happened, path: &str) -> Value {
     loop {
         let (at, what) = happened.recv_timeout(PATIENCE).expect("it happens");
         if at == path {
@@ -300,9 +372,79 @@ fn a_kind_that_may_not_be_seen_is_a_problem_and_holds_up_the_first_listing_until
         assert!(told[0].starts_with("problems: ") && told[0].contains(word), "{word:?} is not in {told:?}");
     }
     server.give(POLICIES, json!([policy(&json!([]))]));
-    let mut all = first(&heard);
+    let mut all = Vec::new();
+    while all.len() < 4 {
+        all.extend(next(&heard));
+    }
     all.sort();
-    assert_eq!(all, ["ClusterNetworkPolicy all is", "Node a is", "problems: "]);
+    assert_eq!(all, ["ClusterNetworkPolicy all is", "Node a is", "listed", "problems: "]);
+}
+
+/// All kinds that the server must have, and whose they are.
+const KINDS: [(&str, &str, &str); 6] = [
+    (NODES, "nodes", "\"\""),
+    (PODS, "pods", "\"\""),
+    ("/api/v1/namespaces", "namespaces", "\"\""),
+    ("/api/v1/services", "services", "\"\""),
+    ("/apis/discovery.k8s.io/v1/endpointslices", "endpointslices", "\"discovery.k8s.io\""),
+    ("/apis/networking.k8s.io/v1/networkpolicies", "networkpolicies", "\"networking.k8s.io\""),
+];
+
+/// What is wrong, as soon as anything is.
+fn first_problem(heard: &Receiver<Vec<Change>>) -> String {
+    loop {
+        for change in heard.recv_timeout(PATIENCE).expect("it goes on") {
+            if let Change::Problems(problems) = change
+                && let [problem] = &problems[..]
+            {
+                return problem.clone();
+            }
+        }
+    }
+}
+
+#[test]
+fn of_every_kind_it_is_told_that_it_may_not_be_seen_or_is_not_there() {
+    let is_told = |(path, plural, group): (&str, &str, &str)| {
+        let (server, _happened) = Server::start();
+        KINDS.iter().for_each(|(path, ..)| server.give(path, json!([])));
+        server.give(path, Value::Null);
+        let (heard, _asker) = server.follow_all(true);
+        let told = first_problem(&heard);
+        assert!(told.contains(&format!("verbs list and watch on {plural} of the API group {group}")), "{told}");
+        server.0.given.lock().expect("locks").remove(path);
+        let told = loop {
+            let told = first_problem(&heard);
+            if told.contains("does not have") {
+                break told;
+            }
+        };
+        assert!(told.contains("Kubernetes 1.21 or later"), "{told}");
+        server.give(path, json!([]));
+        while !next(&heard).contains(&"listed".into()) {}
+    };
+    // Each waits for a while between two attempts.
+    thread::scope(|scope| KINDS.iter().for_each(|kind| drop(scope.spawn(|| is_told(*kind)))));
+}
+
+#[test]
+fn policies_that_nobody_enforces_are_told_of() {
+    let (server, _happened) = Server::start();
+    let kinds = ["AdminNetworkPolicy", "BaselineAdminNetworkPolicy"].map(|kind| {
+        json!({ "name": kind.to_lowercase(), "singularName": "", "namespaced": false, "kind": kind, "verbs": ["list"] })
+    });
+    let list =
+        json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": ADMIN_POLICIES, "resources": [] });
+    let mut filled = list.clone();
+    filled["resources"] = json!(kinds);
+    server.give(&format!("/apis/{ADMIN_POLICIES}"), filled);
+    let (heard, _asker) = server.follow();
+    let told = first_problem(&heard);
+    assert!(
+        told.contains("AdminNetworkPolicy and BaselineAdminNetworkPolicy of policy.networking.k8s.io/v1alpha1"),
+        "{told}"
+    );
+    assert!(told.contains("ClusterNetworkPolicy of policy.networking.k8s.io/v1alpha2"), "{told}");
 }
 
 #[test]
@@ -330,6 +472,49 @@ fn of_a_kind_that_may_be_seen_no_more_the_last_word_counts_and_all_else_goes_on(
     }
     told.sort();
     assert_eq!(told, ["ClusterNetworkPolicy all gone", "problems: "]);
+}
+
+#[test]
+fn a_server_that_is_not_there_is_a_problem_until_it_is() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let address = listener.local_addr().expect("has an address");
+    drop(listener);
+    let (heard, _asker) = follow_at(address, false, None);
+    let told = next(&heard);
+    let problem = format!("problems: the API server http://{address} tells nothing: Connection refused");
+    assert!(told.len() == 1 && told[0].starts_with(&problem), "{told:?}");
+    assert!(told[0].contains("no pod is added"), "{told:?}");
+    let (server, _happened) = Server::start_at(TcpListener::bind(address).expect("binds"));
+    server.give(NODES, json!([node("a", 1)]));
+    let mut awaited = BTreeSet::from(["listed", "problems: "]);
+    while !awaited.is_empty() {
+        next(&heard).iter().for_each(|word| {
+            awaited.remove(&**word);
+        });
+    }
+}
+
+/// A watch that goes on may say nothing for hours.
+#[test]
+fn a_server_that_is_back_is_no_problem_though_nothing_has_changed() {
+    let (server, happened) = Server::start();
+    server.give(NODES, json!([node("a", 1)]));
+    let (heard, _asker) = server.follow();
+    assert_eq!(first(&heard), ["Node a is"]);
+    for (code, says, remedy) in [(503, "it answers 503 (no)", "see what is wrong"), (401, "401", "a service account")] {
+        wait_for(&happened, NODES);
+        server.give(NODES, json!(code));
+        server.close(NODES);
+        let told = next(&heard);
+        assert!(told.len() == 1 && told[0].contains(says) && told[0].contains(remedy), "{told:?}");
+        assert!(told[0].contains("what it said last stays in force since "), "{told:?}");
+        while !server.0.watches.lock().expect("locks").contains_key(NODES) {
+            server.give(NODES, json!([node("a", 1)]));
+            wait_for(&happened, NODES);
+        }
+        assert_eq!(next(&heard), ["problems: "]);
+        server.close(NODES);
+    }
 }
 
 #[test]
@@ -407,12 +592,163 @@ fn what_is_not_supported_in_a_policy_stands_in_its_status() {
     assert_eq!((&conditions[0]["type"], &conditions[0]["status"]), (&json!("sluice.dev/Supported"), &json!("False")));
 }
 
+const STATUS: &str = "/api/v1/namespaces/x/pods/p/status";
+
+/// A server that has a pod, somebody who follows it, and who tells it something.
+fn with_a_pod() -> (Server, Happened, Receiver<Vec<Change>>, Messenger) {
+    let (server, happened) = Server::start();
+    server.give(PODS, json!([pod("u1", 1)]));
+    let (heard, messenger) = server.follow();
+    assert_eq!(first(&heard), ["Pod x/p u1 is"]);
+    wait_for(&happened, PODS);
+    (server, happened, heard, messenger)
+}
+
+fn publish(messenger: &Messenger, addresses: &[&str]) {
+    let addresses: Vec<IpAddr> = addresses.iter().map(|text| text.parse().expect("an address")).collect();
+    messenger.publish(PodName::new("x", "p"), "u1".into(), &addresses);
+}
+
+/// What a patch says.
+fn condition(patch: &Value) -> (&Value, &Value, &Value) {
+    let condition = &patch["status"]["conditions"][0];
+    assert_eq!(condition["type"], "sluice.dev/Addresses");
+    (&patch["metadata"]["uid"], &condition["message"], &condition["$patch"])
+}
+
+#[test]
+fn a_pods_addresses_stand_on_its_object_until_they_are_anothers() {
+    let (_server, happened, _heard, messenger) = with_a_pod();
+    publish(&messenger, &["10.1.0.1", "fd00::1"]);
+    let patch = wait_for(&happened, STATUS);
+    assert_eq!(condition(&patch), (&json!("u1"), &json!("10.1.0.1,fd00::1"), &Value::Null));
+    publish(&messenger, &["10.1.0.2"]);
+    assert_eq!(condition(&wait_for(&happened, STATUS)).1, "10.1.0.2", "it has other ones");
+    publish(&messenger, &[]);
+    let patch = wait_for(&happened, STATUS);
+    assert_eq!(condition(&patch), (&json!("u1"), &Value::Null, &json!("delete")));
+    assert_eq!(messenger.published()[1], 0);
+}
+
+#[test]
+fn what_the_kubelet_has_said_is_not_taken_back() {
+    let (server, happened, heard, messenger) = with_a_pod();
+    publish(&messenger, &["10.1.0.1"]);
+    wait_for(&happened, STATUS);
+    let mut told = pod("u1", 2);
+    told["status"] = json!({ "podIP": "10.1.0.1", "podIPs": [{ "ip": "10.1.0.1" }] });
+    server.say(PODS, "MODIFIED", &told);
+    assert_eq!(next(&heard), ["Pod x/p u1 is"]);
+    publish(&messenger, &[]);
+    publish(&messenger, &["10.1.0.3"]);
+    assert_eq!(condition(&wait_for(&happened, STATUS)).1, "10.1.0.3");
+}
+
+#[test]
+fn who_may_not_say_addresses_is_told_which_verb_he_lacks_and_tries_again() {
+    let (server, happened, heard, messenger) = with_a_pod();
+    server.give(STATUS, Value::Null);
+    publish(&messenger, &["10.1.0.1"]);
+    let told = next(&heard);
+    assert!(told.len() == 1 && told[0].contains("the verb patch on pods/status"), "{told:?}");
+    assert_eq!(messenger.published()[0], 0);
+    server.0.given.lock().expect("locks").remove(STATUS);
+    wait_for(&happened, STATUS);
+    assert_eq!(next(&heard), ["problems: "]);
+    assert!(messenger.published()[1] > 0);
+}
+
+const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
+
+/// The agent of a node, with a pool of two blocks.
+fn claimant(server: &Server, node: &str) -> Receiver<Vec<Change>> {
+    let range = Range { cidr: "10.78.0.0/23".parse().expect("a CIDR"), block: 24 };
+    let claimant = Claimant { pool: Pool(vec![range]), node: node.into(), in_use: Vec::new(), takes: true };
+    follow_at(server.0.address, false, Some(claimant)).0
+}
+
+fn node_with_uid(name: &str) -> Value {
+    let mut node = node(name, 1);
+    node["metadata"]["uid"] = format!("u-{name}").into();
+    node
+}
+
+/// The pod CIDRs of a node, once it has some, and what is wrong until then.
+fn pod_cidrs(heard: &Receiver<Vec<Change>>, name: &str) -> (String, Vec<String>) {
+    let mut wrong = Vec::new();
+    loop {
+        for change in heard.recv_timeout(PATIENCE).expect("it goes on") {
+            match change {
+                Change::Is(Object::Node(_, ways)) if ways.name == name && !ways.pod_cidrs.is_empty() => {
+                    return (ways.pod_cidrs.iter().map(ToString::to_string).collect(), wrong);
+                }
+                Change::Problems(problems) => wrong.extend(problems),
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn agents_that_start_at_once_take_different_blocks_and_see_each_others() {
+    let (server, _happened) = Server::start();
+    server.give(NODES, json!([node_with_uid("a"), node_with_uid("b")]));
+    server.give(LEASES, json!([]));
+    let [a, b] = ["a", "b"].map(|name| claimant(&server, name));
+    let own = [pod_cidrs(&a, "a").0, pod_cidrs(&b, "b").0];
+    assert_ne!(own[0], own[1]);
+    let c = claimant(&server, "a");
+    let seen = pod_cidrs(&c, "b").0;
+    assert_eq!(seen, own[1]);
+    let leases = server.0.given.lock().expect("locks")[LEASES].clone();
+    let owners: BTreeSet<String> = leases
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|it| it["metadata"]["ownerReferences"][0]["uid"].to_string())
+        .collect();
+    assert_eq!(owners, ["\"u-a\"".to_owned(), "\"u-b\"".to_owned()].into(), "{leases}");
+}
+
+#[test]
+fn who_may_take_no_block_is_told_which_verb_he_lacks() {
+    let (server, happened) = Server::start();
+    server.give(NODES, json!([node_with_uid("a")]));
+    server.give(LEASES, json!([]));
+    server.0.unmakeable.lock().expect("locks").insert(LEASES.into());
+    let heard = claimant(&server, "a");
+    wait_for(&happened, "refused");
+    server.0.unmakeable.lock().expect("locks").clear();
+    let (cidrs, wrong) = pod_cidrs(&heard, "a");
+    assert!(["10.78.0.0/24", "10.78.1.0/24"].contains(&&*cidrs), "{cidrs}");
+    assert!(wrong.iter().any(|what| what.contains("the verb create on leases")), "{wrong:?}");
+}
+
+#[test]
+fn a_block_whose_lease_is_removed_is_taken_again() {
+    let (server, happened) = Server::start();
+    server.give(NODES, json!([node_with_uid("a")]));
+    server.give(LEASES, json!([]));
+    let heard = claimant(&server, "a");
+    let before = pod_cidrs(&heard, "a").0;
+    let lease = server.0.given.lock().expect("locks")[LEASES][0].clone();
+    server.give(LEASES, json!([]));
+    while happened.try_recv().is_ok() {}
+    server.say(LEASES, "DELETED", &lease);
+    let again = wait_for(&happened, LEASES);
+    assert_eq!(again["metadata"]["name"], lease["metadata"]["name"]);
+    assert_eq!(pod_cidrs(&heard, "a").0, before);
+}
+
 fn told(heard: Vec<Heard<Pod>>) -> Vec<String> {
     let mut known = Known::default();
     let mut words = Vec::new();
     for heard in heard {
         let told = known.hear(heard);
-        words.extend(told.changes.iter().map(word));
+        words.extend(told.changes.iter().map(|tiding| match tiding {
+            Tiding::Object(change) => word(change),
+            Tiding::Block(change) => panic!("{change:?}"),
+        }));
         words.extend(told.is_listed.then(|| "listed".to_owned()));
     }
     words

@@ -18,6 +18,7 @@ func main() {
 		{"glibc-dns", image.GlibcDnsTesting},
 		{"agnhost", image.Agnhost},
 		{"agnhost-previous", image.AgnhostPrev},
+		{"nginx", image.Nginx},
 		{"issue-74839", image.RegressionIssue74839},
 	} {
 		fmt.Println(it.name, image.GetE2EImage(it.image))

@@ -1,36 +1,14 @@
 //! In nf_tables: kube-proxy's own tables, and chains of iptables that is made of them.
 
 use anyhow::Result;
-use sluice_netlink::{NetlinkError, NftFamily, NftRemoval, Nftables};
+use sluice_netlink::{NftFamily, NftRemoval};
 
+use super::Report;
 use super::chains::{Removal, Rule, count, is_kube_proxys, removal, several};
-use super::{Found, Report};
+use crate::leftovers::netfilter::open;
 
 /// The name of kube-proxy's own tables.
-const TABLE: &str = "kube-proxy";
-
-/// The tables, where the kernel has any.
-fn open() -> Result<Option<Nftables>, NetlinkError> {
-    let opened = Nftables::open().and_then(|mut tables| tables.tables(NftFamily::V4).map(|_| tables));
-    match opened {
-        Err(error) if error.is_unsupported() => Ok(None),
-        opened => opened.map(Some),
-    }
-}
-
-/// Looks for both.
-pub fn find(found: &mut Found) -> Result<()> {
-    let Some(mut tables) = open()? else { return Ok(()) };
-    for family in NftFamily::ALL {
-        if tables.tables(family)?.iter().any(|name| name == TABLE) {
-            found.things.push(format!("table {family} {TABLE}"));
-        }
-        let chains = tables.chains(family)?;
-        let counted = count(chains.iter().filter(|chain| is_kube_proxys(chain)));
-        found.things.extend(counted.into_iter().map(|what| format!("{what} ({family}, iptables)")));
-    }
-    Ok(())
-}
+pub const TABLE: &str = "kube-proxy";
 
 /// Removes both.
 pub fn remove(report: &mut Report) -> Result<()> {

@@ -1,49 +1,27 @@
 //! In the tables of iptables as it was before nf_tables. Changing them takes iptables' own programs.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::io::{ErrorKind, Write};
 use std::process::{Command, Stdio};
-use std::{fs, io};
 
 use anyhow::{Context, Result, bail, ensure};
 use sluice_netlink::NftChain as Chain;
 
-use super::chains::{Removal, Rule, TABLES, count, is_kube_proxys, removal, several};
-use super::sockopt::{Family, chains};
-use super::{Found, Report};
-
-/// What there is of a family.
-struct Tables {
-    family: Family,
-    /// What it is called.
-    name: &'static str,
-    /// Where the kernel names its tables.
-    names: &'static str,
-}
-
-const FAMILIES: [Tables; 2] = [
-    Tables { family: Family::V4, name: "iptables-legacy", names: "/proc/net/ip_tables_names" },
-    Tables { family: Family::V6, name: "ip6tables-legacy", names: "/proc/net/ip6_tables_names" },
-];
-
-/// Looks for kube-proxy's chains.
-pub fn find(found: &mut Found) -> Result<()> {
-    for tables in &FAMILIES {
-        let counted = count(&tables.kube_proxys()?);
-        found.things.extend(counted.into_iter().map(|what| format!("{what} ({})", tables.name)));
-    }
-    Ok(())
-}
+use super::Report;
+use super::chains::{Removal, Rule, count, is_kube_proxys, removal, several};
+use crate::leftovers::netfilter::LEGACY;
 
 /// Removes them.
 pub fn remove(report: &mut Report) -> Result<()> {
-    for tables in &FAMILIES {
+    for tables in &LEGACY {
         let name = tables.name;
-        let present = tables.kube_proxys()?;
+        let mut present = tables.chains()?;
+        present.retain(is_kube_proxys);
         if present.is_empty() {
             continue;
         }
-        let Some(listing) = tables.listing()? else {
+        let Some(listing) = listing(name)? else {
             let present = count(&present).join(", ");
             report.left(format!(
                 "{present}: {name}-save is not here, without which they cannot be removed; run `sluice-agent \
@@ -54,7 +32,7 @@ pub fn remove(report: &mut Report) -> Result<()> {
         let (chains, rules) = parse(&listing);
         let removal = removal(chains, rules);
         if !removal.chains.is_empty() {
-            tables.restore(&script(&removal))?;
+            restore(name, &script(&removal))?;
         }
         if !removal.rules.is_empty() {
             report.removed(format!("{} that led to them ({name})", several(removal.rules.len(), "rule")));
@@ -65,52 +43,34 @@ pub fn remove(report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-impl Tables {
-    /// kube-proxy's chains, of those tables that there are already.
-    fn kube_proxys(&self) -> Result<Vec<Chain>> {
-        let names = match fs::read_to_string(self.names) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            names => names.with_context(|| format!("reading {}", self.names))?,
-        };
-        let mut found = Vec::new();
-        for table in names.lines().filter(|name| TABLES.contains(name)) {
-            let names =
-                chains(self.family, table).with_context(|| format!("reading table {table} of {}", self.name))?;
-            let chains = names.into_iter().map(|name| Chain { table: table.to_owned(), name });
-            found.extend(chains.filter(is_kube_proxys));
-        }
-        Ok(found)
-    }
+/// What the listing program prints, where it is here.
+fn listing(name: &str) -> Result<Option<String>> {
+    let program = format!("{name}-save");
+    let output = match Command::new(&program).stdin(Stdio::null()).output() {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        output => output.with_context(|| format!("starting {program}"))?,
+    };
+    ensure!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned()))
+}
 
-    /// What the listing program prints, where it is here.
-    fn listing(&self) -> Result<Option<String>> {
-        let program = format!("{}-save", self.name);
-        let output = match Command::new(&program).stdin(Stdio::null()).output() {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            output => output.with_context(|| format!("starting {program}"))?,
-        };
-        ensure!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr).trim());
-        Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned()))
-    }
-
-    /// Has the restoring program do what a script says.
-    fn restore(&self, script: &str) -> Result<()> {
-        let program = format!("{}-restore", self.name);
-        let run = || -> io::Result<_> {
-            let mut restore = Command::new(&program);
-            restore.args(["--noflush", "-w", "5"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-            let mut child = restore.spawn()?;
-            if let Some(mut stdin) = child.stdin.take() {
-                stdin.write_all(script.as_bytes())?;
-            }
-            child.wait_with_output()
-        };
-        let output = run().with_context(|| format!("running {program}"))?;
-        if !output.status.success() {
-            bail!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim());
+/// Has the restoring program do what a script says.
+fn restore(name: &str, script: &str) -> Result<()> {
+    let program = format!("{name}-restore");
+    let run = || -> io::Result<_> {
+        let mut restore = Command::new(&program);
+        restore.args(["--noflush", "-w", "5"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = restore.spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(script.as_bytes())?;
         }
-        Ok(())
+        child.wait_with_output()
+    };
+    let output = run().with_context(|| format!("running {program}"))?;
+    if !output.status.success() {
+        bail!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
+    Ok(())
 }
 
 /// The chains and rules of a listing.

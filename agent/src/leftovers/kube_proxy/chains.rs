@@ -27,7 +27,7 @@ const SINGLE: [&str; 13] = [
 const PREFIXES: [&str; 6] = ["KUBE-SVC-", "KUBE-SVL-", "KUBE-SEP-", "KUBE-FW-", "KUBE-EXT-", "KUBE-XLB-"];
 
 /// The tables that it has chains in.
-pub const TABLES: [&str; 3] = ["nat", "filter", "mangle"];
+const TABLES: [&str; 3] = ["nat", "filter", "mangle"];
 
 /// The chains that are there by themselves. In these it puts rules of its own.
 const BUILT_IN: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];

@@ -5,18 +5,10 @@ use std::fs;
 use anyhow::Result;
 use sluice_netlink::Netlink;
 
-use super::{Found, Report};
+use super::Report;
 
 /// The device.
-const DEVICE: &str = "kube-ipvs0";
-
-/// Looks for the device.
-pub fn find(found: &mut Found) -> Result<()> {
-    if Netlink::open()?.link(DEVICE)?.is_some() {
-        found.things.push(format!("interface {DEVICE}"));
-    }
-    Ok(())
-}
+pub const DEVICE: &str = "kube-ipvs0";
 
 /// Removes the device, without whose addresses virtual services get no packets.
 pub fn remove(report: &mut Report) -> Result<()> {

@@ -1,0 +1,279 @@
+//! Whether the API server answers, and lets this agent do what it must: what is wrong, and what to do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::env;
+use std::error::Error;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::channel::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use futures::future::{BoxFuture, FutureExt};
+use hyper::{Request, Response, Uri};
+use k8s_openapi::jiff::Timestamp;
+use kube::Client;
+use kube::client::{Body, ClientBuilder};
+use kube::runtime::watcher::DefaultBackoff;
+use tokio::time::sleep;
+use tower::Service;
+use tower::layer::layer_fn;
+
+/// What the server is asked for, as the path of it there.
+pub type Target = Arc<str>;
+
+/// Where the server is.
+#[derive(Clone, Debug)]
+pub struct Server {
+    url: Uri,
+    /// Whether that is where pods are told that it is.
+    is_service: bool,
+}
+
+/// A client of a server, where that is, and at which paths it gives what it is asked for, whenever it does: a watch that
+/// goes on after an interruption may hear nothing for hours.
+///
+/// # Errors
+/// Where the settings make no client.
+pub fn connect(mut config: kube::Config) -> kube::Result<(Client, Server, UnboundedReceiver<Target>)> {
+    // Whoever asks tries again, and says what is wrong meanwhile; the client would be silent for minutes.
+    config.default_retry = false;
+    let host = config.cluster_url.host().unwrap_or_default().trim_matches(['[', ']']);
+    let is_service = env::var("KUBERNETES_SERVICE_HOST").is_ok_and(|service| service == host);
+    let server = Server { url: config.cluster_url.clone(), is_service };
+    let (gives, given) = mpsc::unbounded();
+    let layer = layer_fn(|inner| Noting { inner, gives: gives.clone() });
+    Ok((ClientBuilder::try_from(config)?.with_layer(&layer).build(), server, given))
+}
+
+/// Takes notice of answers.
+struct Noting<S> {
+    inner: S,
+    gives: UnboundedSender<Target>,
+}
+
+impl<S, B> Service<Request<Body>> for Noting<S>
+where
+    S: Service<Request<Body>, Response = Response<B>>,
+    S::Future: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<S::Response, S::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let (gives, target) = (self.gives.clone(), Target::from(request.uri().path()));
+        let note = move |answer: &Response<B>| {
+            if answer.status().is_success() {
+                // Who has ended does not want to know.
+                let _ = gives.unbounded_send(target);
+            }
+        };
+        self.inner.call(request).map(|answer| answer.inspect(note)).boxed()
+    }
+}
+
+/// Has the server do something, again and again, ever less often, until it is done or the server says that it will not be.
+///
+/// # Errors
+/// What the server says then.
+pub async fn persist<T, F: Future<Output = kube::Result<T>>>(mut attempt: impl FnMut() -> F) -> kube::Result<T> {
+    let mut pause = DefaultBackoff::default();
+    loop {
+        match attempt().await {
+            Err(error) if passes(&error) => {
+                tracing::debug!(%error, "the API server is asked again");
+                sleep(pause.next().unwrap_or_default()).await;
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Whether what is wrong may be right at the next attempt, without anybody's doing.
+fn passes(error: &kube::Error) -> bool {
+    !matches!(error, kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429)
+}
+
+/// Why the server does not give what it is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// It does not let this agent: what is wrong, and what to do.
+    Refused(String),
+    /// It cannot be reached, or not as somebody whom it knows, or cannot do it.
+    Away(Outage),
+}
+
+/// Why nothing is heard of the server.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Outage {
+    what: String,
+    /// What to look at.
+    remedy: Remedy,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Remedy {
+    /// Where it is said to be, and whether it runs there.
+    Place,
+    /// Whether it is the right one.
+    Certificate,
+    /// As whom this agent comes.
+    Credentials,
+    /// The server itself.
+    Server,
+}
+
+impl From<&kube::Error> for Outage {
+    fn from(error: &kube::Error) -> Self {
+        let root = root(error);
+        match error {
+            kube::Error::Api(status) => Self {
+                what: format!("it answers {} ({})", status.code, status.message),
+                remedy: if status.code == 401 { Remedy::Credentials } else { Remedy::Server },
+            },
+            kube::Error::Auth(_) => Self { what: root, remedy: Remedy::Credentials },
+            _ if root.contains("certificate") => Self { what: root, remedy: Remedy::Certificate },
+            _ => Self { what: root, remedy: Remedy::Place },
+        }
+    }
+}
+
+/// What is at the bottom of an error: what is above says that a request has failed.
+fn root(error: &kube::Error) -> String {
+    let mut cause: &dyn Error = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}
+
+/// What the server does not give.
+pub struct Troubles {
+    server: Server,
+    refused: BTreeMap<Target, String>,
+    away: BTreeMap<Target, Outage>,
+    /// Since when something of it is away.
+    since: Timestamp,
+}
+
+impl Troubles {
+    /// None yet, with a server.
+    pub fn new(server: Server) -> Self {
+        Self { server, refused: BTreeMap::new(), away: BTreeMap::new(), since: Timestamp::UNIX_EPOCH }
+    }
+
+    /// Takes notice of what has come of asking for something. Whether that is another than before.
+    pub fn note(&mut self, target: Target, access: Result<(), Trouble>, now: Timestamp) -> bool {
+        match access {
+            Ok(()) => self.refused.remove(&target).is_some() | self.away.remove(&target).is_some(),
+            Err(Trouble::Refused(why)) => {
+                self.away.remove(&target).is_some() | (self.refused.insert(target, why.clone()) != Some(why))
+            }
+            Err(Trouble::Away(outage)) => {
+                if self.away.is_empty() {
+                    self.since = now;
+                }
+                self.refused.remove(&target).is_some() | (self.away.insert(target, outage.clone()) != Some(outage))
+            }
+        }
+    }
+
+    /// All of them. Whether there is something that the server has said is the difference for who must live with it.
+    pub fn problems(&self, is_listed: bool) -> Vec<String> {
+        // What is wrong with the server is wrong for whatever it is asked for.
+        let outages: BTreeSet<&Outage> = self.away.values().collect();
+        let outages = outages.into_iter().map(|outage| self.outage(outage, is_listed));
+        outages.chain(self.refused.values().cloned()).collect()
+    }
+
+    fn outage(&self, Outage { what, remedy }: &Outage, is_listed: bool) -> String {
+        let Self { server: Server { url, is_service }, since, .. } = self;
+        let remedy = match remedy {
+            Remedy::Place if *is_service => {
+                "see whether it runs. That is the address that pods are given (KUBERNETES_SERVICE_HOST), which is a Service as a \
+                 rule, and on a node that has just started only this agent can serve it: set api_server to an address where the \
+                 server is without Services, such as https://192.0.2.1:6443"
+            }
+            Remedy::Place => "see whether it runs there; where it is, api_server says, or else the kubeconfig",
+            Remedy::Certificate => {
+                "see whether it is the right server: its certificate must be for the name or address in api_server, and signed by \
+                 the authority that the kubeconfig, or the service account, names"
+            }
+            Remedy::Credentials => "give this agent a kubeconfig or a service account that the server knows",
+            Remedy::Server => "see what is wrong with it",
+        };
+        let meanwhile = if is_listed {
+            format!("what it said last stays in force since {}", since.strftime("%Y-%m-%d %H:%M:%S UTC"))
+        } else {
+            "until it has told of all objects, what an earlier agent has left stays in force and no pod is added".into()
+        };
+        let url = url.to_string();
+        let url = url.trim_end_matches('/');
+        format!("the API server {url} tells nothing: {what}; {remedy}; it is tried again, and {meanwhile}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODES: &str = "/api/v1/nodes";
+    const PODS: &str = "/api/v1/pods";
+
+    fn troubles(is_service: bool) -> Troubles {
+        Troubles::new(Server { url: Uri::from_static("https://10.96.0.1"), is_service })
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("a time")
+    }
+
+    fn away(what: &str, remedy: Remedy) -> Result<(), Trouble> {
+        Err(Trouble::Away(Outage { what: what.into(), remedy }))
+    }
+
+    #[test]
+    fn an_outage_is_one_problem_from_its_beginning_until_all_is_reached_again() {
+        let mut troubles = troubles(false);
+        assert!(troubles.note(NODES.into(), away("refused", Remedy::Place), at(60)));
+        let before = troubles.problems(true);
+        assert!(before[0].starts_with("the API server https://10.96.0.1 tells nothing: refused; "), "{before:?}");
+        assert!(before[0].ends_with("stays in force since 1970-01-01 00:01:00 UTC"), "{before:?}");
+        troubles.note(PODS.into(), away("refused", Remedy::Place), at(120));
+        assert!(!troubles.note(PODS.into(), away("refused", Remedy::Place), at(180)), "nothing new");
+        assert_eq!(troubles.problems(true), before);
+        troubles.note(NODES.into(), Ok(()), at(240));
+        assert_eq!(troubles.problems(true), before, "of pods nothing is heard yet");
+        assert!(troubles.note(PODS.into(), Ok(()), at(300)) && !troubles.note(PODS.into(), Ok(()), at(300)));
+        assert!(troubles.problems(true).is_empty());
+        troubles.note(PODS.into(), away("refused", Remedy::Place), at(360));
+        assert!(troubles.problems(true)[0].ends_with("00:06:00 UTC"));
+        assert!(!troubles.problems(false)[0].contains("UTC"), "nothing was said yet");
+    }
+
+    #[test]
+    fn what_is_to_be_done_depends_on_what_is_wrong() {
+        let of = |is_service, remedy| {
+            let mut troubles = troubles(is_service);
+            troubles.note(NODES.into(), away("no", remedy), at(0));
+            troubles.problems(false).remove(0)
+        };
+        assert!(of(true, Remedy::Place).contains("set api_server"));
+        assert!(!of(false, Remedy::Place).contains("set api_server"));
+        assert!(of(true, Remedy::Certificate).contains("its certificate"));
+        assert!(of(true, Remedy::Credentials).contains("kubeconfig or a service account"));
+    }
+
+    #[test]
+    fn who_is_let_no_more_is_not_away() {
+        let mut troubles = troubles(false);
+        troubles.note(NODES.into(), away("refused", Remedy::Place), at(0));
+        assert!(troubles.note(NODES.into(), Err(Trouble::Refused("may not".into())), at(0)));
+        assert_eq!(troubles.problems(true), ["may not"]);
+        troubles.note(NODES.into(), away("refused", Remedy::Place), at(0));
+        assert!(troubles.problems(true).len() == 1 && troubles.problems(true)[0].contains("refused"));
+    }
+}

@@ -1,0 +1,218 @@
+//! The addresses of new pods of this node, said on their objects before their kubelet says them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender};
+use futures::future::{self, Either};
+use futures::stream::{self, Stream, StreamExt};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::watcher::{DefaultBackoff, Event};
+use kube::{Api, Client, ResourceExt};
+use serde_json::{Value, json};
+use sluice_policy::PodName;
+use sluice_policy::object::ADDRESSES;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+
+use super::MANAGER;
+use super::access::{Target, Trouble};
+use super::known::{Heard, Told};
+
+/// Most pods whose addresses are being said at once.
+const AT_ONCE: usize = 32;
+
+/// What there is to say of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Word {
+    /// Its name,
+    pub pod: PodName,
+    /// and its UID, as the API server has it.
+    pub uid: String,
+    /// At most one of each family. None: it does not have those any more that were said.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Word {
+    /// With the UID, so that no other pod of the name gets it.
+    fn patch(&self) -> Patch<Value> {
+        let condition = if self.addresses.is_empty() {
+            json!({ "type": ADDRESSES, "$patch": "delete" })
+        } else {
+            let addresses: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
+            json!({
+                "type": ADDRESSES,
+                "status": "True",
+                "reason": "Assigned",
+                "message": addresses.join(","),
+                "lastTransitionTime": Timestamp::now(),
+            })
+        };
+        Patch::Strategic(json!({ "metadata": { "uid": self.uid }, "status": { "conditions": [condition] } }))
+    }
+}
+
+/// How often addresses were said, and could not be.
+#[derive(Debug, Default)]
+pub struct Counts {
+    published: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Counts {
+    /// Both.
+    pub fn read(&self) -> [u64; 2] {
+        [&self.published, &self.failed].map(|count| count.load(Ordering::Relaxed))
+    }
+}
+
+/// Where is said what, and how that went.
+#[derive(Clone)]
+pub struct Means {
+    /// The server.
+    pub client: Client,
+    /// Who counts.
+    pub counts: Arc<Counts>,
+    /// Who is told whether the server lets this agent.
+    pub tell: UnboundedSender<(Target, Told)>,
+}
+
+/// Says what there is to say of pods, until their kubelet has said it, or they are gone. Passes on what is heard of pods.
+pub fn publish<S: Stream<Item = Heard<Pod>> + Send>(
+    means: Means,
+    words: UnboundedReceiver<Word>,
+    pods: S,
+) -> impl Stream<Item = Heard<Pod>> + Send {
+    let mut speakers = Speakers { means, slots: Arc::new(Semaphore::new(AT_ONCE)), of: BTreeMap::new() };
+    stream::select(words.map(Either::Left), pods.map(Either::Right)).filter_map(move |next| {
+        future::ready(match next {
+            Either::Left(word) => {
+                speakers.say(word);
+                None
+            }
+            Either::Right(heard) => {
+                speakers.hear(&heard);
+                Some(heard)
+            }
+        })
+    })
+}
+
+/// Who says something of pods.
+struct Speakers {
+    means: Means,
+    slots: Arc<Semaphore>,
+    of: BTreeMap<PodName, Speaker>,
+}
+
+/// Who says something of a pod: one word after the other, so that the last one is what stays. When this is dropped, it says no more.
+struct Speaker {
+    uid: String,
+    words: watch::Sender<Word>,
+}
+
+impl Speakers {
+    fn say(&mut self, word: Word) {
+        let is_same = self.of.get(&word.pod).is_some_and(|speaker| speaker.uid == word.uid);
+        if word.addresses.is_empty() {
+            // Of what was not said, or is another's, nothing is taken back.
+            if let Some(speaker) = self.of.remove(&word.pod).filter(|_| is_same) {
+                speaker.words.send_replace(word);
+            }
+        } else if let Some(speaker) = self.of.get(&word.pod).filter(|_| is_same) {
+            speaker.words.send_replace(word);
+        } else {
+            let (pod, uid) = (word.pod.clone(), word.uid.clone());
+            let (words, next) = watch::channel(word);
+            tokio::spawn(speak(self.means.clone(), Arc::clone(&self.slots), next));
+            self.of.insert(pod, Speaker { uid, words });
+        }
+    }
+
+    /// Whose addresses its kubelet has said, or who is gone, needs nobody to speak for it.
+    fn hear(&mut self, heard: &Heard<Pod>) {
+        let (pod, is_over) = match heard {
+            Heard::Event(Event::InitApply(pod) | Event::Apply(pod)) | Heard::Fetched(pod) => {
+                (pod, pod.status.as_ref().is_some_and(|status| status.pod_ip.is_some()))
+            }
+            Heard::Event(Event::Delete(pod)) => (pod, true),
+            Heard::Event(Event::Init | Event::InitDone) | Heard::Absent | Heard::Nothing(_) => return,
+        };
+        let name = PodName::new(&pod.namespace().unwrap_or_default(), &pod.name_any());
+        if is_over && self.of.get(&name).is_some_and(|speaker| Some(&speaker.uid) == pod.metadata.uid.as_ref()) {
+            self.of.remove(&name);
+        }
+    }
+}
+
+async fn speak(means: Means, slots: Arc<Semaphore>, mut words: watch::Receiver<Word>) {
+    let mut pause = DefaultBackoff::default();
+    loop {
+        let word = words.borrow_and_update().clone();
+        let Ok(slot) = slots.acquire().await else { return };
+        let said = means.say(&word).await;
+        drop(slot);
+        let changed = match said {
+            Said::Yes => words.changed().await,
+            Said::ToNobody => return,
+            Said::No => match timeout(pause.next().unwrap_or_default(), words.changed()).await {
+                Ok(changed) => changed,
+                Err(_) => continue,
+            },
+        };
+        if changed.is_err() {
+            return;
+        }
+        pause = DefaultBackoff::default();
+    }
+}
+
+enum Said {
+    Yes,
+    /// The pod is gone, or another has its name.
+    ToNobody,
+    /// Not yet.
+    No,
+}
+
+impl Means {
+    async fn say(&self, word: &Word) -> Said {
+        let Word { pod, uid, addresses } = word;
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
+        let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
+        let access = match api.patch_status(&pod.name, &params, &word.patch()).await {
+            Ok(_) => {
+                tracing::debug!(%pod, uid, ?addresses, "the pod's object says its addresses");
+                Ok(())
+            }
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409 | 422) => {
+                tracing::debug!(%pod, uid, %status, "there is no such pod to say addresses of");
+                return Said::ToNobody;
+            }
+            Err(kube::Error::Api(status)) if status.is_forbidden() => Err(Some(Trouble::Refused(format!(
+                "the API server does not let this agent say which addresses new pods have ({}): give its account the verb patch on \
+                 pods/status, as manifests/base/rbac.yaml does; until then the policies of other nodes know a new pod only once its \
+                 kubelet has said its addresses, some seconds later",
+                status.message
+            )))),
+            Err(error) => {
+                tracing::debug!(%pod, uid, %error, "the pod's addresses are said again later");
+                Err(None)
+            }
+        };
+        let (count, said) = match access {
+            Ok(()) => (&self.counts.published, Said::Yes),
+            Err(_) => (&self.counts.failed, Said::No),
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        if let Some(access) = access.map_or_else(|trouble| trouble.map(Err), |()| Some(Ok(()))) {
+            // Who has ended does not want to know.
+            let _ = self.tell.unbounded_send(("pods/status".into(), Told::access(access)));
+        }
+        said
+    }
+}
