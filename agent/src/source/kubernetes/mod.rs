@@ -359,7 +359,7 @@ fn tidings<K: Watched>(
 /// What one watch of a kind says: events, and what interrupts it. It is begun again ever less often.
 fn events<K: Watched>(client: &Client) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + use<K> {
     let patience = Patience::default();
-    let is_answered = Arc::clone(&patience.is_answered);
+    let (is_answered, has_expired) = (Arc::clone(&patience.is_answered), Arc::clone(&patience.has_expired));
     let which = watcher::Config {
         label_selector: Some(K::SELECTOR.to_owned()).filter(|it| !it.is_empty()),
         ..Default::default()
@@ -368,6 +368,8 @@ fn events<K: Watched>(client: &Client) -> impl Stream<Item = watcher::Result<Eve
     let heard = events.inspect(move |event| {
         // A watch begins with Init before it has asked for anything.
         is_answered.store(!matches!(event, Ok(Event::Init)), Ordering::Relaxed);
+        let is_expired = matches!(event, Err(watcher::Error::WatchError(status)) if status.code == EXPIRED);
+        has_expired.store(is_expired, Ordering::Relaxed);
     });
     heard.backoff(patience)
 }
@@ -507,17 +509,25 @@ fn trouble<K: Watched>(error: &kube::Error) -> Trouble {
 }
 
 /// Waits ever longer between two attempts, until one is answered. Where the beginning of an attempt counts as an answer, a
-/// server that refuses is asked every second for ever.
+/// server that refuses is asked every second for ever. A watch that has expired is an answer, after which all is listed anew: a
+/// server that has just come back says this first.
 #[derive(Default)]
 struct Patience {
     backoff: DefaultBackoff,
     is_answered: Arc<AtomicBool>,
+    has_expired: Arc<AtomicBool>,
 }
+
+/// What a server says of a watch of what it remembers no more (410 Gone).
+const EXPIRED: u16 = 410;
 
 impl Iterator for Patience {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
+        if self.has_expired.load(Ordering::Relaxed) {
+            self.backoff.reset();
+        }
         self.backoff.next()
     }
 }

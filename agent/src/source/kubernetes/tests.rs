@@ -531,6 +531,15 @@ fn who_is_refused_asks_ever_less_often_until_it_is_answered() {
 }
 
 #[test]
+fn a_watch_that_has_expired_is_followed_by_a_listing_at_once() {
+    let mut patience = Patience::default();
+    let waits: Vec<Duration> = (0..8).filter_map(|_| patience.next()).collect();
+    patience.has_expired.store(true, Ordering::Relaxed);
+    let wait = patience.next().expect("it does not give up");
+    assert!(wait < waits[7] / 5, "{wait:?} after {waits:?}");
+}
+
+#[test]
 fn a_pod_that_is_asked_for_may_be_ahead_of_the_watch() {
     let (server, happened) = Server::start();
     server.give(PODS, json!([pod("u1", 5)]));
