@@ -1,5 +1,7 @@
 //! Nodes' own network, and what of it leads to pods.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use anyhow::{Result, ensure};
 use sluice_tests::kubernetes::{Cluster, Namespace, datagram_to, hostname_at};
 use sluice_tests::lab::until;
@@ -71,19 +73,16 @@ fn host_ports_lead_to_their_pod_from_everywhere() -> Result<()> {
 fn a_host_port_at_a_loopback_address_is_for_the_node_alone() -> Result<()> {
     let cluster = Cluster::shared()?;
     let namespace = Namespace::new(&cluster, "loopback")?;
-    let ports = "ports: [{containerPort: 8080, hostPort: 22082, hostIP: 127.0.0.1}]";
-    namespace.pod("served").on("n1").container(ports).serve()?;
-    let at =
-        |address: &str| ["curl", "-sSfg", "--max-time", "5"].into_iter().chain([address]).map(str::to_owned).collect();
-    let ask = |url: &str, from: &dyn Fn(&[&str]) -> Result<String>| {
-        let command: Vec<String> = at(url);
-        from(&command.iter().map(String::as_str).collect::<Vec<_>>())
-    };
-    let loopback = "http://127.0.0.1:22082/hostname";
-    assert_eq!(ask(loopback, &|it| cluster.on("n1", it))?, "served");
-    let outside = ask(&hostname_at(cluster.address("n1")?, 22082), &|it| cluster.outside(it));
-    ensure!(outside.is_err(), "nobody else is served: {outside:?}");
-    let pod = ask(loopback, &|it| namespace.exec("served", it));
-    ensure!(pod.is_err(), "a pod's own loopback address is not the node's: {pod:?}");
+    let address = cluster.address("n1")?;
+    let loopback = if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { IpAddr::from(Ipv6Addr::LOCALHOST) };
+    let ports = format!("ports: [{{containerPort: 8080, hostPort: 22082, hostIP: \"{loopback}\"}}]");
+    namespace.pod("served").on("n1").container(&ports).serve()?;
+    let (inside, outside) = (hostname_at(loopback, 22082), hostname_at(address, 22082));
+    let ask = |url| ["curl", "-sSfg", "--max-time", "5", url];
+    assert_eq!(cluster.on("n1", &ask(&inside))?, "served");
+    let answer = cluster.outside(&ask(&outside));
+    ensure!(answer.is_err(), "nobody else is served: {answer:?}");
+    let answer = namespace.exec("served", &ask(&inside));
+    ensure!(answer.is_err(), "a pod's own loopback address is not the node's: {answer:?}");
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context, Result};
-use sluice_tests::kubernetes::{Cluster, Namespace, in_url};
+use sluice_tests::kubernetes::{Cluster, Namespace, hostname_at};
 use sluice_tests::lab::until;
 
 /// What cleans nodes.
@@ -68,7 +68,6 @@ fn removal_leaves_nodes_clean_and_sluice_can_be_installed_again() -> Result<()> 
     let namespace = Namespace::new(&cluster, "again")?;
     namespace.serve("one", "n1")?;
     namespace.serve("two", "n2")?;
-    let url = format!("http://{}:8080/hostname", in_url(namespace.addresses("two")?[0]));
-    assert_eq!(namespace.fetch("one", &url)?, "two");
+    assert_eq!(namespace.fetch("one", &hostname_at(namespace.addresses("two")?[0], 8080))?, "two");
     Ok(())
 }
