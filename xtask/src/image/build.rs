@@ -13,8 +13,8 @@ use crate::run::{cargo, clean, output, root, run, say, target};
 use crate::toolchain::Toolchain;
 use crate::{build, setup};
 
-/// What is in an image: the agent, the plugin and the command for people.
-pub const PACKAGES: [&str; 3] = ["sluice-agent", "sluice", "sluicectl"];
+/// What is in an image: the plugin, the agent and the command for people.
+pub const PACKAGES: [&str; 3] = ["sluice", "sluice-agent", "sluicectl"];
 /// The profile in Cargo.toml.
 const PROFILE: &str = "image";
 
@@ -90,14 +90,17 @@ pub fn binaries(arch: Arch, compiler: &Compiler, commit: &Commit) -> Result<[Vec
 
     say(&format!("Building static binaries for {}", arch.name()));
     // The plugin is started for every pod: it stands where it is linked to, so that nothing is to be moved first.
-    let place =
-        [(&["sluice"][..], "-Crelocation-model=static"), (&["sluice-agent", "sluicectl"], "-Crelocation-model=pic")];
-    for (packages, relocation) in place {
+    let [plugin, others @ ..] = &PACKAGES;
+    let places = [(std::slice::from_ref(plugin), "-Crelocation-model=static"), (others, "-Crelocation-model=pic")];
+    let mut binaries = Vec::new();
+    for (packages, relocation) in places {
+        // Each has a directory of its own: cargo keeps only what was built with the same flags.
+        let directory = target().join("static").join(packages[0]);
         let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned(), relocation.to_owned()];
         flags.extend(names.flags());
         let mut cargo = compiler.cargo();
         cargo.args(["build", "--locked", "--bins", "--profile", PROFILE, "--target", &arch.target(), "--target-dir"]);
-        cargo.arg(target());
+        cargo.arg(&directory);
         packages.iter().for_each(|package| {
             cargo.args(["--package", package]);
         });
@@ -111,18 +114,12 @@ pub fn binaries(arch: Arch, compiler: &Compiler, commit: &Commit) -> Result<[Vec
         cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
         cargo.env("SLUICE_BPF_OBJECT", &object).env("SOURCE_DATE_EPOCH", commit.seconds.to_string());
         run(&mut cargo)?;
-    }
-
-    let built = target().join(arch.target()).join(PROFILE);
-    let mut binaries = [const { Vec::new() }; 3];
-    for (name, bytes) in PACKAGES.iter().zip(&mut binaries) {
-        let path = built.join(name);
-        *bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-        if let Some(directory) = names.found_in(bytes) {
-            bail!("{name} names a directory of this machine, {directory}: another machine would not build the same");
+        let built = directory.join(arch.target()).join(PROFILE);
+        for package in packages {
+            binaries.push(names.binary(&built.join(package))?);
         }
     }
-    Ok(binaries)
+    binaries.try_into().ok().context("there are three packages")
 }
 
 /// Directories of this machine, and what compilers are to call them.
@@ -149,6 +146,18 @@ impl Renamed {
 
     fn flags(&self) -> Vec<String> {
         self.0.iter().map(|(directory, name)| format!("--remap-path-prefix={}={name}", directory.display())).collect()
+    }
+
+    /// Reads a binary, in which no directory of this machine is to be named.
+    fn binary(&self, path: &Path) -> Result<Vec<u8>> {
+        let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+        if let Some(directory) = self.found_in(&bytes) {
+            bail!(
+                "{} names a directory of this machine, {directory}: another machine would not build the same",
+                path.display()
+            );
+        }
+        Ok(bytes)
     }
 
     /// A directory that is named all the same.

@@ -96,7 +96,7 @@ pub fn make(arguments: &Arguments) -> Result<PathBuf> {
 
 /// All that is in an image.
 fn contents(binaries: [Vec<u8>; 3], version: &str, commit: &Commit, components: &Components) -> Result<Files> {
-    let [agent, plugin, sluicectl] = binaries;
+    let [plugin, agent, sluicectl] = binaries;
     let mut files = Files::default();
     files.add("usr/bin/sluice-agent", PROGRAM, agent);
     files.add("opt/cni/bin/sluice", PROGRAM, plugin);
