@@ -97,6 +97,9 @@ fn a_server_that_lacks_what_the_agent_reads_is_told_of() -> Result<()> {
     lab.nodes[0].wait_until_ready()?;
     lab.nodes[0].stop_agent();
     lab.nodes[0].start_agent_with(&["--source", &source, "--api-server", "http://127.0.0.1:1"])?;
-    told(&lab.nodes[0], &["does not answer this agent", "Connection refused", "api_server, or the kubeconfig"])?;
+    told(
+        &lab.nodes[0],
+        &["http://127.0.0.1:1 tells nothing", "Connection refused", "api_server says, or else the kubeconfig"],
+    )?;
     Ok(())
 }
