@@ -1,17 +1,21 @@
 //! What errors do not say of themselves: why they came about.
 
 use std::error::Error;
+use std::iter;
+
+/// An error, then what caused it, then what caused that.
+pub fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    iter::successors(Some(error), |&error| error.source())
+}
 
 /// An error with all that caused it; what it says itself already, once.
 pub fn of(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
+    for cause in chain(error).skip(1) {
+        let more = cause.to_string();
         if !text.contains(&more) {
             text = format!("{text}: {more}");
         }
-        cause = error.source();
     }
     text
 }

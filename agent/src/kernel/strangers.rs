@@ -11,6 +11,7 @@ use super::error::{Doing, KernelError};
 use super::layout::Pins;
 use super::programs::{attached, has_tcx};
 use super::xdp;
+use crate::causes;
 
 /// All programs that the kernel has, by their numbers, with their names.
 #[derive(Debug)]
@@ -108,8 +109,7 @@ fn name(program: &ProgramInfo) -> String {
 }
 
 fn is_gone(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut causes = std::iter::successors(Some(error), |error| error.source());
-    causes.any(|cause| {
+    causes::chain(error).any(|cause| {
         cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound)
     })
 }

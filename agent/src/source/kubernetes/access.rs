@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
-use std::error::Error;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -16,6 +15,8 @@ use kube::runtime::watcher::DefaultBackoff;
 use tokio::time::sleep;
 use tower::Service;
 use tower::layer::layer_fn;
+
+use crate::causes;
 
 /// What the server is asked for, as the path of it there.
 pub type Target = Arc<str>;
@@ -143,11 +144,7 @@ impl From<&kube::Error> for Outage {
 
 /// What is at the bottom of an error: what is above says that a request has failed.
 fn root(error: &kube::Error) -> String {
-    let mut cause: &dyn Error = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
+    causes::chain(error).last().map_or_else(String::new, ToString::to_string)
 }
 
 /// What the server does not give.
