@@ -42,12 +42,10 @@ pub fn enter(proc: &Path) -> Result<()> {
 /// # Errors
 /// Where the kernel refuses.
 pub fn ensure_bpf() -> Result<bool> {
-    /// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
-    const MAGIC: i64 = 0xcafe_4a11;
-    if nix::sys::statfs::statfs(BPF).is_ok_and(|stat| stat.filesystem_type().0 == MAGIC) {
+    if is_bpf(Path::new(BPF)) {
         return Ok(false);
     }
-    let mounts = fs::read_to_string(MOUNTS).with_context(|| format!("reading what is mounted from {MOUNTS}"))?;
+    let mounts = mounts()?;
     ensure!(
         !is_lent(&mounts, BPF),
         "the node has no BPF file system at {BPF}, and one that this container mounts would end with it, and all programs with \
@@ -57,12 +55,19 @@ pub fn ensure_bpf() -> Result<bool> {
     Ok(true)
 }
 
+/// Whether a directory is on a BPF file system.
+pub fn is_bpf(directory: &Path) -> bool {
+    /// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
+    const MAGIC: i64 = 0xcafe_4a11;
+    nix::sys::statfs::statfs(directory).is_ok_and(|stat| stat.filesystem_type().0 == MAGIC)
+}
+
 /// Mounts control groups of version 2 where there are none; gives where, if it was so.
 ///
 /// # Errors
 /// Where the kernel refuses.
 pub fn ensure_groups() -> Result<Option<PathBuf>> {
-    let mounts = fs::read_to_string(MOUNTS).with_context(|| format!("reading what is mounted from {MOUNTS}"))?;
+    let mounts = mounts()?;
     if of_kind(&mounts, "cgroup2").is_some() {
         return Ok(None);
     }
@@ -85,7 +90,7 @@ pub fn groups() -> io::Result<Option<PathBuf>> {
 /// # Errors
 /// Where the kernel refuses.
 pub fn remove_groups() -> Result<Option<PathBuf>> {
-    let mounts = fs::read_to_string(MOUNTS).with_context(|| format!("reading what is mounted from {MOUNTS}"))?;
+    let mounts = mounts()?;
     let place = Path::new(GROUPS_BESIDE);
     if !places(&mounts).any(|(mounted, _)| Path::new(mounted) == place) {
         return Ok(None);
@@ -93,6 +98,11 @@ pub fn remove_groups() -> Result<Option<PathBuf>> {
     nix::mount::umount(place).with_context(|| format!("unmounting {}", place.display()))?;
     fs::remove_dir(place).with_context(|| format!("removing {}", place.display()))?;
     Ok(Some(place.to_owned()))
+}
+
+/// What is mounted, as the kernel lists it.
+fn mounts() -> Result<String> {
+    fs::read_to_string(MOUNTS).with_context(|| format!("reading what is mounted from {MOUNTS}"))
 }
 
 fn mount(kind: &str, place: &Path) -> Result<()> {

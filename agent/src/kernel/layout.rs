@@ -15,6 +15,7 @@ use sluice_policy::Limits;
 
 use super::error::{Doing, KernelError};
 use super::services::Room;
+use crate::mounts;
 
 /// Sizes of the tables, for each family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,10 +159,7 @@ impl Pins {
         for directory in [self.root.join("maps"), self.programs(), self.links()] {
             fs::create_dir_all(&directory).doing(|| format!("making {}", directory.display()))?;
         }
-        /// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
-        const MAGIC: i64 = 0xcafe_4a11;
-        let is_bpffs = nix::sys::statfs::statfs(&self.root).is_ok_and(|stat| stat.filesystem_type().0 == MAGIC);
-        if is_bpffs { Ok(()) } else { Err(KernelError::NoBpffs(self.root.clone())) }
+        if mounts::is_bpf(&self.root) { Ok(()) } else { Err(KernelError::NoBpffs(self.root.clone())) }
     }
 }
 
