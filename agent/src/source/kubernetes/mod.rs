@@ -152,8 +152,7 @@ impl Kubernetes {
     pub fn examine(self) -> Result<Vec<String>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.context("starting a client of the Kubernetes API")?.block_on(async {
-            let config = settings(self.kubeconfig.as_deref(), self.server.clone()).await?;
-            let (client, server, _given) = connect(config).context("making a client of the Kubernetes API")?;
+            let (client, server, _given) = reach(self.kubeconfig.as_deref(), self.server).await?;
             let mut troubles = Troubles::new(server);
             examine::<Node>(&client, &mut troubles).await;
             examine::<Pod>(&client, &mut troubles).await;
@@ -173,8 +172,8 @@ impl Kubernetes {
     }
 }
 
-/// How the server is reached.
-async fn settings(kubeconfig: Option<&Path>, server: Option<Uri>) -> Result<kube::Config> {
+/// A client of the server, as [`connect`] has it.
+async fn reach(kubeconfig: Option<&Path>, server: Option<Uri>) -> Result<(Client, Server, UnboundedReceiver<Target>)> {
     let mut config = match kubeconfig {
         Some(path) => {
             let file =
@@ -194,7 +193,10 @@ async fn settings(kubeconfig: Option<&Path>, server: Option<Uri>) -> Result<kube
     trust_nobody_in_vain(&mut config);
     config.connect_timeout = Some(CONNECT);
     tracing::info!(server = %config.cluster_url, "watching the Kubernetes API");
-    Ok(config)
+    connect(config).context(
+        "making a client of the Kubernetes API; where the system trusts no certificate authority, as in an image, the \
+         kubeconfig must name the server's (certificate-authority)",
+    )
 }
 
 /// Asks for none of the system's certificate authorities where no certificate is looked at: there may be none, and without
@@ -210,9 +212,8 @@ impl Source for Kubernetes {
     fn run(self: Box<Self>, tell: &mut dyn FnMut(Vec<Change>) -> bool) -> Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.context("starting the watch of the Kubernetes API")?.block_on(async {
-            let config = settings(self.kubeconfig.as_deref(), self.server.clone()).await?;
-            let (client, server, given) = connect(config).context("making a client of the Kubernetes API")?;
-            let Self { asked, words, counts, services, claimant, .. } = *self;
+            let Self { kubeconfig, server, asked, words, counts, services, claimant } = *self;
+            let (client, server, given) = reach(kubeconfig.as_deref(), server).await?;
             let listening = Listening { asked, words, counts, given, services, claimant, absent: ABSENT };
             follow(&client, server, listening, tell).await;
             Ok(())
