@@ -1,6 +1,7 @@
 //! What the kernel must be and have, and let this process do.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use sluice_netlink::{Netlink, NetlinkError, Veth, Vxlan, apart};
@@ -105,7 +106,6 @@ fn devices(overlay: Option<u16>) -> Vec<Finding> {
             object: "a network namespace".into(),
             source,
         })?;
-        use std::os::fd::AsFd;
         Netlink::open()?.create_veth(&Veth {
             host: "sluice0",
             host_mac: [2, 0, 0, 0, 0, 1],
