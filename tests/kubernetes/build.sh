@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds Kubernetes, etcd, containerd, CoreDNS and the upstream tests from their Go modules, and a tunnel of ours, as the go.mod files beside pin
-# them, into $CLUSTER/bin. What is there already costs Go's own comparison.
+# Builds Kubernetes, etcd, containerd, CoreDNS and the upstream tests from their Go modules, as the go.mod files beside pin them, and
+# a tunnel of ours, into $CLUSTER/bin. What is there already costs Go's own comparison.
 #   CLUSTER=DIR build.sh
 set -euo pipefail
 cd "$(dirname "$0")"

@@ -5,9 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
 use crate::run::{output, root, run, say, target};
+use crate::setup;
 
 /// The first line of all that is made.
 const HEAD: &str = "# Made of manifests/helm/sluice by `cargo xtask manifests`: change it there.\n";
@@ -79,7 +80,7 @@ fn make(write: bool) -> Result<Vec<PathBuf>> {
 /// Helm, built from its Go module; what is there already costs Go's own comparison.
 fn helm() -> Result<PathBuf> {
     let program = target().join("helm/helm");
-    ensure!(output(Command::new("go").arg("version")).is_some(), "Helm is built with Go: install it (1.26 or later)");
+    setup::go("Helm")?;
     if !program.exists() {
         say("Building Helm (some minutes)");
     }

@@ -121,6 +121,15 @@ pub fn install(packages: &[&str]) -> Result<()> {
     run(apt().args(["install", "-y", "--no-install-recommends"]).args(&packages))
 }
 
+/// Sees whether there is Go.
+///
+/// # Errors
+/// Where there is none, with what is built with it.
+pub fn go(what: &str) -> Result<()> {
+    ensure!(output(Command::new("go").arg("version")).is_some(), "{what} is built with Go: install it (1.26 or later)");
+    Ok(())
+}
+
 /// Installs container runtimes, and what tests have them do.
 ///
 /// # Errors

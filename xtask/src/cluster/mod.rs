@@ -77,11 +77,12 @@ pub struct Shape {
 }
 
 impl Shape {
-    fn families(self) -> &'static str {
+    /// Its address families, as the script calls them, and as people do.
+    fn families(self) -> (&'static str, &'static str) {
         match (self.ipv6, self.dual) {
-            (_, true) => "dual",
-            (true, false) => "ipv6",
-            (false, false) => "ipv4",
+            (_, true) => ("dual", "IPv4 and IPv6"),
+            (true, false) => ("ipv6", "IPv6"),
+            (false, false) => ("ipv4", "IPv4"),
         }
     }
 
@@ -96,11 +97,7 @@ impl Shape {
 
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let families = match self.families() {
-            "dual" => "IPv4 and IPv6",
-            "ipv6" => "IPv6",
-            _ => "IPv4",
-        };
+        let (_, families) = self.families();
         write!(f, "{} nodes, {families}, routing {}", self.nodes, self.routing().unwrap_or("auto"))
     }
 }
@@ -164,7 +161,7 @@ impl Cluster {
         parts::ready(self)?;
         say("Starting the cluster");
         let mut up = self.script("up");
-        up.env("NODES", shape.nodes.to_string()).env("FAMILIES", shape.families());
+        up.env("NODES", shape.nodes.to_string()).env("FAMILIES", shape.families().0);
         up.env("PLUGIN", if network == Network::Reference { "reference" } else { "none" });
         run(&mut up)?;
         if network == Network::Sluice { install::install(self, shape) } else { Ok(()) }

@@ -6,10 +6,10 @@ use std::hash::{Hash, Hasher};
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use super::Cluster;
-use crate::run::{output, root, run, say};
+use crate::run::{root, run, say};
 use crate::setup;
 
 /// Debian packages that nodes and images need.
@@ -45,10 +45,7 @@ pub fn ready(cluster: &Cluster) -> Result<()> {
     if fs::read_to_string(&stamp).is_ok_and(|it| it == made_of) {
         return Ok(());
     }
-    ensure!(
-        output(Command::new("go").arg("version")).is_some(),
-        "Kubernetes is built with Go: install it (1.26 or later)"
-    );
+    setup::go("Kubernetes")?;
     say("Building Kubernetes, containerd and the upstream tests (some ten minutes at the first time)");
     let script = |name: &str| {
         let mut command = Command::new(sources.join(name));
