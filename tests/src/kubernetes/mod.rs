@@ -4,6 +4,7 @@ mod namespace;
 mod pod;
 
 use std::env;
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -61,7 +62,7 @@ impl Cluster {
     /// # Errors
     /// Where it fails, with what it says.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
-        said(self.script("kubectl").args(arguments))
+        said(&mut self.kubectl_beside(arguments))
     }
 
     /// Applies manifests.
@@ -165,18 +166,14 @@ impl Cluster {
 
     fn feed(&self, arguments: &[&str], input: &str) -> Result<()> {
         let mut child = self
-            .script("kubectl")
-            .args(arguments)
+            .kubectl_beside(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .context("starting kubectl")?;
-        {
-            use std::io::Write as _;
-            let mut stdin = child.stdin.take().context("kubectl's input")?;
-            stdin.write_all(input.as_bytes()).context("writing to kubectl")?;
-        }
+        // It ends with this statement, and kubectl's input with it.
+        child.stdin.take().context("kubectl's input")?.write_all(input.as_bytes()).context("writing to kubectl")?;
         told(&child.wait_with_output().context("waiting for kubectl")?, "kubectl").map(|_| ())
     }
 
