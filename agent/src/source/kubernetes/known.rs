@@ -1,6 +1,6 @@
 //! From what is heard of a kind of objects to changes.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::mem;
 
 use kube::ResourceExt;
@@ -38,10 +38,11 @@ pub struct Told {
 /// found by what it tells no more.
 #[derive(Debug, Default)]
 pub struct Known {
-    objects: BTreeSet<(String, String)>,
-    /// While a watch starts: what it has told of since.
-    listing: Option<BTreeSet<(String, String)>>,
-    /// The latest version that the watch has told of.
+    /// By namespace and name: since which start of the watch each was told of last.
+    objects: BTreeMap<String, BTreeMap<Box<str>, u32>>,
+    /// How often the watch has started.
+    starts: u32,
+    /// The latest version that it has told of.
     newest: u64,
     is_listed: bool,
 }
@@ -49,8 +50,6 @@ pub struct Known {
 impl Known {
     /// What there is to tell after something was heard.
     pub fn hear<K: Watched>(&mut self, heard: Heard<K>) -> Told {
-        let gone =
-            |(namespace, name): &(String, String), uid| Change::Gone(ObjectName::new(K::KIND, namespace, name), uid);
         let is_complete = matches!(heard, Heard::Event(Event::InitDone) | Heard::Absent);
         let access = match &heard {
             // A watch begins with this before it has asked for anything.
@@ -61,7 +60,7 @@ impl Known {
         };
         let changes = match heard {
             Heard::Event(Event::Init) => {
-                self.listing = Some(BTreeSet::new());
+                self.starts += 1;
                 Vec::new()
             }
             Heard::Event(Event::InitApply(object) | Event::Apply(object)) => {
@@ -69,24 +68,21 @@ impl Known {
                 vec![self.is(&object)]
             }
             Heard::Event(Event::InitDone) => {
-                let listed = self.listing.take().unwrap_or_default();
-                let lost = self.objects.difference(&listed).map(|name| gone(name, String::new())).collect();
-                self.objects = listed;
-                lost
+                let last = self.starts;
+                self.lose::<K>(|start| start != last)
             }
             Heard::Event(Event::Delete(object)) => {
                 self.newest = self.newest.max(version(&object));
-                let name = key(&object);
-                self.objects.remove(&name);
-                vec![gone(&name, object.uid().unwrap_or_default())]
+                let (namespace, name) = key(&object);
+                if let Some(names) = self.objects.get_mut(&namespace) {
+                    names.remove(&*name);
+                }
+                vec![Change::Gone(ObjectName::new(K::KIND, &namespace, &name), object.uid().unwrap_or_default())]
             }
             // The watch has told of it by now, or of its end.
             Heard::Fetched(object) if version(&object) <= self.newest => Vec::new(),
             Heard::Fetched(object) => vec![self.is(&object)],
-            Heard::Absent => {
-                self.listing = None;
-                mem::take(&mut self.objects).iter().map(|name| gone(name, String::new())).collect()
-            }
+            Heard::Absent => self.lose::<K>(|_| true),
             // What it said last stays.
             Heard::Refused(_) => Vec::new(),
         };
@@ -94,11 +90,20 @@ impl Known {
     }
 
     fn is<K: Watched>(&mut self, object: &K) -> Change {
-        if let Some(listing) = &mut self.listing {
-            listing.insert(key(object));
-        }
-        self.objects.insert(key(object));
+        let (namespace, name) = key(object);
+        self.objects.entry(namespace).or_default().insert(name.into(), self.starts);
         object.object().map_or_else(Change::Wrong, Change::Is)
+    }
+
+    /// Those are gone that were told of last since such a start.
+    fn lose<K: Watched>(&mut self, is_gone: impl Fn(u32) -> bool) -> Vec<Change> {
+        let mut lost = Vec::new();
+        self.objects.retain(|namespace, names| {
+            let gone = names.extract_if(.., |_, start| is_gone(*start));
+            lost.extend(gone.map(|(name, _)| Change::Gone(ObjectName::new(K::KIND, namespace, &name), String::new())));
+            !names.is_empty()
+        });
+        lost
     }
 }
 
