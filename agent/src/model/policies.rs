@@ -142,8 +142,11 @@ impl Policies {
         self.local.gone(name, uid, self.index.pod(name))
     }
 
-    /// Notes whose pods events are about.
+    /// Notes whose pods events are about, where somebody is to be told of them.
     fn touch(&mut self, events: &[Event]) {
+        if self.asker.is_some() {
+            return;
+        }
         self.touched.extend(events.iter().filter_map(|event| match event {
             Event::Pod(pod) => Some(pod.name.clone()),
             Event::Removed(ObjectName { kind: Kind::Pod, namespace, name }) => Some(PodName::new(namespace, name)),
@@ -151,7 +154,7 @@ impl Policies {
         }));
     }
 
-    /// Pods that are others than at the last call.
+    /// Pods that are others than at the last call: of a source that says nothing of who serves.
     pub fn take_touched(&mut self) -> BTreeSet<PodName> {
         std::mem::take(&mut self.touched)
     }
@@ -206,7 +209,13 @@ impl Policies {
         self.turn_away(now);
     }
 
-    /// Takes all that there is, at first, and makes the tables that, whatever they hold.
+    /// Takes a part of what there is at first: nothing follows from it before the last one.
+    pub fn learn(&mut self, events: Vec<Event>) {
+        self.touch(&events);
+        self.index.learn(events);
+    }
+
+    /// Takes the last part of what there is at first, and makes the tables what follows from all of it, whatever they hold.
     pub fn start(&mut self, kernel: &mut impl Enforcer, events: Vec<Event>) {
         let events: Vec<Event> = events.into_iter().chain(self.local.events()).collect();
         self.touch(&events);
@@ -392,7 +401,9 @@ impl Policies {
         let there: BTreeSet<String> =
             kernel.endpoints().into_iter().map(|endpoint| endpoint.record.host_interface).collect();
         let events = self.local.retain(|host_interface| there.contains(host_interface));
-        if self.is_started && !events.is_empty() {
+        if !self.is_started {
+            self.learn(events);
+        } else if !events.is_empty() {
             self.change(kernel, events);
         }
     }

@@ -153,24 +153,21 @@ async fn follow(
     }
     let mut unlisted = watches.len();
     let mut batches = stream::select_all(watches).ready_chunks(BATCH);
-    let mut waiting = Vec::new();
     let mut refusals = Refusals::default();
     while let Some(batch) = batches.next().await {
-        let mut problems = Vec::new();
+        let (mut changes, mut problems) = (Vec::new(), None);
         for (kind, told) in batch {
-            waiting.extend(told.changes);
+            changes.extend(told.changes);
             if told.is_listed {
                 unlisted -= 1;
-                waiting.extend((unlisted == 0).then_some(Change::Listed));
+                changes.extend((unlisted == 0).then_some(Change::Listed));
             }
             if told.access.is_some_and(|access| refusals.note(kind, access)) {
-                problems = vec![refusals.problems()];
+                problems = Some(refusals.problems());
             }
         }
-        // What is wrong is to be known though not all is listed: that may be why.
-        let mut changes = if unlisted == 0 { std::mem::take(&mut waiting) } else { Vec::new() };
         changes.extend(problems);
-        if (unlisted == 0 || !changes.is_empty()) && !tell(changes) {
+        if !changes.is_empty() && !tell(changes) {
             return;
         }
     }
