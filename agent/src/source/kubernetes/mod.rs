@@ -2,6 +2,7 @@
 
 mod condition;
 mod known;
+mod lean;
 #[cfg(test)]
 mod tests;
 
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures::channel::mpsc::{self, UnboundedReceiver, UnboundedSender};
-use futures::stream::{self, BoxStream, Stream, StreamExt};
+use futures::stream::{self, BoxStream, Stream, StreamExt, TryStreamExt};
 use hyper::Uri;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -27,7 +28,6 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
 use serde_json::json;
 use sluice_policy::cluster_policy::{API_VERSION, ClusterNetworkPolicy, KIND};
 use sluice_policy::object::{PodObject, Policy};
@@ -37,6 +37,7 @@ use tokio::time::sleep;
 use super::{Change, Object, Source};
 use condition::Conditions;
 use known::{Heard, Known, Told};
+use lean::Lean;
 
 /// Most changes that are told of at once.
 const BATCH: usize = 1024;
@@ -192,22 +193,26 @@ impl Refusals {
 }
 
 /// A kind of objects of the API.
-trait Watched: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static {
+trait Watched: Resource<DynamicType = ()> + lean::Kind + Clone + Debug + Send + 'static {
     /// What policies call it.
     const KIND: Kind;
 
     /// Which of its objects do not matter, in a selector of labels that the server applies; empty: all do.
     const WITHOUT: &str = "";
 
+    /// The same, in a selector of fields.
+    const NEITHER: &str = "";
+
     /// What matters of an object, as the API server has it.
     fn object(&self) -> Result<Object, ObjectError>;
 }
 
 macro_rules! watched {
-    ($($kind:ident $(without $without:literal)? => $read:expr);* $(;)?) => {$(
+    ($($kind:ident $(without $without:literal)? $(neither $neither:literal)? => $read:expr);* $(;)?) => {$(
         impl Watched for $kind {
             const KIND: Kind = Kind::$kind;
             $(const WITHOUT: &str = $without;)?
+            $(const NEITHER: &str = $neither;)?
 
             fn object(&self) -> Result<Object, ObjectError> {
                 let read: fn(&Self) -> _ = $read;
@@ -219,7 +224,7 @@ macro_rules! watched {
 
 watched! {
     Node => |node| node.try_into();
-    Pod => |pod| pod.try_into();
+    Pod neither "status.phase!=Succeeded,status.phase!=Failed" => |pod| pod.try_into();
     Namespace => |namespace| namespace.try_into();
     Service without "!service.kubernetes.io/service-proxy-name" => |service| service.try_into();
     EndpointSlice without "!service.kubernetes.io/headless" => |slice| slice.try_into();
@@ -237,11 +242,13 @@ fn tidings<K: Watched>(heard: impl Stream<Item = Heard<K>> + Send + 'static) -> 
 fn events<K: Watched>(client: &Client) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + use<K> {
     let patience = Patience::default();
     let is_answered = Arc::clone(&patience.is_answered);
+    let selector = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let which = watcher::Config {
-        label_selector: Some(K::WITHOUT.to_owned()).filter(|it| !it.is_empty()),
+        label_selector: selector(K::WITHOUT),
+        field_selector: selector(K::NEITHER),
         ..Default::default()
     };
-    let events = watcher(Api::<K>::all(client.clone()), which);
+    let events = watcher(Api::<Lean<K>>::all(client.clone()), which).map_ok(Lean::event);
     let heard = events.inspect(move |event| {
         // A watch begins with Init before it has asked for anything.
         is_answered.store(!matches!(event, Ok(Event::Init)), Ordering::Relaxed);
@@ -390,13 +397,13 @@ fn fetch(client: &Client, asked: UnboundedReceiver<Ask>) -> impl Stream<Item = H
     pods.buffer_unordered(ASKED_AT_ONCE).filter_map(|pod| future::ready(pod.map(Heard::Fetched)))
 }
 
-async fn fetch_one(api: Api<Pod>, Ask { pod: name, uid }: Ask) -> Option<Pod> {
+async fn fetch_one(api: Api<Lean<Pod>>, Ask { pod: name, uid }: Ask) -> Option<Pod> {
     for attempt in 0..ATTEMPTS {
         if attempt > 0 {
             sleep(ASK_AGAIN).await;
         }
         match api.get_opt(&name.name).await {
-            Ok(Some(pod)) if PodObject::try_from(&pod).is_ok_and(|object| object.is(&uid)) => return Some(pod),
+            Ok(Some(Lean(pod))) if PodObject::try_from(&pod).is_ok_and(|object| object.is(&uid)) => return Some(pod),
             // Gone, or another by now.
             Ok(_) => tracing::debug!(%name, uid, "the API server does not know this pod"),
             Err(error) => tracing::warn!(%error, "asking for the pod {name} again"),

@@ -269,7 +269,9 @@ fn services_are_told_of_where_they_are_asked_for() {
         let query = &asked_for[path];
         assert!(query.contains(&format!("labelSelector=%21service.kubernetes.io%2F{label}")), "{query}");
     }
-    assert!(!asked_for[NODES].contains("labelSelector"), "{:?}", asked_for[NODES]);
+    assert!(!asked_for[NODES].contains("Selector"), "{:?}", asked_for[NODES]);
+    let without_ended = "fieldSelector=status.phase%21%3DSucceeded%2Cstatus.phase%21%3DFailed";
+    assert!(asked_for[PODS].contains(without_ended), "{:?}", asked_for[PODS]);
 }
 
 #[test]
