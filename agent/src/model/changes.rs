@@ -17,9 +17,9 @@ impl Model {
     /// Takes what the source says, which came in some time ago: at first all there is, part by part, then changes.
     pub(super) fn change(&mut self, changes: Vec<Change>, since: Instant) {
         let is_complete = changes.contains(&Change::Listed);
-        // Or tells what it waits for by now.
-        let mut moves =
-            is_complete || (!self.is_listed && changes.iter().any(|change| matches!(change, Change::Problems(_))));
+        // Before, the source may say at most why not all is listed yet.
+        let is_waited_for = |change: &Change| matches!(change, Change::Listed | Change::Problems(_));
+        let mut moves = !self.is_listed && changes.iter().any(is_waited_for);
         let mut events = Vec::new();
         for change in changes {
             let (event, moved) = self.take_in(change);
