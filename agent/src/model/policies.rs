@@ -159,12 +159,7 @@ impl Policies {
         std::mem::take(&mut self.touched)
     }
 
-    /// The pods that have addresses of their own.
-    pub fn pods(&self) -> impl Iterator<Item = &PodObject> {
-        self.index.pods().filter(|pod| has_addresses(pod))
-    }
-
-    /// Where they are.
+    /// Where pods are that have addresses of their own.
     pub fn places(&self) -> impl Iterator<Item = PodPlace<'_>> {
         self.index.pods().filter_map(place)
     }
@@ -409,13 +404,8 @@ impl Policies {
     }
 }
 
-/// Whether a pod has addresses of its own.
-fn has_addresses(pod: &PodObject) -> bool {
-    pod.is_selectable() && !pod.addresses.is_empty()
-}
-
 /// Where a pod is, if it has addresses of its own.
 pub fn place(pod: &PodObject) -> Option<PodPlace<'_>> {
-    let node = pod.node.as_deref().filter(|_| has_addresses(pod))?;
+    let node = pod.node.as_deref().filter(|_| pod.is_settled())?;
     Some(PodPlace { node, addresses: &pod.addresses })
 }

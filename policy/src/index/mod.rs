@@ -147,6 +147,8 @@ pub struct Delta {
 /// How much there is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Counts {
+    /// Pods that have addresses of their own.
+    pub pods: usize,
     /// Rules in the tables.
     pub rules: usize,
     /// Prefixes in the tables.
@@ -324,6 +326,7 @@ impl Index {
     /// How much there is.
     pub fn counts(&self) -> Counts {
         Counts {
+            pods: self.population.settled(),
             rules: self.rule_sets.count_rules(),
             prefixes: self.identities.prefixes.len(),
             identities: self.identities.len(),

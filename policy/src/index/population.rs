@@ -23,6 +23,8 @@ pub(super) struct Population {
     ids: HashMap<PodName, PodId>,
     last: u32,
     pods: BTreeMap<PodId, Box<PodObject>>,
+    /// How many of them have addresses of their own.
+    settled: usize,
     namespaces: BTreeMap<String, Inhabited>,
     nodes: BTreeMap<String, NodeObject>,
     /// By each single address.
@@ -88,6 +90,11 @@ impl Population {
         self.pods.values().map(|pod| &**pod)
     }
 
+    /// How many pods have addresses of their own.
+    pub fn settled(&self) -> usize {
+        self.settled
+    }
+
     pub fn node(&self, name: &str) -> Option<&NodeObject> {
         self.nodes.get(name)
     }
@@ -150,6 +157,7 @@ impl Population {
                 self.reside(IpNet::from(*address), |residents| residents.pods.push(id));
             }
         }
+        self.settled += usize::from(pod.is_settled());
         self.pods.insert(id, Box::new(pod));
         id
     }
@@ -165,6 +173,7 @@ impl Population {
     /// Takes a pod out; its id still stands for its name.
     pub fn remove_pod(&mut self, id: PodId) -> Option<PodObject> {
         let pod = *self.pods.remove(&id)?;
+        self.settled -= usize::from(pod.is_settled());
         if pod.is_selectable() {
             if let Some(namespace) = self.namespaces.get_mut(&pod.name.namespace) {
                 namespace.pods.remove(&id);

@@ -46,6 +46,11 @@ impl PodObject {
         self.uid.is_empty() || uid.is_empty() || uid == self.uid || uid == self.config_hash
     }
 
+    /// Whether it has addresses of its own.
+    pub fn is_settled(&self) -> bool {
+        self.is_selectable() && !self.addresses.is_empty()
+    }
+
     /// Has what it has in common with another pod be there once, in memory.
     pub(crate) fn share_with(&mut self, other: &Self) {
         if self.labels == other.labels {

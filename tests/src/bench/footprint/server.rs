@@ -32,6 +32,8 @@ struct State {
     version: AtomicU64,
     /// Lists that are empty.
     hidden: Mutex<Vec<List>>,
+    /// Pages of lists that were asked for, and how many these were when they were last looked at.
+    pages: [AtomicU64; 2],
     /// Watches that are open, by path: where more is to be said.
     watches: Mutex<BTreeMap<String, TcpStream>>,
     sent: Mutex<BTreeMap<List, Sent>>,
@@ -56,8 +58,8 @@ impl Server {
     pub fn start(node: &Node, cluster: Arc<Cluster>) -> Result<Self> {
         let listener = node.place.inside(|| Ok(TcpListener::bind("127.0.0.1:0")?))?;
         let kubeconfig = write_kubeconfig(node, listener.local_addr()?)?;
-        let (hidden, watches, sent) = Default::default();
-        let state = Arc::new(State { cluster, version: AtomicU64::new(FIRST), hidden, watches, sent });
+        let (hidden, pages, watches, sent) = Default::default();
+        let state = Arc::new(State { cluster, version: AtomicU64::new(FIRST), hidden, pages, watches, sent });
         let serving = Arc::clone(&state);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -77,6 +79,13 @@ impl Server {
     /// What was sent of each list since this was last asked.
     pub fn take_sent(&self) -> BTreeMap<List, Sent> {
         std::mem::take(&mut *lock(&self.state.sent))
+    }
+
+    /// Whether somebody has listed something since this was last asked.
+    pub fn lists_on(&self) -> bool {
+        let [asked, seen] = &self.state.pages;
+        let asked = asked.load(Ordering::Relaxed);
+        seen.swap(asked, Ordering::Relaxed) != asked
     }
 
     /// Tells those who watch a list of a change (`ADDED`, `MODIFIED`, `DELETED`); writes the object with the change's version.
@@ -159,6 +168,7 @@ impl State {
                 lock(&self.watches).insert(path.into(), writer);
                 return Ok(());
             }
+            self.pages[0].fetch_add(1, Ordering::Relaxed);
             let body = self.page(list, query);
             if let Some(list) = list {
                 lock(&self.sent).entry(list).or_default().listed += body.len() as u64;
