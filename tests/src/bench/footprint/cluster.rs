@@ -408,7 +408,7 @@ mod tests {
             cluster.write(list, 1, 7, &mut text);
             text.len()
         };
-        assert!((5_000..9_000).contains(&length(List::Pods)), "{}", length(List::Pods));
+        assert!((5_000..8_500).contains(&length(List::Pods)), "{}", length(List::Pods));
         assert!((10_000..20_000).contains(&length(List::Nodes)), "{}", length(List::Nodes));
     }
 }

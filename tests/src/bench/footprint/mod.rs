@@ -57,7 +57,7 @@ pub fn run() -> Result<Vec<Row>> {
         (List::Policies, &[], "policy"),
     ] {
         let less = stage.start(&[&[list], others].concat())?;
-        let each = (whole.memory - less.memory) * MIB / stage.cluster.count(list) as f64;
+        let each = (whole.memory - less.memory) * MIB / (stage.cluster.count(list) - 1) as f64;
         rows.push(Row::new(&format!("footprint_memory.of_a_{id}"), each, "bytes", Target::None));
     }
     Ok(rows)
@@ -103,9 +103,9 @@ impl Stage {
         Process::of_agent(&self.lab.nodes[0])
     }
 
-    /// Starts the agent from nothing, in a cluster that has none of these.
-    fn start(&mut self, hidden: &[List]) -> Result<Started> {
-        self.server.hide(hidden);
+    /// Starts the agent from nothing, in a cluster that has only the first of each of these.
+    fn start(&mut self, cut: &[List]) -> Result<Started> {
+        self.server.cut(cut);
         let node = &mut self.lab.nodes[0];
         node.stop_agent();
         fs::remove_dir_all(node.bpf_dir()).context("removing tables")?;
@@ -122,7 +122,7 @@ impl Stage {
             peak: agent.memory("VmHWM")?,
         };
         List::ALL.into_iter().try_for_each(|list| self.server.is_watched(list))?;
-        let pods = if hidden.contains(&List::Pods) { 0 } else { self.cluster.size.living() };
+        let pods = if cut.contains(&List::Pods) { 1 } else { self.cluster.size.living() };
         self.knows(pods)?;
         Ok(started)
     }

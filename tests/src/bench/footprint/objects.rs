@@ -61,7 +61,7 @@ pub fn pod() -> Value {
                 ] } },
             ],
             "containers": [
-                container("main", "http", 8080),
+                main_container(),
                 container("proxy", "metrics", 9090),
             ],
             "restartPolicy": "Always",
@@ -71,13 +71,6 @@ pub fn pod() -> Value {
             "serviceAccount": "<app>",
             "nodeName": "<node>",
             "securityContext": { "fsGroup": 1000, "runAsNonRoot": true, "seccompProfile": { "type": "RuntimeDefault" } },
-            "affinity": { "podAntiAffinity": { "preferredDuringSchedulingIgnoredDuringExecution": [{
-                "weight": 100,
-                "podAffinityTerm": {
-                    "labelSelector": { "matchLabels": { "app.kubernetes.io/name": "<app>" } },
-                    "topologyKey": "kubernetes.io/hostname",
-                },
-            }] } },
             "schedulerName": "default-scheduler",
             "tolerations": [toleration("not-ready"), toleration("unreachable")],
             "priority": 0,
@@ -157,37 +150,42 @@ pub fn ended_pod() -> Value {
     pod
 }
 
+/// How many settings a container has in its environment.
+const SETTINGS: usize = 3;
+
 fn container(name: &str, port: &str, number: u16) -> Value {
-    let probe = |path: &str| {
-        json!({
-            "httpGet": { "path": path, "port": port, "scheme": "HTTP" },
-            "initialDelaySeconds": 5, "timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3,
-        })
-    };
-    let env = (0..8)
-        .map(|number| json!({ "name": format!("SETTING_{number}"), "value": format!("value-{number}-of-<app>") }));
-    let own = |name: &str, path: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "apiVersion": "v1", "fieldPath": path } } });
     json!({
         "name": name,
         "image": format!("registry.example.com/platform/<app>-{name}:1.14.2"),
         "args": ["--config=/etc/app/config.yaml", "--log-level=info"],
         "ports": [{ "name": port, "containerPort": number, "protocol": "TCP" }],
-        "env": env.chain([own("POD_NAME", "metadata.name"), own("POD_IP", "status.podIP")]).collect::<Vec<_>>(),
         "resources": { "limits": { "memory": "512Mi" }, "requests": { "cpu": "100m", "memory": "256Mi" } },
         "volumeMounts": [
             { "name": "config", "readOnly": true, "mountPath": "/etc/app" },
-            { "name": "scratch", "mountPath": "/tmp" },
             { "name": "kube-api-access-<digits>", "readOnly": true, "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount" },
         ],
-        "livenessProbe": probe("/healthz"),
-        "readinessProbe": probe("/readyz"),
         "terminationMessagePath": "/dev/termination-log",
         "terminationMessagePolicy": "File",
         "imagePullPolicy": "IfNotPresent",
-        "securityContext": {
-            "capabilities": { "drop": ["ALL"] }, "readOnlyRootFilesystem": true, "allowPrivilegeEscalation": false,
-        },
+        "securityContext": { "capabilities": { "drop": ["ALL"] }, "allowPrivilegeEscalation": false },
     })
+}
+
+/// The container with the app: it has an environment and probes besides.
+fn main_container() -> Value {
+    let setting = |number| json!({ "name": format!("SETTING_{number}"), "value": format!("value-{number}-of-<app>") });
+    let own =
+        json!({ "name": "POD_IP", "valueFrom": { "fieldRef": { "apiVersion": "v1", "fieldPath": "status.podIP" } } });
+    let probe = |path: &str| {
+        json!({
+            "httpGet": { "path": path, "port": "http", "scheme": "HTTP" },
+            "initialDelaySeconds": 5, "timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3,
+        })
+    };
+    let mut container = container("main", "http", 8080);
+    container["env"] = (0..SETTINGS).map(setting).chain([own]).collect();
+    (container["livenessProbe"], container["readinessProbe"]) = (probe("/healthz"), probe("/readyz"));
+    container
 }
 
 fn container_status(name: &str) -> Value {
@@ -201,12 +199,6 @@ fn container_status(name: &str) -> Value {
         "imageID": format!("registry.example.com/platform/<app>-{name}@sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"),
         "containerID": "containerd://2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e88<digits>",
         "started": true,
-        "allocatedResources": { "cpu": "100m", "memory": "256Mi" },
-        "resources": { "limits": { "memory": "512Mi" }, "requests": { "cpu": "100m", "memory": "256Mi" } },
-        "volumeMounts": [
-            { "name": "config", "mountPath": "/etc/app", "readOnly": true, "recursiveReadOnly": "Disabled" },
-            { "name": "scratch", "mountPath": "/tmp" },
-        ],
     })
 }
 
@@ -229,40 +221,15 @@ fn set(names: &[&str]) -> Value {
 }
 
 fn fields_of_spec() -> Value {
-    let of_container = || {
-        let mut fields = set(&[
-            ".",
-            "f:args",
-            "f:image",
-            "f:imagePullPolicy",
-            "f:name",
-            "f:terminationMessagePath",
-            "f:terminationMessagePolicy",
-        ]);
-        let env = (0..8).map(|number| format!("SETTING_{number}")).chain(["POD_NAME".into(), "POD_IP".into()]);
-        let env = env.map(|name| (format!("k:{{\"name\":\"{name}\"}}"), set(&[".", "f:name", "f:value"])));
-        fields["f:env"] = env.collect::<serde_json::Map<_, _>>().into();
-        let probe = || {
-            let mut probe = set(&[
-                ".",
-                "f:failureThreshold",
-                "f:initialDelaySeconds",
-                "f:periodSeconds",
-                "f:successThreshold",
-                "f:timeoutSeconds",
-            ]);
-            probe["f:httpGet"] = set(&[".", "f:path", "f:port", "f:scheme"]);
-            probe
-        };
-        (fields["f:livenessProbe"], fields["f:readinessProbe"]) = (probe(), probe());
-        fields["f:resources"] =
-            json!({ ".": {}, "f:limits": set(&[".", "f:memory"]), "f:requests": set(&[".", "f:cpu", "f:memory"]) });
-        fields["f:volumeMounts"] =
-            json!({ ".": {}, "k:{\"mountPath\":\"/etc/app\"}": set(&[".", "f:mountPath", "f:name", "f:readOnly"]) });
-        fields
-    };
+    let of_container =
+        || set(&[".", "f:args", "f:image", "f:imagePullPolicy", "f:name", "f:ports", "f:resources", "f:volumeMounts"]);
+    let mut main = of_container();
+    let env =
+        (0..SETTINGS).map(|number| (format!("k:{{\"name\":\"SETTING_{number}\"}}"), set(&[".", "f:name", "f:value"])));
+    main["f:env"] = env.collect::<serde_json::Map<_, _>>().into();
+    let probe = ["f:failureThreshold", "f:httpGet", "f:periodSeconds", "f:successThreshold", "f:timeoutSeconds"];
+    (main["f:livenessProbe"], main["f:readinessProbe"]) = (set(&probe), set(&probe));
     let mut spec = set(&[
-        "f:affinity",
         "f:dnsPolicy",
         "f:enableServiceLinks",
         "f:restartPolicy",
@@ -272,7 +239,7 @@ fn fields_of_spec() -> Value {
         "f:serviceAccountName",
         "f:terminationGracePeriodSeconds",
     ]);
-    spec["f:containers"] = json!({ "k:{\"name\":\"main\"}": of_container(), "k:{\"name\":\"proxy\"}": of_container() });
+    spec["f:containers"] = json!({ "k:{\"name\":\"main\"}": main, "k:{\"name\":\"proxy\"}": of_container() });
     json!({
         "f:metadata": {
             "f:annotations": set(&[".", "f:checksum/config", "f:prometheus.io/path", "f:prometheus.io/port", "f:prometheus.io/scrape"]),

@@ -30,8 +30,8 @@ pub struct Server {
 struct State {
     cluster: Arc<Cluster>,
     version: AtomicU64,
-    /// Lists that are empty.
-    hidden: Mutex<Vec<List>>,
+    /// Lists that have only their first object.
+    cut: Mutex<Vec<List>>,
     /// Pages of lists that were asked for, and how many these were when they were last looked at.
     pages: [AtomicU64; 2],
     /// Watches that are open, by path: where more is to be said.
@@ -58,8 +58,8 @@ impl Server {
     pub fn start(node: &Node, cluster: Arc<Cluster>) -> Result<Self> {
         let listener = node.place.inside(|| Ok(TcpListener::bind("127.0.0.1:0")?))?;
         let kubeconfig = write_kubeconfig(node, listener.local_addr()?)?;
-        let (hidden, pages, watches, sent) = Default::default();
-        let state = Arc::new(State { cluster, version: AtomicU64::new(FIRST), hidden, pages, watches, sent });
+        let (cut, pages, watches, sent) = Default::default();
+        let state = Arc::new(State { cluster, version: AtomicU64::new(FIRST), cut, pages, watches, sent });
         let serving = Arc::clone(&state);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -71,9 +71,9 @@ impl Server {
         Ok(Self { state, kubeconfig })
     }
 
-    /// From now on, these lists are empty, and all others are not.
-    pub fn hide(&self, lists: &[List]) {
-        *lock(&self.state.hidden) = lists.to_vec();
+    /// From now on, these lists have only their first object, and all others are whole.
+    pub fn cut(&self, lists: &[List]) {
+        *lock(&self.state.cut) = lists.to_vec();
     }
 
     /// What was sent of each list since this was last asked.
@@ -182,8 +182,11 @@ impl State {
     fn page(&self, list: Option<List>, query: &str) -> String {
         let asked =
             |name| query.split('&').find_map(|part| part.strip_prefix(name)?.strip_prefix('=')?.parse::<usize>().ok());
-        let list = list.filter(|list| !lock(&self.hidden).contains(list));
-        let count = list.map_or(0, |list| self.cluster.count(list));
+        let count = match list {
+            Some(list) if lock(&self.cut).contains(&list) => 1,
+            Some(list) => self.cluster.count(list),
+            None => 0,
+        };
         let is_meant =
             |number: &usize| list != Some(List::Pods) || !query.contains(WITHOUT_ENDED) || !Cluster::has_ended(*number);
         let mut numbers = (asked("continue").unwrap_or(0)..count).filter(is_meant).peekable();
