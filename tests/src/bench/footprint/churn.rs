@@ -11,7 +11,7 @@ use super::cluster::{Cluster, Life, List};
 use super::server::Server;
 
 /// Changes of pods a second.
-pub const PODS: usize = 100;
+const PODS: usize = 100;
 /// How often kubelets report their node's status though nothing has changed, in seconds.
 const REPORT: usize = 300;
 /// Times a second that changes are told of.

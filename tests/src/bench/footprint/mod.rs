@@ -147,9 +147,9 @@ impl Stage {
         let watched: u64 = self.server.take_sent().values().map(|sent| sent.watched).sum();
         churn.settle()?;
         self.knows(self.cluster.size.living())?;
-        let pods = format!("changes of pods: {}, of all", churn::PODS);
         Ok(vec![
-            Row::new("footprint_processor", taken * 100.0, "% of a core", Target::AtMost(10.0)).against(&pods, rate),
+            Row::new("footprint_processor", taken * 100.0, "% of a core", Target::AtMost(10.0)),
+            Row::new("footprint_changes", rate, "/s", Target::None),
             Row::new("footprint_watched", watched as f64 / took / 1024.0, "KiB/s", Target::None),
         ])
     }
