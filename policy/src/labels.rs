@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
-/// Labels of an object, sorted by key.
+/// Labels of an object, sorted by key. Those that are the same may be one in memory.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-pub struct Labels(Box<[(Box<str>, Box<str>)]>);
+pub struct Labels(Arc<[(Box<str>, Box<str>)]>);
 
 impl Labels {
     /// The value under a key.
@@ -24,7 +25,7 @@ impl Labels {
         match self.0.binary_search_by(|(other, _)| (**other).cmp(key)) {
             Ok(_) => self,
             Err(at) => {
-                let mut labels = self.0.into_vec();
+                let mut labels = self.0.to_vec();
                 labels.insert(at, (key.into(), value.into()));
                 Self(labels.into())
             }

@@ -229,7 +229,26 @@ impl<'a> Hosts<'a> {
 
     /// A node with an address in these.
     fn within(&self, net: &IpNet) -> Option<(IpAddr, &'a str)> {
-        self.0.iter().find(|(address, _)| net.contains(*address)).map(|(address, node)| (*address, *node))
+        self.0.range(net.network()..=net.broadcast()).next().map(|(address, node)| (*address, *node))
+    }
+}
+
+/// Pod CIDRs that nodes have.
+struct Pools<'a> {
+    /// Those of this node,
+    own: (&'a [IpNet], &'a str),
+    /// and of others, of which no two overlap, by their first addresses.
+    others: BTreeMap<IpAddr, (IpNet, &'a str)>,
+}
+
+impl<'a> Pools<'a> {
+    /// One that has addresses in common with these, and whose it is.
+    fn overlapping(&self, net: &IpNet) -> Option<(IpNet, &'a str)> {
+        let overlaps = |other: &IpNet| other.contains(net) || net.contains(other);
+        let own = self.own.0.iter().find(|own| overlaps(own)).map(|own| (*own, self.own.1));
+        // Of those that begin before its end, only the last can reach into it.
+        let before = || self.others.range(..=net.broadcast()).next_back().map(|(_, other)| *other);
+        own.or_else(|| before().filter(|(other, _)| overlaps(other)))
     }
 }
 
@@ -240,7 +259,7 @@ fn settle<'a>(
     hosts: &Hosts<'_>,
     problems: &mut Vec<String>,
 ) -> BTreeMap<&'a str, Vec<IpNet>> {
-    let mut taken: Vec<(IpNet, &str)> = local.pod_cidrs.iter().map(|net| (*net, local.name.as_str())).collect();
+    let mut taken = Pools { own: (&local.pod_cidrs, &local.name), others: BTreeMap::new() };
     let mut order: Vec<&NodeObject> = nodes.values().filter(|node| node.name != local.name).collect();
     order.sort_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
     let mut claims: BTreeMap<&str, Vec<IpNet>> = BTreeMap::new();
@@ -254,14 +273,13 @@ fn settle<'a>(
                 ));
                 continue;
             }
-            let overlapping = taken.iter().find(|(other, _)| other.contains(net) || net.contains(other));
-            match overlapping.copied() {
+            match taken.overlapping(net) {
                 Some((other, owner)) => problems.push(format!(
                     "the pod CIDR {net} of node {} overlaps {other} of node {owner}; it is ignored until one of them is changed",
                     node.name
                 )),
                 None => {
-                    taken.push((*net, &node.name));
+                    taken.others.insert(net.network(), (*net, &node.name));
                     claims.entry(&node.name).or_default().push(*net);
                 }
             }

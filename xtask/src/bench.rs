@@ -31,6 +31,8 @@ enum Bench {
     Policy,
     /// What services cost: packets, connections, tables
     Services,
+    /// What a large cluster takes of an agent
+    Footprint,
 }
 
 impl Bench {
@@ -42,13 +44,14 @@ impl Bench {
             Self::Restart => "restart",
             Self::Policy => "policy",
             Self::Services => "services",
+            Self::Footprint => "footprint",
         }
     }
 
     /// Debian packages that it compares with or needs.
     fn packages(self) -> &'static [&'static str] {
         match self {
-            Self::Datapath | Self::Restart | Self::Policy => &[],
+            Self::Datapath | Self::Restart | Self::Policy | Self::Footprint => &[],
             Self::Throughput => &["iperf3", "containernetworking-plugins"],
             Self::Cni => &["containernetworking-plugins"],
             Self::Services => &["iptables", "nftables"],

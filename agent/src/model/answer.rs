@@ -72,7 +72,7 @@ impl Model {
             endpoints: self.kernel.enforced(),
             objects: ObjectCounts {
                 nodes: self.nodes.len(),
-                pods: self.policies.pods().count(),
+                pods: self.policies.index().counts().pods,
                 namespaces: self.policies.index().namespaces().count(),
                 policies: self.policies.index().policies().count(),
                 service_ports: self.services.index().ports().len(),

@@ -14,15 +14,16 @@ use super::policies::place;
 use crate::source::{Change, Object};
 
 impl Model {
-    /// Takes what the source says, which came in some time ago: all there is, the first time, then changes.
+    /// Takes what the source says, which came in some time ago: at first all there is, part by part, then changes.
     pub(super) fn change(&mut self, changes: Vec<Change>, since: Instant) {
-        // Or tells what it waits for by now.
-        let mut moves = !self.is_listed;
         let is_complete = changes.contains(&Change::Listed);
+        // Before, the source may say at most why not all is listed yet.
+        let is_waited_for = |change: &Change| matches!(change, Change::Listed | Change::Problems(_));
+        let mut moves = !self.is_listed && changes.iter().any(is_waited_for);
         let mut events = Vec::new();
         for change in changes {
             let (event, moved) = self.take_in(change);
-            moves |= moved || event.as_ref().is_some_and(|event| self.moves_strays(event));
+            moves |= self.is_listed && (moved || event.as_ref().is_some_and(|event| self.moves_strays(event)));
             events.extend(event);
         }
         if self.is_listed {
@@ -34,6 +35,8 @@ impl Model {
             self.policies.start(&mut self.kernel, events);
             self.tell_services();
             self.services.start(&mut self.kernel);
+        } else {
+            self.policies.learn(events);
         }
         if moves {
             self.apply();

@@ -186,8 +186,8 @@ fn unlabelled(name: &PodName) -> PodObject {
         node: None,
         host_network: false,
         ended: false,
-        named_ports: Vec::new(),
-        ports: Vec::new(),
+        named_ports: [].into(),
+        ports: [].into(),
         // Of those that claim its addresses, it has them: it was seen with them.
         created: i64::MAX,
     }

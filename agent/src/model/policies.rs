@@ -142,22 +142,20 @@ impl Policies {
         self.local.gone(name, uid, self.index.pod(name))
     }
 
-    /// Notes whose pods events are about.
+    /// Notes whose pods events are about, where somebody is to be told of them.
     fn touch(&mut self, events: &[Event]) {
+        if self.messenger.is_some() {
+            return;
+        }
         self.touched.extend(events.iter().filter_map(named));
     }
 
-    /// Pods that are others than at the last call.
+    /// Pods that are others than at the last call: of a source that says nothing of who serves.
     pub fn take_touched(&mut self) -> BTreeSet<PodName> {
         std::mem::take(&mut self.touched)
     }
 
-    /// The pods that have addresses of their own.
-    pub fn pods(&self) -> impl Iterator<Item = &PodObject> {
-        self.index.pods().filter(|pod| has_addresses(pod))
-    }
-
-    /// Where they are.
+    /// Where pods are that have addresses of their own.
     pub fn places(&self) -> impl Iterator<Item = PodPlace<'_>> {
         self.index.pods().filter_map(place)
     }
@@ -207,7 +205,13 @@ impl Policies {
         self.turn_away(now);
     }
 
-    /// Takes all that there is, at first, and makes the tables that, whatever they hold.
+    /// Takes a part of what there is at first: nothing follows from it before the last one.
+    pub fn learn(&mut self, events: Vec<Event>) {
+        self.touch(&events);
+        self.index.learn(events);
+    }
+
+    /// Takes the last part of what there is at first, and makes the tables what follows from all of it, whatever they hold.
     pub fn start(&mut self, kernel: &mut impl Enforcer, events: Vec<Event>) {
         let events: Vec<Event> = events.into_iter().chain(self.local.events()).collect();
         self.touch(&events);
@@ -410,7 +414,9 @@ impl Policies {
                 messenger.publish(pod.name.clone(), pod.uid.clone(), &[]);
             }
         }
-        if self.is_started && !events.is_empty() {
+        if !self.is_started {
+            self.learn(events);
+        } else if !events.is_empty() {
             self.change(kernel, events);
         }
     }
@@ -425,13 +431,8 @@ fn named(event: &Event) -> Option<PodName> {
     }
 }
 
-/// Whether a pod has addresses of its own.
-fn has_addresses(pod: &PodObject) -> bool {
-    pod.is_selectable() && !pod.addresses.is_empty()
-}
-
 /// Where a pod is, if it has addresses of its own.
 pub fn place(pod: &PodObject) -> Option<PodPlace<'_>> {
-    let node = pod.node.as_deref().filter(|_| has_addresses(pod))?;
+    let node = pod.node.as_deref().filter(|_| pod.is_settled())?;
     Some(PodPlace { node, addresses: &pod.addresses })
 }

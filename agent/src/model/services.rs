@@ -129,6 +129,9 @@ impl Services {
 
     /// The source says how a pod is.
     pub fn pod_is(&mut self, pod: &PodObject) {
+        if !self.is_standalone {
+            return;
+        }
         let now = Condition { is_ready: pod.is_ready, is_terminating: pod.is_terminating };
         if now == (Condition { is_ready: true, is_terminating: false }) {
             self.conditions.remove(&pod.pod.name);

@@ -128,8 +128,8 @@ fn written(kind: Kind, object: Value) -> Result<Object, ObjectError> {
 
 /// A source of objects.
 pub trait Source: Send {
-    /// Tells of all objects, once they have all been listed, and then of every change; until `tell` says that nobody
-    /// listens any more. Of problems, it may tell before.
+    /// Tells of all objects, part by part, until all that there are have been told of, and then of every change; until `tell`
+    /// says that nobody listens any more.
     ///
     /// # Errors
     /// Where it cannot go on.

@@ -25,6 +25,7 @@ mod takeover;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -146,6 +147,8 @@ pub struct Delta {
 /// How much there is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Counts {
+    /// Pods that have addresses of their own.
+    pub pods: usize,
     /// Rules in the tables.
     pub rules: usize,
     /// Prefixes in the tables.
@@ -188,6 +191,8 @@ pub struct Index {
     assigned: BTreeMap<PodId, (PodName, RuleSetId)>,
     /// Those of the change that is being applied.
     steps: Steps,
+    /// What was learnt, and nothing has followed from yet.
+    learnt: Work,
 }
 
 #[derive(Debug, Default)]
@@ -242,6 +247,7 @@ impl Index {
             rule_sets: RuleSets::default(),
             assigned: BTreeMap::new(),
             steps: Steps::default(),
+            learnt: Work::default(),
         }
     }
 
@@ -260,13 +266,20 @@ impl Index {
         self.apply_all([event])
     }
 
-    /// Applies several events as one change.
-    pub fn apply_all(&mut self, events: impl IntoIterator<Item = Event>) -> Delta {
-        let mut work = Work::default();
+    /// Takes in events that are part of the next change: what follows from them, it tells.
+    pub fn learn(&mut self, events: impl IntoIterator<Item = Event>) {
+        let mut work = mem::take(&mut self.learnt);
         for event in events {
             self.take_in(event, &mut work);
         }
+        self.learnt = work;
+    }
+
+    /// Applies several events as one change.
+    pub fn apply_all(&mut self, events: impl IntoIterator<Item = Event>) -> Delta {
+        self.learn(events);
         self.settled(|index| {
+            let work = mem::take(&mut index.learnt);
             index.settle(work);
             index.heal(false);
         })
@@ -313,6 +326,7 @@ impl Index {
     /// How much there is.
     pub fn counts(&self) -> Counts {
         Counts {
+            pods: self.population.settled(),
             rules: self.rule_sets.count_rules(),
             prefixes: self.identities.prefixes.len(),
             identities: self.identities.len(),

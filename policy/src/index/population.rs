@@ -22,7 +22,9 @@ pub(super) struct PodId(u32);
 pub(super) struct Population {
     ids: HashMap<PodName, PodId>,
     last: u32,
-    pods: BTreeMap<PodId, PodObject>,
+    pods: BTreeMap<PodId, Box<PodObject>>,
+    /// How many of them have addresses of their own.
+    settled: usize,
     namespaces: BTreeMap<String, Inhabited>,
     nodes: BTreeMap<String, NodeObject>,
     /// By each single address.
@@ -59,11 +61,11 @@ impl Inhabited {
     }
 }
 
-/// Who has an address.
+/// Who has an address: hardly ever more than one.
 #[derive(Debug, Default)]
 struct Residents {
-    pods: BTreeSet<PodId>,
-    nodes: BTreeSet<String>,
+    pods: Vec<PodId>,
+    nodes: Vec<String>,
 }
 
 fn remove_from<K: std::hash::Hash + Eq>(map: &mut HashMap<K, BTreeSet<PodId>>, key: &K, id: PodId) {
@@ -81,11 +83,16 @@ impl Population {
     }
 
     pub fn pod(&self, id: PodId) -> Option<&PodObject> {
-        self.pods.get(&id)
+        self.pods.get(&id).map(|pod| &**pod)
     }
 
     pub fn pods(&self) -> impl Iterator<Item = &PodObject> {
-        self.pods.values()
+        self.pods.values().map(|pod| &**pod)
+    }
+
+    /// How many pods have addresses of their own.
+    pub fn settled(&self) -> usize {
+        self.settled
     }
 
     pub fn node(&self, name: &str) -> Option<&NodeObject> {
@@ -119,7 +126,7 @@ impl Population {
     }
 
     /// Puts a pod in, or in place of what was known of it.
-    pub fn insert_pod(&mut self, pod: PodObject, view: &View) -> PodId {
+    pub fn insert_pod(&mut self, mut pod: PodObject, view: &View) -> PodId {
         let id = match self.ids.get(&pod.name) {
             Some(id) => *id,
             None => {
@@ -129,6 +136,9 @@ impl Population {
             }
         };
         self.remove_pod(id);
+        if let Some(twin) = self.twin(&pod) {
+            pod.share_with(twin);
+        }
         if pod.is_selectable() {
             let name = &pod.name.namespace;
             let unlabelled = || Inhabited::new(NamespaceObject::unlabelled(name), false);
@@ -140,20 +150,30 @@ impl Population {
             for (key, value) in pod.labels.iter() {
                 namespace.by_label.entry(fingerprint(key, value)).or_default().insert(id);
             }
-            for port in &pod.named_ports {
+            for port in pod.named_ports.iter() {
                 self.by_port.entry(Arc::clone(&port.name)).or_default().insert(id);
             }
             for address in &pod.addresses {
-                self.reside(IpNet::from(*address), |residents| residents.pods.insert(id));
+                self.reside(IpNet::from(*address), |residents| residents.pods.push(id));
             }
         }
-        self.pods.insert(id, pod);
+        self.settled += usize::from(pod.is_settled());
+        self.pods.insert(id, Box::new(pod));
         id
+    }
+
+    /// A pod that is likely to have the same labels, as replicas have: one with that label that the fewest have.
+    fn twin(&self, pod: &PodObject) -> Option<&PodObject> {
+        let namespace = self.namespace(&pod.name.namespace)?;
+        let with = |(key, value)| namespace.by_label.get(&fingerprint(key, value));
+        let fewest = pod.labels.iter().filter_map(with).min_by_key(|pods| pods.len())?;
+        self.pod(*fewest.first()?)
     }
 
     /// Takes a pod out; its id still stands for its name.
     pub fn remove_pod(&mut self, id: PodId) -> Option<PodObject> {
-        let pod = self.pods.remove(&id)?;
+        let pod = *self.pods.remove(&id)?;
+        self.settled -= usize::from(pod.is_settled());
         if pod.is_selectable() {
             if let Some(namespace) = self.namespaces.get_mut(&pod.name.namespace) {
                 namespace.pods.remove(&id);
@@ -162,11 +182,11 @@ impl Population {
                     remove_from(&mut namespace.by_label, &fingerprint(key, value), id);
                 }
             }
-            for port in &pod.named_ports {
+            for port in pod.named_ports.iter() {
                 remove_from(&mut self.by_port, &port.name, id);
             }
             for address in &pod.addresses {
-                self.leave(&IpNet::from(*address), |residents| residents.pods.remove(&id));
+                self.leave(&IpNet::from(*address), |residents| residents.pods.retain(|pod| *pod != id));
             }
         }
         Some(pod)
@@ -222,7 +242,7 @@ impl Population {
     pub fn insert_node(&mut self, node: NodeObject) -> Option<NodeObject> {
         let before = self.remove_node(&node.name);
         for address in &node.addresses {
-            self.reside(IpNet::from(*address), |residents| residents.nodes.insert(node.name.clone()));
+            self.reside(IpNet::from(*address), |residents| residents.nodes.push(node.name.clone()));
         }
         self.nodes.insert(node.name.clone(), node);
         before
@@ -231,16 +251,14 @@ impl Population {
     pub fn remove_node(&mut self, name: &str) -> Option<NodeObject> {
         let node = self.nodes.remove(name)?;
         for address in &node.addresses {
-            self.leave(&IpNet::from(*address), |residents| residents.nodes.remove(name));
+            self.leave(&IpNet::from(*address), |residents| residents.nodes.retain(|node| node != name));
         }
         Some(node)
     }
 
-    fn reside(&mut self, net: IpNet, enter: impl FnOnce(&mut Residents) -> bool) {
+    fn reside(&mut self, net: IpNet, enter: impl FnOnce(&mut Residents)) {
         match self.residents.get_mut(&net) {
-            Some(residents) => {
-                enter(residents);
-            }
+            Some(residents) => enter(residents),
             None => {
                 let mut residents = Residents::default();
                 enter(&mut residents);
@@ -249,7 +267,7 @@ impl Population {
         }
     }
 
-    fn leave(&mut self, net: &IpNet, leave: impl FnOnce(&mut Residents) -> bool) {
+    fn leave(&mut self, net: &IpNet, leave: impl FnOnce(&mut Residents)) {
         if let Some(residents) = self.residents.get_mut(net) {
             leave(residents);
             if residents.pods.is_empty() && residents.nodes.is_empty() {

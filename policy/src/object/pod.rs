@@ -1,6 +1,7 @@
 //! Pods.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
@@ -28,9 +29,9 @@ pub struct PodObject {
     /// It has run to its end, well or not. One that is terminating has not.
     pub ended: bool,
     /// Its container ports that have names, those of init containers that keep running among them. Sorted.
-    pub named_ports: Vec<NamedPort>,
+    pub named_ports: Arc<[NamedPort]>,
     /// The numbers of all its container ports, named or not. Sorted.
-    pub ports: Vec<(Transport, u16)>,
+    pub ports: Arc<[(Transport, u16)]>,
     /// When it was made, seconds since 1970: of two that claim an address, the newer has it.
     pub created: i64,
 }
@@ -47,6 +48,24 @@ impl PodObject {
     /// may.
     pub fn is(&self, uid: &str) -> bool {
         self.uid.is_empty() || uid.is_empty() || uid == self.uid || uid == self.config_hash
+    }
+
+    /// Whether it has addresses of its own.
+    pub fn is_settled(&self) -> bool {
+        self.is_selectable() && !self.addresses.is_empty()
+    }
+
+    /// Has what it has in common with another pod be there once, in memory.
+    pub(crate) fn share_with(&mut self, other: &Self) {
+        if self.labels == other.labels {
+            self.labels = other.labels.clone();
+        }
+        if self.named_ports == other.named_ports {
+            self.named_ports = Arc::clone(&other.named_ports);
+        }
+        if self.ports == other.ports {
+            self.ports = Arc::clone(&other.ports);
+        }
     }
 
     /// Whether policies may select it, as subject or as peer.
@@ -117,6 +136,7 @@ impl TryFrom<&Pod> for PodObject {
                 }
             }
         }
+        addresses.shrink_to_fit();
         ports.sort_unstable();
         ports.dedup();
         named_ports.sort_unstable();
@@ -133,8 +153,8 @@ impl TryFrom<&Pod> for PodObject {
             node: spec.and_then(|spec| spec.node_name.clone()).filter(|node| !node.is_empty()),
             host_network: spec.is_some_and(|spec| spec.host_network == Some(true)),
             ended: matches!(phase, Some("Succeeded" | "Failed")),
-            named_ports,
-            ports,
+            named_ports: named_ports.into(),
+            ports: ports.into(),
             created: pod.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
         })
     }

@@ -2,8 +2,10 @@
 
 mod cni;
 mod datapath;
+mod footprint;
 mod live;
 mod policy;
+mod process;
 mod reference;
 mod report;
 mod restart;
@@ -13,7 +15,7 @@ mod throughput;
 use anyhow::{Result, bail};
 
 /// The names of all benches.
-pub const NAMES: [&str; 6] = ["datapath", "throughput", "cni", "restart", "policy", "services"];
+pub const NAMES: [&str; 7] = ["datapath", "throughput", "cni", "restart", "policy", "services", "footprint"];
 
 /// Runs benches, publishes what each finds, and ends with what is to be reached.
 ///
@@ -38,6 +40,7 @@ pub fn run(names: &[String]) -> Result<()> {
             "restart" => restart::run()?,
             "policy" => policy::run()?,
             "services" => services::run()?,
+            "footprint" => footprint::run()?,
             _ => bail!("there is no bench {name:?}; there are {}", NAMES.join(", ")),
         };
         report::publish(name, &rows)?;

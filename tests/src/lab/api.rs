@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
@@ -49,15 +49,7 @@ impl ApiServer {
     /// Where it has no socket, or its kubeconfig cannot be written.
     pub fn start(node: &Node) -> Result<Self> {
         let listener = node.place.inside(|| Ok(TcpListener::bind("127.0.0.1:0")?))?;
-        let kubeconfig = node.directory.join("kubeconfig");
-        let server = format!("http://{}", listener.local_addr()?);
-        let config = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "lab",
-            "clusters": [{ "name": "lab", "cluster": { "server": server } }],
-            "users": [{ "name": "lab", "user": {} }],
-            "contexts": [{ "name": "lab", "context": { "cluster": "lab", "user": "lab" } }],
-        });
-        fs::write(&kubeconfig, config.to_string()).context("writing a kubeconfig")?;
+        let kubeconfig = write_kubeconfig(node, listener.local_addr()?)?;
         let server = Self { state: Arc::default(), kubeconfig };
         for path in LISTS {
             server.give(path, json!([]));
@@ -141,6 +133,22 @@ impl ApiServer {
             write!(writer, "HTTP/1.1 {code} X\r\n{kind}\r\nContent-Length: {}\r\n\r\n{body}", body.len())?;
         }
     }
+}
+
+/// Writes a kubeconfig for an API server that has this address on a node, and lets everybody do everything.
+///
+/// # Errors
+/// Where it cannot be written.
+pub fn write_kubeconfig(node: &Node, server: SocketAddr) -> Result<PathBuf> {
+    let path = node.directory.join("kubeconfig");
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "lab",
+        "clusters": [{ "name": "lab", "cluster": { "server": format!("http://{server}") } }],
+        "users": [{ "name": "lab", "user": {} }],
+        "contexts": [{ "name": "lab", "context": { "cluster": "lab", "user": "lab" } }],
+    });
+    fs::write(&path, config.to_string()).context("writing a kubeconfig")?;
+    Ok(path)
 }
 
 /// As much of a list as is asked for, from where the page before has ended.

@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use super::Watched;
 use super::access::{Target, Trouble};
 use super::known::{Tiding, Told};
+use super::lean::Lean;
 use crate::source::{Change, Object};
 
 /// Where the Leases are, whatever the namespace of an agent's account: two agents that looked at different places would take
@@ -53,6 +54,11 @@ pub enum BlockChange {
     Freed(IpNet),
     /// It is taken by something that the watch does not tell of.
     Strange(IpNet),
+}
+
+/// Where they are.
+pub fn api(client: &Client) -> Api<Lease> {
+    Api::namespaced(client.clone(), NAMESPACE)
 }
 
 /// What this node is to take.
@@ -141,13 +147,14 @@ impl Blocks {
         self.is_stirred = true;
     }
 
-    /// What there is to tell of nodes, and whether there are blocks for this one. Before all is listed, nothing is taken.
-    pub fn settle(&mut self, is_listed: bool) -> (Vec<Change>, Result<(), Trouble>) {
+    /// What there is to tell of nodes, and whether there are blocks for this one. Not before all is listed: what another has
+    /// taken would be taken for free.
+    pub fn settle(&mut self) -> (Vec<Change>, Result<(), Trouble>) {
         if self.is_stirred {
             self.by_node = self.claims.by_node();
             self.fresh = self.nodes.keys().cloned().collect();
         }
-        self.order(is_listed);
+        self.order();
         let is_held_back = self.is_new && self.lack.as_ref().is_some_and(|lack| !lack.blocks.is_empty());
         let mut changes = Vec::new();
         for name in std::mem::take(&mut self.fresh) {
@@ -170,8 +177,8 @@ impl Blocks {
     }
 
     /// Has what this node lacks be taken.
-    fn order(&mut self, is_listed: bool) {
-        if !is_listed || !self.claimant.takes {
+    fn order(&mut self) {
+        if !self.claimant.takes {
             return;
         }
         // Nodes tell of themselves all the time: most are not asked about.
@@ -298,9 +305,9 @@ fn lease(block: IpNet, node: &str, uid: &str) -> Lease {
 }
 
 impl Watched for Lease {
-    const SELECTOR: &str = LABEL;
+    const LABELS: &str = LABEL;
 
-    fn api(client: &Client) -> Api<Self> {
+    fn api(client: &Client) -> Api<Lean<Self>> {
         Api::namespaced(client.clone(), NAMESPACE)
     }
 
@@ -381,7 +388,7 @@ mod tests {
 
     /// What is told of nodes.
     fn told(blocks: &mut Blocks) -> Vec<String> {
-        let told = blocks.settle(true).0;
+        let told = blocks.settle().0;
         told.iter()
             .map(|change| match change {
                 Change::Is(Object::Node(_, ways)) => {
@@ -429,11 +436,11 @@ mod tests {
         assert_eq!(told(&mut blocks), [""; 0], "one is missing");
         blocks.change(taken("fd00:78::/64", "b", "ub", 2));
         assert_eq!(told(&mut blocks), ["a: 10.78.0.0/24"]);
-        let (_, access) = blocks.settle(true);
+        let (_, access) = blocks.settle();
         assert!(matches!(access, Err(Trouble::Refused(why)) if why.contains("no free block of IPv6 for this node")));
         blocks.change(BlockChange::Freed("fd00:78::/64".parse().expect("a CIDR")));
         assert_eq!((told(&mut blocks), ordered(&orders)), (Vec::new(), vec!["fd00:78::/64".to_owned()]));
-        assert_eq!(blocks.settle(true).1, Ok(()));
+        assert_eq!(blocks.settle().1, Ok(()));
         blocks.change(taken("fd00:78::/64", "a", "ua", 3));
         assert_eq!(told(&mut blocks), ["a: 10.78.0.0/24 fd00:78::/64"]);
         for block in ["10.78.0.0/24", "fd00:78::/64"] {
@@ -464,16 +471,6 @@ mod tests {
         blocks.change(taken("10.78.77.0/25", "b", "ub", 2));
         told(&mut blocks);
         assert!(ordered(&orders).len() == 1 && ordered(&orders)[0] != "10.78.77.0/24", "it overlaps {orders:?}");
-    }
-
-    #[test]
-    fn nothing_is_taken_before_all_is_listed() {
-        let (mut blocks, orders) = blocks(&[("10.78.0.0/16", 24)], &[]);
-        blocks.pass(node("a", "ua", &[]));
-        assert_eq!(blocks.settle(false).0.len(), 1);
-        assert_eq!(ordered(&orders), [""; 0]);
-        assert!(told(&mut blocks).is_empty());
-        assert_eq!(ordered(&orders).len(), 1);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! From what is heard of a kind of objects to changes.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::mem;
 
 use kube::ResourceExt;
@@ -25,7 +25,7 @@ pub enum Heard<K> {
 }
 
 /// A change.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Tiding {
     /// Of an object.
     Object(Change),
@@ -55,10 +55,11 @@ impl Told {
 /// found by what it tells no more.
 #[derive(Debug, Default)]
 pub struct Known {
-    objects: BTreeSet<(String, String)>,
-    /// While a watch starts: what it has told of since.
-    listing: Option<BTreeSet<(String, String)>>,
-    /// The latest version that the watch has told of.
+    /// By namespace and name: since which start of the watch each was told of last.
+    objects: BTreeMap<String, BTreeMap<Box<str>, u32>>,
+    /// How often the watch has started.
+    starts: u32,
+    /// The latest version that it has told of.
     newest: u64,
     is_listed: bool,
 }
@@ -66,7 +67,6 @@ pub struct Known {
 impl Known {
     /// What there is to tell after something was heard.
     pub fn hear<K: Watched>(&mut self, heard: Heard<K>) -> Told {
-        let gone = |(namespace, name): &(String, String), uid| K::gone(namespace, name, uid);
         let is_complete = matches!(heard, Heard::Event(Event::InitDone) | Heard::Absent);
         let access = match &heard {
             // That something is heard was noted when the server answered.
@@ -76,7 +76,7 @@ impl Known {
         };
         let changes = match heard {
             Heard::Event(Event::Init) => {
-                self.listing = Some(BTreeSet::new());
+                self.starts += 1;
                 Vec::new()
             }
             Heard::Event(Event::InitApply(object) | Event::Apply(object)) => {
@@ -84,24 +84,21 @@ impl Known {
                 self.is(&object)
             }
             Heard::Event(Event::InitDone) => {
-                let listed = self.listing.take().unwrap_or_default();
-                let lost = self.objects.difference(&listed).filter_map(|name| gone(name, String::new())).collect();
-                self.objects = listed;
-                lost
+                let last = self.starts;
+                self.lose::<K>(|start| start != last)
             }
             Heard::Event(Event::Delete(object)) => {
                 self.newest = self.newest.max(version(&object));
-                let name = key(&object);
-                self.objects.remove(&name);
-                gone(&name, object.uid().unwrap_or_default()).into_iter().collect()
+                let (namespace, name) = key(&object);
+                if let Some(names) = self.objects.get_mut(&namespace) {
+                    names.remove(&*name);
+                }
+                K::gone(&namespace, &name, object.uid().unwrap_or_default()).into_iter().collect()
             }
             // The watch has told of it by now, or of its end.
             Heard::Fetched(object) if version(&object) <= self.newest => Vec::new(),
             Heard::Fetched(object) => self.is(&object),
-            Heard::Absent => {
-                self.listing = None;
-                mem::take(&mut self.objects).iter().filter_map(|name| gone(name, String::new())).collect()
-            }
+            Heard::Absent => self.lose::<K>(|_| true),
             // What it said last stays.
             Heard::Nothing(_) => Vec::new(),
         };
@@ -109,11 +106,20 @@ impl Known {
     }
 
     fn is<K: Watched>(&mut self, object: &K) -> Vec<Tiding> {
-        if let Some(listing) = &mut self.listing {
-            listing.insert(key(object));
-        }
-        self.objects.insert(key(object));
+        let (namespace, name) = key(object);
+        self.objects.entry(namespace).or_default().insert(name.into(), self.starts);
         object.is().into_iter().collect()
+    }
+
+    /// Those are gone that were told of last since such a start.
+    fn lose<K: Watched>(&mut self, is_gone: impl Fn(u32) -> bool) -> Vec<Tiding> {
+        let mut lost = Vec::new();
+        self.objects.retain(|namespace, names| {
+            let gone = names.extract_if(.., |_, start| is_gone(*start));
+            lost.extend(gone.filter_map(|(name, _)| K::gone(namespace, &name, String::new())));
+            !names.is_empty()
+        });
+        lost
     }
 }
 

@@ -4,6 +4,7 @@ mod access;
 mod blocks;
 mod condition;
 mod known;
+mod lean;
 mod publish;
 #[cfg(test)]
 mod tests;
@@ -19,7 +20,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures::channel::mpsc::{self, UnboundedReceiver, UnboundedSender};
-use futures::stream::{self, BoxStream, Stream, StreamExt};
+use futures::stream::{self, BoxStream, Stream, StreamExt, TryStreamExt};
 use hyper::Uri;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
@@ -32,7 +33,6 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
 use serde_json::json;
 use sluice_policy::cluster_policy::{API_VERSION, ClusterNetworkPolicy, KIND};
 use sluice_policy::object::{PodObject, Policy};
@@ -45,6 +45,7 @@ use access::{Outage, Server, Target, Trouble, Troubles, connect, persist};
 use blocks::{Blocks, take};
 use condition::Conditions;
 use known::{Heard, Known, Tiding, Told};
+use lean::Lean;
 use publish::{Counts, Means, Word, publish};
 
 /// How long it may take to connect.
@@ -260,7 +261,7 @@ async fn follow(client: &Client, server: Server, listening: Listening, tell: &mu
         watches.push(tidings(client, watch::<Lease>(client)));
         let node = claimant.node.clone();
         let (blocks, orders) = Blocks::new(claimant);
-        tokio::spawn(take(Lease::api(client), node, orders, tells));
+        tokio::spawn(take(blocks::api(client), node, orders, tells));
         blocks
     });
     let mut unlisted = watches.len();
@@ -270,15 +271,14 @@ async fn follow(client: &Client, server: Server, listening: Listening, tell: &mu
         admin_policies(client).boxed(),
     ]);
     let mut batches = stream::select_all(watches).ready_chunks(BATCH);
-    let mut waiting = Vec::new();
     let mut troubles = Troubles::new(server);
     while let Some(batch) = batches.next().await {
-        let (mut is_other, was_unlisted) = (false, unlisted > 0);
+        let (mut changes, mut is_other, was_unlisted) = (Vec::new(), false, unlisted > 0);
         for (target, told) in batch {
             for tiding in told.changes {
                 match (tiding, &mut blocks) {
-                    (Tiding::Object(change), None) => waiting.push(change),
-                    (Tiding::Object(change), Some(blocks)) => waiting.extend(blocks.pass(change)),
+                    (Tiding::Object(change), None) => changes.push(change),
+                    (Tiding::Object(change), Some(blocks)) => changes.extend(blocks.pass(change)),
                     (Tiding::Block(change), Some(blocks)) => blocks.change(change),
                     (Tiding::Block(_), None) => {}
                 }
@@ -286,14 +286,12 @@ async fn follow(client: &Client, server: Server, listening: Listening, tell: &mu
             unlisted -= usize::from(told.is_listed);
             is_other |= told.access.is_some_and(|access| troubles.note(target, access, Timestamp::now()));
         }
-        if let Some(blocks) = &mut blocks {
-            let (nodes, access) = blocks.settle(unlisted == 0);
-            waiting.extend(nodes);
+        if let (Some(blocks), 0) = (&mut blocks, unlisted) {
+            let (nodes, access) = blocks.settle();
+            changes.extend(nodes);
             is_other |= troubles.note("pod_cidr_pool".into(), access, Timestamp::now());
         }
-        waiting.extend((was_unlisted && unlisted == 0).then_some(Change::Listed));
-        // What is wrong is to be known though not all is listed: that may be why.
-        let mut changes = if unlisted == 0 { std::mem::take(&mut waiting) } else { Vec::new() };
+        changes.extend((was_unlisted && unlisted == 0).then_some(Change::Listed));
         changes.extend(is_other.then(|| Change::Problems(troubles.problems(unlisted == 0))));
         if !changes.is_empty() && !tell(changes) {
             return;
@@ -302,12 +300,14 @@ async fn follow(client: &Client, server: Server, listening: Listening, tell: &mu
 }
 
 /// A kind of objects of the API.
-trait Watched: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static {
+trait Watched: Resource<DynamicType = ()> + lean::Kind + Clone + Debug + Send + 'static {
     /// Which of its objects matter, in a selector of labels that the server applies; empty: all.
-    const SELECTOR: &str = "";
+    const LABELS: &str = "";
+    /// The same, in a selector of fields.
+    const FIELDS: &str = "";
 
     /// Where they are.
-    fn api(client: &Client) -> Api<Self>;
+    fn api(client: &Client) -> Api<Lean<Self>>;
 
     /// What there is to tell of an object.
     fn is(&self) -> Option<Tiding>;
@@ -317,11 +317,12 @@ trait Watched: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + S
 }
 
 macro_rules! watched {
-    ($($kind:ident $(without $without:literal)? => $read:expr);* $(;)?) => {$(
+    ($($kind:ident $(labels $labels:literal)? $(fields $fields:literal)? => $read:expr);* $(;)?) => {$(
         impl Watched for $kind {
-            $(const SELECTOR: &str = $without;)?
+            $(const LABELS: &str = $labels;)?
+            $(const FIELDS: &str = $fields;)?
 
-            fn api(client: &Client) -> Api<Self> {
+            fn api(client: &Client) -> Api<Lean<Self>> {
                 Api::all(client.clone())
             }
 
@@ -339,10 +340,10 @@ macro_rules! watched {
 
 watched! {
     Node => |node| node.try_into();
-    Pod => |pod| pod.try_into();
+    Pod fields "status.phase!=Succeeded,status.phase!=Failed" => |pod| pod.try_into();
     Namespace => |namespace| namespace.try_into();
-    Service without "!service.kubernetes.io/service-proxy-name" => |service| service.try_into();
-    EndpointSlice without "!service.kubernetes.io/headless" => |slice| slice.try_into();
+    Service labels "!service.kubernetes.io/service-proxy-name" => |service| service.try_into();
+    EndpointSlice labels "!service.kubernetes.io/headless" => |slice| slice.try_into();
     NetworkPolicy => |policy| policy.read(Strictness::AsServed).map(Object::Policy);
     ClusterNetworkPolicy => |policy| policy.read(Strictness::AsServed).map(Object::Policy);
 }
@@ -361,11 +362,13 @@ fn tidings<K: Watched>(
 fn events<K: Watched>(client: &Client) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + use<K> {
     let patience = Patience::default();
     let (is_answered, has_expired) = (Arc::clone(&patience.is_answered), Arc::clone(&patience.has_expired));
+    let selector = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let which = watcher::Config {
-        label_selector: Some(K::SELECTOR.to_owned()).filter(|it| !it.is_empty()),
+        label_selector: selector(K::LABELS),
+        field_selector: selector(K::FIELDS),
         ..Default::default()
     };
-    let events = watcher(K::api(client), which);
+    let events = watcher(K::api(client), which).map_ok(Lean::event);
     let heard = events.inspect(move |event| {
         // A watch begins with Init before it has asked for anything.
         is_answered.store(!matches!(event, Ok(Event::Init)), Ordering::Relaxed);
@@ -580,13 +583,13 @@ fn fetch(client: &Client, asked: UnboundedReceiver<Ask>) -> impl Stream<Item = H
     pods.buffer_unordered(ASKED_AT_ONCE).filter_map(|pod| future::ready(pod.map(Heard::Fetched)))
 }
 
-async fn fetch_one(api: Api<Pod>, Ask { pod: name, uid }: Ask) -> Option<Pod> {
+async fn fetch_one(api: Api<Lean<Pod>>, Ask { pod: name, uid }: Ask) -> Option<Pod> {
     for attempt in 0..ATTEMPTS {
         if attempt > 0 {
             sleep(ASK_AGAIN).await;
         }
         match api.get_opt(&name.name).await {
-            Ok(Some(pod)) if PodObject::try_from(&pod).is_ok_and(|object| object.is(&uid)) => return Some(pod),
+            Ok(Some(Lean(pod))) if PodObject::try_from(&pod).is_ok_and(|object| object.is(&uid)) => return Some(pod),
             // Gone, or another by now.
             Ok(_) => tracing::debug!(%name, uid, "the API server does not know this pod"),
             Err(error) => tracing::warn!(error = causes::of(&error), "asking for the pod {name} again"),

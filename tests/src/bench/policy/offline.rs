@@ -1,9 +1,9 @@
 //! What the compiler of policies takes, without a kernel. Each cluster is compiled in a process of its own, so that memory
 //! is its own too.
 
+use std::env;
 use std::process::Command;
 use std::time::Instant;
-use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,7 @@ use super::cluster::{
     NODE, crowd, first_of_crowd, first_policy, many_cidrs, many_excepts, many_policies, many_rules, one_of_many,
     policies, population, wide_ranges,
 };
+use crate::bench::process::Process;
 use crate::bench::report::{Row, Target, median};
 
 /// Compilations from nothing, and edits: the median counts.
@@ -113,10 +114,11 @@ fn in_process(case: &str) -> Result<Found> {
 pub fn measure(name: &str) -> Result<()> {
     let case = CASES.iter().find(|case| case.name == name).with_context(|| format!("there is no case {name:?}"))?;
     let objects = || population().chain((case.policies)());
-    let before = status("VmRSS")?;
+    let own = Process::own();
+    let before = own.memory("VmRSS")?;
     let mut index = Index::new(View::Node(NODE.into()), case.limits);
     index.apply_all(objects());
-    let (memory, peak) = (status("VmRSS")? - before, status("VmHWM")?);
+    let (memory, peak) = (own.memory("VmRSS")? - before, own.memory("VmHWM")?);
     let Counts { rules, prefixes, identities, .. } = index.counts();
     let edit = |at: usize| {
         let event = (case.edited)(at.is_multiple_of(2));
@@ -145,14 +147,4 @@ pub fn measure(name: &str) -> Result<()> {
     let found = Found { compile, edit, memory, peak, rules, prefixes, identities };
     println!("{}", serde_json::to_string(&found).context("writing what was measured")?);
     Ok(())
-}
-
-/// What the kernel says of this process's memory, in MiB (proc_pid_status(5)).
-fn status(field: &str) -> Result<f64> {
-    const PATH: &str = "/proc/self/status";
-    let text = fs::read_to_string(PATH).with_context(|| format!("reading {PATH}"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')?.strip_suffix("kB"));
-    let kib: f64 =
-        line.and_then(|number| number.trim().parse().ok()).with_context(|| format!("finding {field} in {PATH}"))?;
-    Ok(kib / 1024.0)
 }

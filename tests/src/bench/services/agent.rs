@@ -11,6 +11,7 @@ use super::cluster::{PORT, service, slice, vip};
 use super::roads::Server;
 use super::stage::{Stage, v4};
 use super::writing::{self, SERVICES};
+use crate::bench::process::Process;
 use crate::bench::report::{Row, Target, median};
 use crate::lab::{ApiServer, Pod, until};
 
@@ -119,18 +120,11 @@ fn answers(client: &Pod, number: usize) -> Result<()> {
 
 /// MiB of memory that the agent has: all, and without what it shares with the kernel, which are tables.
 fn memory(stage: &Stage, id: &str, target: Target) -> Result<Vec<Row>> {
-    let node = &stage.lab.nodes[0];
-    let pid = fs::read_to_string(node.directory.join("pid")).context("reading the agent's number")?;
-    let text = fs::read_to_string(format!("/proc/{}/status", pid.trim())).context("reading the agent's status")?;
-    let mib = |field: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')?.strip_suffix("kB"));
-        let kib: f64 = line.and_then(|number| number.trim().parse().ok()).with_context(|| format!("no {field}"))?;
-        Ok::<_, anyhow::Error>(kib / 1024.0)
-    };
+    let agent = Process::of_agent(&stage.lab.nodes[0])?;
     Ok(vec![
-        Row::new(id, mib("RssAnon")?, "MiB", target),
-        Row::new(&format!("{id}.with_tables"), mib("VmRSS")?, "MiB", Target::None),
-        Row::new(&format!("{id}.peak"), mib("VmHWM")?, "MiB", Target::None),
+        Row::new(id, agent.memory("RssAnon")?, "MiB", target),
+        Row::new(&format!("{id}.with_tables"), agent.memory("VmRSS")?, "MiB", Target::None),
+        Row::new(&format!("{id}.peak"), agent.memory("VmHWM")?, "MiB", Target::None),
     ])
 }
 
