@@ -7,6 +7,7 @@ mod configurations;
 mod confined;
 mod health;
 mod host;
+mod install;
 mod kube_proxy;
 mod large;
 mod leftovers;

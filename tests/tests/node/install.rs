@@ -1,0 +1,136 @@
+//! What an init container does to its node: programs that are put there, and mounts.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{self, Child, Command, Output, Stdio};
+use std::{env, fs};
+
+use anyhow::{Context, Result, ensure};
+use sluice_tests::lab::binary;
+
+/// A node that has nothing mounted below /sys, with a process 1 of its own.
+struct Bare(Child);
+
+impl Bare {
+    fn start() -> Result<Self> {
+        const BARE: &str = "umount -l /sys && mount -t sysfs sysfs /sys && echo up && exec sleep infinity";
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", BARE]);
+        let node = Self(unshare.stdout(Stdio::piped()).spawn().context("starting a node")?);
+        Ok(node)
+    }
+
+    /// Waits until it is as it should be.
+    fn is_up(&mut self) -> Result<()> {
+        let mut line = String::new();
+        BufReader::new(self.0.stdout.take().context("its output")?).read_line(&mut line)?;
+        ensure!(line == "up\n", "the node did not come up");
+        Ok(())
+    }
+
+    /// Runs a command as a container of this node does, which is given the node's /proc.
+    fn run(&self, install: &Command) -> Result<Output> {
+        let node = self.0.id();
+        let mut nsenter = Command::new("nsenter");
+        nsenter.arg(format!("--pid=/proc/{node}/ns/pid_for_children"));
+        nsenter.arg(install.get_program()).args(install.get_args());
+        Ok(nsenter.arg(format!("--host-proc=/proc/{node}/root/proc")).output()?)
+    }
+
+    /// Where a kind of file system is mounted.
+    fn mounted(&self, kind: &str) -> Result<Vec<String>> {
+        mounted(&format!("/proc/{}/mounts", self.0.id()), kind)
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn mounted(table: &str, kind: &str) -> Result<Vec<String>> {
+    let table = fs::read_to_string(table).context("reading what is mounted")?;
+    let fields = table.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    Ok(fields.filter(|fields| fields[2] == kind).map(|fields| fields[1].to_owned()).collect())
+}
+
+/// Directories that programs are put into.
+struct Directories(PathBuf);
+
+impl Directories {
+    fn make(name: &str) -> Result<Self> {
+        let made = Self(env::temp_dir().join(format!("sluice-install-{name}-{}", process::id())));
+        for directory in [made.cni(), made.bin()] {
+            fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
+        }
+        Ok(made)
+    }
+
+    fn cni(&self) -> PathBuf {
+        self.0.join("cni")
+    }
+
+    fn bin(&self) -> PathBuf {
+        self.0.join("bin")
+    }
+
+    /// The command that puts them there.
+    fn install(&self) -> Command {
+        let mut install = Command::new(binary("sluice-agent"));
+        install.arg("install").arg("--plugin").arg(binary("sluice")).arg("--sluicectl").arg(binary("sluicectl"));
+        install.arg("--cni-bin-dir").arg(self.cni()).arg("--bin-dir").arg(self.bin());
+        install
+    }
+}
+
+impl Drop for Directories {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn what_a_node_lacks_is_mounted_there_and_nowhere_else() -> Result<()> {
+    let mut node = Bare::start()?;
+    node.is_up()?;
+    ensure!(node.mounted("bpf")?.is_empty() && node.mounted("cgroup2")?.is_empty(), "the node is not bare");
+    let own =
+        || Ok::<_, anyhow::Error>((mounted("/proc/self/mounts", "bpf")?, mounted("/proc/self/mounts", "cgroup2")?));
+    let before = own()?;
+
+    let directories = Directories::make("mounts")?;
+    let output = node.run(&directories.install())?;
+    ensure!(output.status.success(), "{}", said(&output));
+    for line in ["mounted a BPF file system at /sys/fs/bpf", "mounted control groups of version 2 at /sys/fs/cgroup"] {
+        ensure!(said(&output).contains(line), "{}", said(&output));
+    }
+    assert_eq!(node.mounted("bpf")?, ["/sys/fs/bpf"]);
+    assert_eq!(node.mounted("cgroup2")?, ["/sys/fs/cgroup"]);
+    assert_eq!(own()?, before);
+
+    let again = node.run(&directories.install())?;
+    ensure!(again.status.success() && !said(&again).contains("mounted"), "{}", said(&again));
+    assert_eq!(said(&again).matches("unchanged").count(), 2, "{}", said(&again));
+    assert_eq!(node.mounted("bpf")?, ["/sys/fs/bpf"]);
+    Ok(())
+}
+
+#[test]
+fn a_directory_that_is_read_only_is_named_with_what_to_do() -> Result<()> {
+    let directories = Directories::make("read-only")?;
+    let (cni, install) = (directories.cni(), directories.install());
+    // In a mount namespace of its own, which takes the mount along when it ends.
+    let mut alone = Command::new("unshare");
+    alone.args(["--mount", "sh", "-c", r#"mount -t tmpfs -o ro tmpfs "$0" && exec "$@""#]).arg(&cni);
+    let output = alone.arg(install.get_program()).args(install.get_args()).output()?;
+    ensure!(!output.status.success(), "it cannot be: {}", said(&output));
+    let named = format!("installing sluice: writing to {}; it is read-only: mount the node's directory", cni.display());
+    ensure!(said(&output).contains(&named), "{}", said(&output));
+    Ok(())
+}
