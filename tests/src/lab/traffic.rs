@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,6 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::socket;
 
 use super::{Place, until, until_so};
 
@@ -39,8 +41,11 @@ pub fn tcp(client: &Place, server: &Place, address: IpAddr, bytes: usize) -> Res
 /// As [`tcp`].
 pub fn tcp_by_service(client: &Place, server: &Place, port: u16, at: SocketAddr, bytes: usize) -> Result<IpAddr> {
     let own = SocketAddr::new(any(at.ip()).ip(), port);
-    let listener = server.inside(|| Ok(TcpListener::bind(own)?))?;
-    tcp_with(client, &listener, at, bytes)
+    let listener = server.inside(|| TcpListener::bind(own).with_context(|| format!("listening at {own}")))?;
+    let seen = tcp_with(client, &listener, at, bytes);
+    // A process that is just being started may hold the socket for a moment longer: the port is to be free for the next one.
+    socket::shutdown(listener.as_raw_fd(), socket::Shutdown::Read)?;
+    seen
 }
 
 fn tcp_with(client: &Place, listener: &TcpListener, at: SocketAddr, bytes: usize) -> Result<IpAddr> {

@@ -292,8 +292,8 @@ mod tests {
 
     use super::super::Watched;
     use super::super::known::Tiding;
-    use crate::source::Change;
     use super::*;
+    use crate::source::Change;
 
     /// An object is the same, whether all of it is read or what matters.
     #[track_caller]
