@@ -9,7 +9,7 @@ use serde::de::value::Error;
 use serde::de::{Deserializer, Error as _, Visitor};
 use serde_json::Value;
 
-use crate::config::{Config, Log, Masquerade, Vxlan};
+use crate::config::{Config, Flags, Log, Masquerade, Vxlan};
 
 /// Settings that are each node's own, and the one that the chart has a value of its own for.
 const ELSEWHERE: [&str; 4] = ["addresses", "api_server", "node_name", "pod_cidrs"];
@@ -98,6 +98,16 @@ fn the_chart_sets_what_is_the_default_anyway() {
 fn what_kubectl_applies_is_what_the_chart_says() {
     let values = yaml("manifests/helm/sluice/values.yaml")["config"].take();
     assert_eq!(yaml("manifests/base/agent.yaml"), values, "run `cargo xtask manifests`");
+}
+
+#[test]
+fn the_agent_takes_what_kubectl_applies() {
+    for name in ["manifests/base/agent.yaml", "manifests/overlays/pool/agent.yaml"] {
+        let mut flags = Flags::default();
+        flags.config = Some(file(name));
+        let config = Config::load(flags).expect(name);
+        assert_eq!(config.pod_cidr_pool.is_empty(), !name.contains("pool"), "{name}");
+    }
 }
 
 #[test]

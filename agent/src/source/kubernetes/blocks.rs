@@ -276,7 +276,7 @@ fn trouble(block: IpNet, error: &kube::Error) -> Trouble {
     match error {
         kube::Error::Api(status) if status.is_forbidden() => Trouble::Refused(format!(
             "the API server does not let this agent take the block {block} of pod_cidr_pool ({}): give its account the verb create on \
-             leases of the API group \"coordination.k8s.io\" in the namespace {NAMESPACE}, as manifests/base/rbac.yaml does; it tries again",
+             leases of the API group \"coordination.k8s.io\" in the namespace {NAMESPACE}, as manifests/overlays/pool/rbac.yaml does; it tries again",
             status.message
         )),
         _ => Trouble::Away(error.into()),

@@ -500,7 +500,7 @@ fn trouble<K: Watched>(error: &kube::Error) -> Trouble {
     match error {
         kube::Error::Api(status) if status.is_forbidden() => Trouble::Refused(format!(
             "the API server does not let this agent list and watch every {kind} ({}): give its account the verbs list and watch \
-             on {plural} of the API group {group:?}, as manifests/base/rbac.yaml does; {MEANWHILE}",
+             on {plural} of the API group {group:?}, as the manifests' rbac.yaml does; {MEANWHILE}",
             status.message
         )),
         kube::Error::Api(status) if status.code == 404 => Trouble::Refused(format!(

@@ -1,0 +1,76 @@
+//! `cargo xtask manifests`: what kubectl applies, made of the Helm chart, so that both say the same.
+
+mod chart;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+
+use crate::run::root;
+use chart::Chart;
+
+/// The first line of all that is made.
+const HEAD: &str = "# Made of manifests/helm/sluice by `cargo xtask manifests`: change it there.\n";
+
+/// See the command's help.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Write nothing, and fail where anything would be written
+    #[arg(long)]
+    check: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Where Helm cannot be built, or the chart is wrong.
+pub fn main(arguments: &Arguments) -> Result<ExitCode> {
+    if arguments.check {
+        return Ok(if are_fresh()? { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    make(&Chart::new()?, true)?.iter().for_each(|path| println!("written {}", path.display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Whether what kubectl applies is what the chart says; tells what is not.
+///
+/// # Errors
+/// As [`main`].
+pub fn are_fresh() -> Result<bool> {
+    let stale = make(&Chart::new()?, false)?;
+    stale
+        .iter()
+        .for_each(|path| println!("{} is not what the chart makes: run `cargo xtask manifests`", path.display()));
+    Ok(stale.is_empty())
+}
+
+/// Makes all of it; gives what is not as the chart has it, or was not until this has written it.
+fn make(chart: &Chart, write: bool) -> Result<Vec<PathBuf>> {
+    chart.lint()?;
+    let install = chart.render(&[])?;
+    let uninstall = chart.render(&["uninstall=true"])?;
+    let pool = chart.render(&["config.pod_cidr_pool[0].cidr=10.244.0.0/16", "config.pod_cidr_pool[0].block=24"])?;
+    let files = [
+        ("base/rbac.yaml", install.part("rbac.yaml")?),
+        ("base/daemonset.yaml", install.part("daemonset.yaml")?),
+        ("base/agent.yaml", &install.settings()?),
+        ("overlays/pool/rbac.yaml", pool.part("pool.yaml")?),
+        ("overlays/pool/agent.yaml", &pool.settings()?),
+        ("overlays/uninstall/daemonset.yaml", uninstall.part("uninstall.yaml")?),
+    ];
+    let mut stale = Vec::new();
+    for (name, text) in files {
+        let path = root().join("manifests").join(name);
+        let text = format!("{HEAD}{text}");
+        if fs::read_to_string(&path).is_ok_and(|present| present == text) {
+            continue;
+        }
+        if write {
+            fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+        }
+        stale.push(path);
+    }
+    Ok(stale)
+}
