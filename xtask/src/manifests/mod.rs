@@ -52,10 +52,12 @@ fn make(chart: &Chart, write: bool) -> Result<Vec<PathBuf>> {
     let install = chart.render(&[])?;
     let uninstall = chart.render(&["uninstall=true"])?;
     let pool = chart.render(&["config.pod_cidr_pool[0].cidr=10.244.0.0/16", "config.pod_cidr_pool[0].block=24"])?;
+    let metrics = chart.render(&["metricsService.enabled=true", "config.metrics_address=0.0.0.0:9921"])?;
     let files = [
         ("base/rbac.yaml", install.part("rbac.yaml")?),
         ("base/daemonset.yaml", install.part("daemonset.yaml")?),
         ("base/agent.yaml", &install.settings()?),
+        ("components/metrics/service.yaml", metrics.part("metrics.yaml")?),
         ("overlays/pool/rbac.yaml", pool.part("pool.yaml")?),
         ("overlays/pool/agent.yaml", &pool.settings()?),
         ("overlays/uninstall/daemonset.yaml", uninstall.part("uninstall.yaml")?),
