@@ -54,7 +54,7 @@ pub fn run(options: &Options, object: &Path) -> Result<Score> {
     running.cluster.up(options.shape, network)?;
     let mut score = Score::default();
     if options.only != Some(Part::Upstream) && !options.reference {
-        score.add(Score::of(manifests::are_fresh()?));
+        score.add(Score::of(manifests::are_right()?));
         let mut tests = cargo();
         tests.args(["test", "-p", "sluice-tests", "--test", "kubernetes"]);
         tests.env("SLUICE_CLUSTER", cluster.directory());

@@ -1,6 +1,8 @@
 //! `cargo xtask manifests`: what kubectl applies, made of the Helm chart, so that both say the same.
 
 mod chart;
+mod objects;
+mod switches;
 
 use std::fs;
 use std::path::PathBuf;
@@ -17,7 +19,7 @@ const HEAD: &str = "# Made of manifests/helm/sluice by `cargo xtask manifests`: 
 /// See the command's help.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Write nothing, and fail where anything would be written
+    /// Write nothing; fail where anything would be written, or where a value of the chart does not do what it is for
     #[arg(long)]
     check: bool,
 }
@@ -28,22 +30,24 @@ pub struct Arguments {
 /// Where Helm cannot be built, or the chart is wrong.
 pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     if arguments.check {
-        return Ok(if are_fresh()? { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        return Ok(if are_right()? { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     make(&Chart::new()?, true)?.iter().for_each(|path| println!("written {}", path.display()));
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whether what kubectl applies is what the chart says; tells what is not.
+/// Whether what kubectl applies is what the chart says, and the chart does with each value what that is for; tells what is not.
 ///
 /// # Errors
 /// As [`main`].
-pub fn are_fresh() -> Result<bool> {
-    let stale = make(&Chart::new()?, false)?;
-    stale
-        .iter()
-        .for_each(|path| println!("{} is not what the chart makes: run `cargo xtask manifests`", path.display()));
-    Ok(stale.is_empty())
+pub fn are_right() -> Result<bool> {
+    let chart = Chart::new()?;
+    let stale = make(&chart, false)?;
+    let stale =
+        stale.iter().map(|it| format!("{} is not what the chart makes: run `cargo xtask manifests`", it.display()));
+    let problems: Vec<_> = stale.chain(switches::problems(&chart)?).collect();
+    problems.iter().for_each(|problem| println!("{problem}"));
+    Ok(problems.is_empty())
 }
 
 /// Makes all of it; gives what is not as the chart has it, or was not until this has written it.
