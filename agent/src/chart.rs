@@ -114,6 +114,21 @@ fn the_agent_takes_what_kubectl_applies() {
 fn the_chart_is_of_the_same_version() {
     let chart = yaml("manifests/helm/sluice/Chart.yaml");
     assert_eq!([&chart["version"], &chart["appVersion"]], [env!("CARGO_PKG_VERSION"); 2]);
+    for overlay in ["example", "uninstall"] {
+        let kustomization = yaml(&format!("manifests/overlays/{overlay}/kustomization.yaml"));
+        assert_eq!(kustomization["images"][0]["newTag"], env!("CARGO_PKG_VERSION"), "{overlay}");
+    }
+}
+
+#[test]
+fn the_oldest_kubernetes_is_the_same_everywhere() {
+    let chart = yaml("manifests/helm/sluice/Chart.yaml");
+    let oldest = chart["kubeVersion"].as_str().and_then(|it| it.strip_prefix(">=")?.strip_suffix(".0-0"));
+    let said = format!("Kubernetes {} or later", oldest.expect("is a version"));
+    for name in ["README.md", "docs/install.md", "docs/configure.md", "CHANGELOG.md"] {
+        let text = text(name).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(text.contains(&said), "{name} does not say: {said}");
+    }
 }
 
 #[test]
