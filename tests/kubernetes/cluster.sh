@@ -4,13 +4,17 @@
 # clients outside the cluster are. Nothing changes in the machine's own network.
 #
 #   cluster.sh up | down | status
-#   cluster.sh join NODE          one more node (n3), which nobody prepares
+#   cluster.sh is-up              says it by its exit status
+#   cluster.sh attend             down, once its input has ended: with whoever holds that, however he ends
+#   cluster.sh join NODE          one more node, with the next number
+#   cluster.sh leave NODE         ends a node for good, and removes what there was of it
 #   cluster.sh apiserver FLAGS... starts the API server anew, with further flags
 #   cluster.sh reboot NODE        ends a node with everything that runs on it, and starts it again
 #   cluster.sh kubectl ARGS...    as the cluster's administrator
 #   cluster.sh exec NODE CMD...   runs CMD in a node, or in cp
 #   cluster.sh outside CMD...     runs CMD in the network of cp only, with this machine's files
-#   cluster.sh load FILE...       imports images into every node
+#   cluster.sh beside CMD...      the same, but it ends with the cluster
+#   cluster.sh load FILE...       imports images into every node, also those that join later
 #   cluster.sh server             where nodes reach the API server
 #
 # Environment:
@@ -18,15 +22,15 @@
 #   NODES=2          nodes
 #   FAMILIES=ipv4    or ipv6, or dual
 #   PLUGIN=none      nodes without a plugin and without kube-proxy, as a new one is; reference: bridge, host-local and portmap,
-#                    with kube-proxy, to compare with
-#   POD_CIDRS=yes    no: Nodes are given none
+#                    with kube-proxy, to compare with; any other name: as none, and it is what somebody will install
+#   POD_CIDRS=yes    no: Nodes are given none, and the API server's network knows where pods are by Sluice's Leases
 #   APISERVER_ARGS, CONTROLLER_ARGS, KUBELET_ARGS: further flags
 set -euo pipefail
 self=$(readlink -f "$0")
 CLUSTER=$(realpath -m "${CLUSTER:?which directory}")
 run=$CLUSTER/run logs=$CLUSTER/logs bin=$CLUSTER/bin
 # What a cluster was made with stays with it.
-[ ! -e "$run/settings" ] || . "$run/settings"
+[ ! -e "$run/settings" ] || [ "${1:-}" = up ] || . "$run/settings"
 NODES=${NODES:-2} FAMILIES=${FAMILIES:-ipv4} PLUGIN=${PLUGIN:-none} POD_CIDRS=${POD_CIDRS:-yes}
 export CLUSTER
 control_group=sluice-$(printf %s "$CLUSTER" | cksum | cut -d' ' -f1) # two clusters may be up
@@ -57,12 +61,20 @@ api() { echo "https://$(bracketed "$(api_address)"):6443"; }
 
 began=${EPOCHREALTIME/./}
 say() { local t=$(((${EPOCHREALTIME/./} - began) / 100000)); printf '    %4s s  %s\n' "$((t / 10)).$((t % 10))" "$*"; }
+settings() { printf '%s=%s\n' NODES "$NODES" FAMILIES "$FAMILIES" PLUGIN "$PLUGIN" POD_CIDRS "$POD_CIDRS"; }
 die() { echo "cluster.sh: $*" >&2; exit 1; }
 starttime() { sed -E 's/^.*\) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
 savepid() { echo "$1 $(starttime "$1")" >"$2"; }
 alive() { local p s; [ -e "$1" ] && read -r p s <"$1" && [ -n "$s" ] && [ "$(starttime "$p")" = "$s" ]; }
 pid_in() { local p s; alive "$1" || die "no live process in $1"; read -r p s <"$1"; echo "$p"; }
 end() { local p s; ! alive "$1" || { read -r p s <"$1"; kill -KILL "$p"; }; }
+is_up() { local name; [ -e "$run/up" ] || return 1; for name in $(names); do alive "$run/$name/pid" || return 1; done; }
+# Whoever starts or ends something is alone. What he starts does not hold this.
+lock() {
+	mkdir -p "$CLUSTER"
+	exec 9>"$CLUSTER/lock"
+	flock -n 9 || { say "waiting for somebody who is at work on this cluster"; flock -w 300 9 || die "$CLUSTER/lock is still held"; }
+}
 gone() { local i; for i in $(seq 100); do alive "$1" || return 0; sleep 0.1; done; return 1; }
 wait_for() {
 	local what=$1 limit=$2 i
@@ -355,19 +367,18 @@ load_into() {
 }
 
 up() {
-	local i name pids=()
-	if [ -e "$run/up" ]; then
-		for name in $(names); do alive "$run/$name/pid" || { down; break; }; done
-		[ ! -e "$run/up" ] || { say "it is up already (down first, to change it)"; return 0; }
-	elif [ -e "$run" ]; then
-		down
+	local i pids=()
+	if is_up; then
+		[ "$(settings)" = "$(<"$run/settings")" ] ||
+			die "the cluster that is up is another one ($(paste -sd' ' "$run/settings"), not $(settings | paste -sd' ')): take it down first"
+		say "it is up already"
+		return 0
 	fi
+	down
 	[ -s "$CLUSTER/images/sandbox" ] || die "no images in $CLUSTER/images: images.sh makes them"
 	mkdir -p "$run" "$logs"
 	rm -f "$logs"/*.log
-	exec 9>"$run/lock"
-	flock -n 9 || die "somebody else is at work on this cluster"
-	printf '%s=%s\n' NODES "$NODES" FAMILIES "$FAMILIES" PLUGIN "$PLUGIN" POD_CIDRS "$POD_CIDRS" >"$run/settings"
+	settings >"$run/settings"
 	echo "nameserver 127.0.0.1" >"$run/resolv.conf"
 	# Kubelets set these for the whole machine; down puts them back.
 	for i in $tunables; do echo "$i=$(sysctl -n "$i")"; done >"$run/sysctls"
@@ -415,14 +426,17 @@ status() {
 command=${1:-}
 shift || true
 case $command in
-up) up ;;
-down) down ;;
+up) lock && up ;;
+down) lock && down ;;
+is-up) is_up ;;
+attend) cat >/dev/null && lock && down ;;
 status) status ;;
 join) announce "$1" && boot "$1" ;;
 reboot) halt "$1" && boot "$1" ;;
 kubectl) become cp "$bin/kubectl" --kubeconfig "$run/admin.conf" "$@" ;;
 exec) enter "$@" ;;
 outside) become cp "$@" ;;
+beside) exec nsenter -t "$(pid_in "$run/cp/pid")" -n -p -- "$@" ;;
 apiserver)
 	p=$(pid_in "$run/cp/apiserver.pid")
 	kill -KILL $(cat "/proc/$p/task/$p/children") # what nsenter waits for

@@ -1,6 +1,7 @@
 //! The tier `kubernetes`: a real cluster, Sluice installed in it as a user would, our own tests of it, then the upstream ones.
 
 use std::path::Path;
+use std::process::Child;
 
 use anyhow::{Result, ensure};
 
@@ -50,8 +51,8 @@ pub fn run(options: &Options, object: &Path) -> Result<Score> {
     ensure!(nix::unistd::geteuid().is_root(), "the cluster's nodes are namespaces: run this as root");
     let cluster = Cluster::default();
     let network = if options.reference { Network::Reference } else { Network::Sluice };
-    let running = Running { cluster: &cluster, keep: options.keep };
-    running.cluster.up(options.shape, network)?;
+    let _running = Running::new(&cluster, options.keep)?;
+    cluster.up(options.shape, network)?;
     let mut score = Score::default();
     if options.only != Some(Part::Upstream) && !options.reference {
         if options.focus.is_none() {
@@ -92,18 +93,29 @@ fn tell(outcomes: &[Outcome]) -> Score {
     score
 }
 
-/// A cluster that ends with the tests, however they end.
-struct Running<'a> {
-    cluster: &'a Cluster,
-    keep: bool,
+/// A cluster that ends with the tests, however they end: at an interrupt, too, or where this program is killed.
+struct Running {
+    /// `None`: it stays.
+    attendant: Option<Child>,
 }
 
-impl Drop for Running<'_> {
+impl Running {
+    /// One that is up already, for whatever is done in it, stays.
+    fn new(cluster: &Cluster, keep: bool) -> Result<Self> {
+        let stays = keep || cluster.is_up()?;
+        Ok(Self { attendant: if stays { None } else { Some(cluster.attendant()?) } })
+    }
+}
+
+impl Drop for Running {
     fn drop(&mut self) {
-        if self.keep {
-            say("The cluster stays up: cargo xtask cluster status, kubectl, exec; down ends it");
-        } else if let Err(error) = self.cluster.down() {
-            say(&format!("The cluster is not down: {error:#}"));
+        match &mut self.attendant {
+            None => say("The cluster stays up: cargo xtask cluster status, kubectl, exec; down ends it"),
+            // Its input ends here.
+            Some(attendant) => match attendant.wait() {
+                Ok(status) if status.success() => {}
+                other => say(&format!("The cluster is not down: {other:?}")),
+            },
         }
     }
 }

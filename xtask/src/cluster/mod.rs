@@ -6,8 +6,9 @@ pub mod upstream;
 
 use std::ffi::OsStr;
 use std::fmt;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode, ExitStatus};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
@@ -141,6 +142,9 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     }
 }
 
+/// What is attempted wherever a cluster is asked for something.
+const SCRIPT: &str = "starting tests/kubernetes/cluster.sh";
+
 /// A cluster and where it keeps its things.
 pub struct Cluster {
     directory: PathBuf,
@@ -167,12 +171,29 @@ impl Cluster {
         if network == Network::Sluice { install::install(self, shape) } else { Ok(()) }
     }
 
+    /// Whether it is up.
+    ///
+    /// # Errors
+    /// Where the script cannot be asked.
+    pub fn is_up(&self) -> Result<bool> {
+        Ok(self.script("is-up").status().context(SCRIPT)?.success())
+    }
+
     /// Ends it.
     ///
     /// # Errors
     /// Where that does not go well.
-    pub fn down(&self) -> Result<()> {
+    fn down(&self) -> Result<()> {
         run(&mut self.script("down"))
+    }
+
+    /// Somebody who ends it once his input has ended, with this program or before. He is out of reach of an interrupt from
+    /// the terminal.
+    ///
+    /// # Errors
+    /// Where he cannot be started.
+    pub fn attendant(&self) -> Result<Child> {
+        self.script("attend").stdin(Stdio::piped()).process_group(0).spawn().context(SCRIPT)
     }
 
     /// Where it keeps its things: `bin`, `images`, and while it is up `run` and `logs`.
@@ -195,8 +216,7 @@ impl Cluster {
 
     /// Has the script do something whose success is the caller's to judge.
     fn pass(&self, action: &str, arguments: &[impl AsRef<OsStr>]) -> Result<ExitCode> {
-        let status: ExitStatus =
-            self.script(action).args(arguments).status().context("starting tests/kubernetes/cluster.sh")?;
+        let status: ExitStatus = self.script(action).args(arguments).status().context(SCRIPT)?;
         Ok(status.code().map_or(ExitCode::FAILURE, |code| ExitCode::from(u8::try_from(code).unwrap_or(1))))
     }
 }

@@ -89,7 +89,7 @@ pub fn run(cluster: &Cluster, shape: Shape, focus: Option<&str>) -> Result<Vec<O
         fs::remove_dir_all(&report).with_context(|| format!("removing {}", report.display()))?;
     }
     fs::create_dir_all(&report).with_context(|| format!("making {}", report.display()))?;
-    let mut ginkgo = cluster.script("outside");
+    let mut ginkgo = cluster.script("beside");
     ginkgo.arg(cluster.directory().join("bin/ginkgo")).args(["run", AT_ONCE, "--no-color", "--keep-going"]);
     ginkgo.args(["--silence-skips", "--json-report=report.json", &format!("--timeout={LIMIT}")]).current_dir(&report);
     ginkgo.arg(format!("--output-dir={}", report.display()));
