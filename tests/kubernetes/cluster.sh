@@ -259,12 +259,13 @@ api_server() {
 
 # ---- a node: its Node object, then boot
 
-# The object is made beforehand, so that node N has the Nth pod CIDRs.
+# The object is made beforehand, so that node N has the Nth pod CIDRs, in a zone of its own.
 announce() {
-	local name=$1 cidrs spec='{}'
+	local name=$1 cidrs spec='{}' labels
 	cidrs=$(pod_cidrs "$name")
 	[ "$POD_CIDRS" = no ] || spec="{\"podCIDR\": \"${cidrs%%,*}\", \"podCIDRs\": [$(quoted "$cidrs")]}"
-	echo "{\"apiVersion\": \"v1\", \"kind\": \"Node\", \"metadata\": {\"name\": \"$name\"}, \"spec\": $spec}" | kubectl create -f - >/dev/null
+	labels="{\"topology.kubernetes.io/zone\": \"zone${name#n}\"}"
+	echo "{\"apiVersion\": \"v1\", \"kind\": \"Node\", \"metadata\": {\"name\": \"$name\", \"labels\": $labels}, \"spec\": $spec}" | kubectl create -f - >/dev/null
 }
 boot() {
 	local name=$1 own=$run/$1 f p length

@@ -60,8 +60,8 @@ enum Action {
 /// What a cluster is like.
 #[derive(clap::Args, Clone, Copy, Debug, Default)]
 pub struct Shape {
-    /// Nodes
-    #[arg(long, default_value_t = 2, value_name = "NUMBER")]
+    /// Nodes, each in a zone of its own
+    #[arg(long, default_value_t = 3, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(1..=9))]
     pub nodes: u8,
     /// IPv6 instead of IPv4
     #[arg(long)]
