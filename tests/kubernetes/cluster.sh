@@ -268,7 +268,7 @@ announce() {
 	echo "{\"apiVersion\": \"v1\", \"kind\": \"Node\", \"metadata\": {\"name\": \"$name\", \"labels\": $labels}, \"spec\": $spec}" | kubectl create -f - >/dev/null
 }
 boot() {
-	local name=$1 own=$run/$1 f p length
+	local name=$1 own=$run/$1 f p files
 	make_namespaces "$name" node
 	p=$(pid_in "$own/pid")
 	net cp ip link add "v-$name" type veth peer name eth0 netns "$p"
@@ -323,8 +323,11 @@ boot() {
 	Y
 	daemon "$name" containerd env "PATH=$bin:$PATH" "$bin/containerd" --config "$own/containerd.toml"
 	wait_for "containerd of $name (see $logs/$name.containerd.log)" 60 enter "$name" "$bin/ctr" version
-	[ -e "$own/loaded" ] || load_into "$name" "$CLUSTER"/images/*.tar
-	touch "$own/loaded"
+	if [ ! -e "$own/loaded" ]; then
+		mapfile -t files < <(archives)
+		load_into "$name" "${files[@]}"
+		touch "$own/loaded"
+	fi
 	daemon "$name" kubelet env "PATH=$bin:$PATH" "$bin/kubelet" --config "$own/kubelet.yaml" --kubeconfig "$run/$name.conf" \
 		--hostname-override "$name" --node-ip "$(node_ips "$name")" ${KUBELET_ARGS:-}
 	[ "$PLUGIN" != reference ] || daemon "$name" kube-proxy "$bin/kube-proxy" --config "$own/kube-proxy.yaml"
@@ -358,6 +361,13 @@ reference() {
 	hostnameOverride: $name
 	conntrack: {maxPerCore: 0, min: 0}
 	Y
+}
+# What every node has, in the order in which it was loaded.
+archives() { ls -d "$CLUSTER"/images/*.tar; ls -dtr "$run"/archives/*.tar 2>/dev/null || true; }
+remember() { # FILE...
+	local file
+	mkdir -p "$run/archives"
+	for file; do cp "$file" "$run/archives/$(sha256sum <"$file" | cut -d' ' -f1).tar"; done
 }
 load_into() {
 	local name=$1 file
@@ -405,6 +415,15 @@ halt() {
 	done
 	rm -f "$run/$name"/*pid
 }
+leave() {
+	local name=$1 f
+	[ -d "$run/$name" ] && [ "$name" != cp ] || die "no node is called $name"
+	halt "$name"
+	kubectl delete node "$name" >/dev/null
+	drop_cgroups "$name"
+	for f in $(families); do net cp ip "-$f" route flush via "$("net$f" "$(host "$name")")"; done
+	rm -rf --one-file-system "${run:?}/$name"
+}
 down() {
 	local name
 	[ -e "$run" ] || return 0
@@ -432,8 +451,9 @@ down) lock && down ;;
 is-up) is_up ;;
 attend) cat >/dev/null && lock && down ;;
 status) status ;;
-join) announce "$1" && boot "$1" ;;
-reboot) halt "$1" && boot "$1" ;;
+join) lock && announce "$1" && boot "$1" ;;
+leave) lock && leave "$1" ;;
+reboot) lock && halt "$1" && boot "$1" ;;
 kubectl) become cp "$bin/kubectl" --kubeconfig "$run/admin.conf" "$@" ;;
 exec) enter "$@" ;;
 outside) become cp "$@" ;;
@@ -446,6 +466,7 @@ apiserver)
 	;;
 load)
 	mapfile -t files < <(realpath -- "$@") # a node has another working directory
+	remember "${files[@]}"
 	for name in $(names); do [ "$name" = cp ] || load_into "$name" "${files[@]}"; done
 	;;
 server) api ;;
