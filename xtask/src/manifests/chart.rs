@@ -23,21 +23,29 @@ pub struct Chart {
 /// What templates have come to, by their names.
 pub struct Rendered(BTreeMap<String, String>);
 
+/// Helm, built from its Go module; what is there already costs Go's own comparison.
+///
+/// # Errors
+/// Where it cannot be built.
+pub fn helm() -> Result<PathBuf> {
+    let helm = target().join("helm/helm");
+    setup::go("Helm")?;
+    if !helm.exists() {
+        say("Building Helm (some minutes)");
+    }
+    let mut go = Command::new("go");
+    go.args(["build", "-mod=readonly", "-ldflags=-s -w", "-o"]).arg(&helm).arg("helm.sh/helm/v4/cmd/helm");
+    run(go.current_dir(root().join("tests/kubernetes/helm")).env("CGO_ENABLED", "0"))?;
+    Ok(helm)
+}
+
 impl Chart {
-    /// The one of this repository. Helm is built from its Go module; what is there already costs Go's own comparison.
+    /// The one of this repository.
     ///
     /// # Errors
     /// Where Helm cannot be built.
     pub fn new() -> Result<Self> {
-        let helm = target().join("helm/helm");
-        setup::go("Helm")?;
-        if !helm.exists() {
-            say("Building Helm (some minutes)");
-        }
-        let mut go = Command::new("go");
-        go.args(["build", "-mod=readonly", "-ldflags=-s -w", "-o"]).arg(&helm).arg("helm.sh/helm/v4/cmd/helm");
-        run(go.current_dir(root().join("tests/kubernetes/helm")).env("CGO_ENABLED", "0"))?;
-        Ok(Self { helm, path: root().join("manifests/helm/sluice") })
+        Ok(Self { helm: helm()?, path: root().join("manifests/helm/sluice") })
     }
 
     /// Has Helm look whether it is as charts should be.

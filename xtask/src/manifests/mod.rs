@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 
 use crate::run::root;
 use chart::Chart;
+pub use chart::helm;
 
 /// The first line of all that is made.
 const HEAD: &str = "# Made of manifests/helm/sluice by `cargo xtask manifests`: change it there.\n";
