@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use crate::config::{Config, Log, Masquerade, Vxlan};
 
-/// Settings that are each node's own, and the one that the chart has a value of its own for.
-const ELSEWHERE: [&str; 4] = ["addresses", "api_server", "node_name", "pod_cidrs"];
+/// Settings that are each node's own, and those that the chart has a value of its own for.
+const ELSEWHERE: [&str; 5] = ["addresses", "api_server", "cni_bin_dir", "node_name", "pod_cidrs"];
 
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("is in the repository").join(name)
