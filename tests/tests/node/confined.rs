@@ -139,6 +139,22 @@ fn a_directory_that_cannot_be_written_to_is_told_of_with_what_to_do() -> Result<
 }
 
 #[test]
+fn in_the_rights_of_its_pod_a_check_finds_nothing_wrong() -> Result<()> {
+    let lab = Lab::start(Plan { nodes: 1, ..Plan::default() })?;
+    let node = &lab.nodes[0];
+    // No directory of the container's root can be written to that the agent does not need.
+    std::fs::create_dir_all(node.directory.join("state"))?;
+    let _state = ReadOnly::at(&node.directory.join("state"))?;
+    let output = without(node, "-all,+bpf,+net_admin,+perfmon,+sys_admin", &["check", "-o", "json"])?.output()?;
+    assert!(output.status.success(), "{}", said(&output));
+    let findings: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).with_context(|| said(&output))?;
+    let capabilities =
+        findings.iter().find(|finding| finding["check"] == "capabilities").context("it looks at them")?;
+    assert_eq!(capabilities["verdict"], "ok", "{capabilities}");
+    Ok(())
+}
+
+#[test]
 fn a_node_is_checked_before_and_while_an_agent_runs() -> Result<()> {
     let mut lab = Lab::start(Plan { nodes: 1, ..Plan::default() })?;
     for is_running in [true, false] {
