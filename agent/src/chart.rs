@@ -109,6 +109,29 @@ fn the_chart_is_of_the_same_version() {
 }
 
 #[test]
+fn containers_have_what_they_are_told_of_from_the_node() {
+    let pod = yaml("manifests/base/daemonset.yaml")["spec"]["template"]["spec"].take();
+    let [install, agent] = [&pod["initContainers"][0], &pod["containers"][0]];
+    let is_mounted = |container: &Value, volume: &str, path: &str| {
+        let mounts = container["volumeMounts"].as_array().expect("has mounts");
+        mounts.iter().any(|mount| mount["name"] == volume && mount["mountPath"] == path)
+    };
+    let told = |flag: &str| {
+        let command = install["command"].as_array().expect("has arguments");
+        let path = command.iter().find_map(|word| word.as_str()?.strip_prefix(flag)?.strip_prefix('='));
+        path.expect(flag).to_owned()
+    };
+    for (flag, volume) in [("--run-dir", "run"), ("--cni-bin-dir", "plugins"), ("--bin-dir", "bin")] {
+        assert!(is_mounted(install, volume, &told(flag)), "{flag}");
+    }
+    // The image has plugins of its own, which nobody calls.
+    let variables = agent["env"].as_array().expect("has variables");
+    let plugins = variables.iter().find(|variable| variable["name"] == "SLUICE_CNI_BIN_DIR").expect("is set");
+    assert!(is_mounted(agent, "plugins", plugins["value"].as_str().expect("is a path")));
+    assert!(is_mounted(agent, "run", &told("--run-dir")));
+}
+
+#[test]
 fn every_setting_is_documented() {
     let documented = text("docs/configure.md");
     let documented: BTreeSet<_> = documented.split('`').skip(1).step_by(2).collect();
