@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use crate::config::{Config, Flags, Log, Masquerade, Vxlan};
 
-/// Settings that are each node's own, and the one that the chart has a value of its own for.
-const ELSEWHERE: [&str; 4] = ["addresses", "api_server", "node_name", "pod_cidrs"];
+/// Settings that are each node's own, and those that the chart has a value of its own for.
+const ELSEWHERE: [&str; 5] = ["addresses", "api_server", "cni_bin_dir", "node_name", "pod_cidrs"];
 
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("is in the repository").join(name)
@@ -129,6 +129,29 @@ fn the_oldest_kubernetes_is_the_same_everywhere() {
         let text = text(name).split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(text.contains(&said), "{name} does not say: {said}");
     }
+}
+
+#[test]
+fn containers_have_what_they_are_told_of_from_the_node() {
+    let pod = yaml("manifests/base/daemonset.yaml")["spec"]["template"]["spec"].take();
+    let [install, agent] = [&pod["initContainers"][0], &pod["containers"][0]];
+    let is_mounted = |container: &Value, volume: &str, path: &str| {
+        let mounts = container["volumeMounts"].as_array().expect("has mounts");
+        mounts.iter().any(|mount| mount["name"] == volume && mount["mountPath"] == path)
+    };
+    let told = |flag: &str| {
+        let command = install["command"].as_array().expect("has arguments");
+        let path = command.iter().find_map(|word| word.as_str()?.strip_prefix(flag)?.strip_prefix('='));
+        path.expect(flag).to_owned()
+    };
+    for (flag, volume) in [("--run-dir", "run"), ("--cni-bin-dir", "plugins"), ("--bin-dir", "bin")] {
+        assert!(is_mounted(install, volume, &told(flag)), "{flag}");
+    }
+    // The image has plugins of its own, which nobody calls.
+    let variables = agent["env"].as_array().expect("has variables");
+    let plugins = variables.iter().find(|variable| variable["name"] == "SLUICE_CNI_BIN_DIR").expect("is set");
+    assert!(is_mounted(agent, "plugins", plugins["value"].as_str().expect("is a path")));
+    assert!(is_mounted(agent, "run", &told("--run-dir")));
 }
 
 #[test]

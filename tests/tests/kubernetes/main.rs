@@ -1,5 +1,6 @@
 //! Sluice in a cluster of real kubelets: what Kubernetes does on a pod network.
 
+mod fitness;
 mod hosts;
 mod ingress;
 mod installation;

@@ -25,7 +25,7 @@ use crate::source::{Change, Object};
 
 /// Where the Leases are, whatever the namespace of an agent's account: two agents that looked at different places would take
 /// the same blocks.
-const NAMESPACE: &str = "kube-system";
+pub const NAMESPACE: &str = "kube-system";
 /// The label of those that are meant.
 const LABEL: &str = "sluice.dev/pod-cidr";
 /// What their names begin with; the block follows.

@@ -6,6 +6,7 @@ mod condition;
 mod known;
 mod lean;
 mod publish;
+mod rights;
 #[cfg(test)]
 mod tests;
 
@@ -146,11 +147,11 @@ impl Kubernetes {
         Self { claimant, ..self }
     }
 
-    /// Asks once for every kind, and gives what is wrong.
+    /// Asks once for every kind, and for what the account may do, with a pool or without; gives what is wrong.
     ///
     /// # Errors
     /// Where there is no client.
-    pub fn examine(self) -> Result<Vec<String>> {
+    pub fn examine(self, has_pool: bool) -> Result<Vec<String>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.context("starting a client of the Kubernetes API")?.block_on(async {
             let (client, server, _given) = reach(self.kubeconfig.as_deref(), self.server).await?;
@@ -162,7 +163,9 @@ impl Kubernetes {
             examine::<Service>(&client, &mut troubles).await;
             examine::<EndpointSlice>(&client, &mut troubles).await;
             examine::<ClusterNetworkPolicy>(&client, &mut troubles).await;
-            Ok(troubles.problems(false))
+            let mut problems = troubles.problems(false);
+            problems.extend(rights::lacking(&client, has_pool).await);
+            Ok(problems)
         })
     }
 

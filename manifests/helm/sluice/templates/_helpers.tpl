@@ -49,7 +49,7 @@ imagePullSecrets: {{- range . }}
 {{- /* The agent's settings. Helm takes those that are null away; here they are again, for who looks what can be set. */ -}}
 {{- define "sluice.settings" -}}
 {{- $settings := deepCopy .Values.config }}
-{{- range list "cgroup" "cni_bin_dir" "ipam" "plugin_log_file" }}
+{{- range list "cgroup" "ipam" "plugin_log_file" }}
 {{- if not (hasKey $settings .) }}{{ $_ := set $settings . nil }}{{ end }}
 {{- end }}
 {{- toYaml $settings }}
