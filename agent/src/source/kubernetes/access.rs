@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
+use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -103,6 +104,8 @@ fn passes(error: &kube::Error) -> bool {
 pub enum Trouble {
     /// It does not let this agent: what is wrong, and what to do.
     Refused(String),
+    /// It lacks something, or has what should not be there: what is wrong, and what to do.
+    Amiss(String),
     /// It cannot be reached, or not as somebody whom it knows, or cannot do it.
     Away(Outage),
 }
@@ -147,43 +150,75 @@ fn root(error: &kube::Error) -> String {
     causes::chain(error).last().map_or_else(String::new, ToString::to_string)
 }
 
+/// How often in a row an account must be refused before that is told: a server that has just started does not know the roles yet,
+/// and refuses everybody for a moment.
+pub const REFUSALS: u32 = 3;
+
 /// What the server does not give.
 pub struct Troubles {
     server: Server,
-    refused: BTreeMap<Target, String>,
-    away: BTreeMap<Target, Outage>,
+    /// How often an account must be refused before it counts.
+    refusals: u32,
+    of: BTreeMap<Target, Repeated>,
     /// Since when something of it is away.
     since: Timestamp,
 }
 
+/// A trouble, and how often in a row it was of this kind.
+struct Repeated {
+    trouble: Trouble,
+    times: u32,
+}
+
+impl Repeated {
+    /// What is to be said of it.
+    fn told(&self, refusals: u32) -> Option<&Trouble> {
+        match &self.trouble {
+            Trouble::Refused(_) => (self.times >= refusals).then_some(&self.trouble),
+            Trouble::Amiss(_) | Trouble::Away(_) => Some(&self.trouble),
+        }
+    }
+}
+
 impl Troubles {
-    /// None yet, with a server.
-    pub fn new(server: Server) -> Self {
-        Self { server, refused: BTreeMap::new(), away: BTreeMap::new(), since: Timestamp::UNIX_EPOCH }
+    /// None yet, with a server, of which so many refusals in a row count as one.
+    pub fn new(server: Server, refusals: u32) -> Self {
+        Self { server, refusals, of: BTreeMap::new(), since: Timestamp::UNIX_EPOCH }
     }
 
     /// Takes notice of what has come of asking for something. Whether that is another than before.
     pub fn note(&mut self, target: Target, access: Result<(), Trouble>, now: Timestamp) -> bool {
-        match access {
-            Ok(()) => self.refused.remove(&target).is_some() | self.away.remove(&target).is_some(),
-            Err(Trouble::Refused(why)) => {
-                self.away.remove(&target).is_some() | (self.refused.insert(target, why.clone()) != Some(why))
+        let was_away = self.outages().next().is_some();
+        let before = self.of.remove(&target);
+        if let Err(trouble) = access {
+            if matches!(trouble, Trouble::Away(_)) && !was_away {
+                self.since = now;
             }
-            Err(Trouble::Away(outage)) => {
-                if self.away.is_empty() {
-                    self.since = now;
-                }
-                self.refused.remove(&target).is_some() | (self.away.insert(target, outage.clone()) != Some(outage))
-            }
+            let is_same = |before: &&Repeated| mem::discriminant(&before.trouble) == mem::discriminant(&trouble);
+            let times = before.as_ref().filter(is_same).map_or(1, |before| before.times.saturating_add(1));
+            self.of.insert(Arc::clone(&target), Repeated { trouble, times });
         }
+        let told = |repeated: &Repeated| repeated.told(self.refusals).cloned();
+        before.as_ref().and_then(told) != self.of.get(&target).and_then(told)
     }
 
     /// All of them. Whether there is something that the server has said is the difference for who must live with it.
     pub fn problems(&self, is_listed: bool) -> Vec<String> {
         // What is wrong with the server is wrong for whatever it is asked for.
-        let outages: BTreeSet<&Outage> = self.away.values().collect();
+        let outages: BTreeSet<&Outage> = self.outages().collect();
         let outages = outages.into_iter().map(|outage| self.outage(outage, is_listed));
-        outages.chain(self.refused.values().cloned()).collect()
+        let others = self.of.values().filter_map(|repeated| match repeated.told(self.refusals)? {
+            Trouble::Refused(why) | Trouble::Amiss(why) => Some(why.clone()),
+            Trouble::Away(_) => None,
+        });
+        outages.chain(others).collect()
+    }
+
+    fn outages(&self) -> impl Iterator<Item = &Outage> {
+        self.of.values().filter_map(|repeated| match &repeated.trouble {
+            Trouble::Away(outage) => Some(outage),
+            Trouble::Refused(_) | Trouble::Amiss(_) => None,
+        })
     }
 
     fn outage(&self, Outage { what, remedy }: &Outage, is_listed: bool) -> String {
@@ -221,7 +256,7 @@ mod tests {
     const PODS: &str = "/api/v1/pods";
 
     fn troubles(is_service: bool) -> Troubles {
-        Troubles::new(Server { url: Uri::from_static("https://10.96.0.1"), is_service })
+        Troubles::new(Server { url: Uri::from_static("https://10.96.0.1"), is_service }, 2)
     }
 
     fn at(second: i64) -> Timestamp {
@@ -265,12 +300,19 @@ mod tests {
     }
 
     #[test]
-    fn who_is_let_no_more_is_not_away() {
+    fn who_is_let_no_more_is_not_away_and_refused_in_earnest_at_the_second_time() {
+        let refused = |why: &str| Err(Trouble::Refused(why.into()));
         let mut troubles = troubles(false);
-        troubles.note(NODES.into(), away("refused", Remedy::Place), at(0));
-        assert!(troubles.note(NODES.into(), Err(Trouble::Refused("may not".into())), at(0)));
-        assert_eq!(troubles.problems(true), ["may not"]);
-        troubles.note(NODES.into(), away("refused", Remedy::Place), at(0));
+        assert!(!troubles.note(NODES.into(), refused("may not list"), at(0)), "the server may have just started");
+        assert!(!troubles.note(PODS.into(), refused("may not list"), at(0)), "the same");
+        assert!(!troubles.note(NODES.into(), Ok(()), at(0)) && troubles.problems(true).is_empty());
+        assert!(troubles.note(PODS.into(), refused("may not watch"), at(0)));
+        assert_eq!(troubles.problems(true), ["may not watch"]);
+        assert!(troubles.note(PODS.into(), away("refused", Remedy::Place), at(0)));
         assert!(troubles.problems(true).len() == 1 && troubles.problems(true)[0].contains("refused"));
+        assert!(troubles.note(PODS.into(), refused("may not"), at(0)), "it is there again");
+        assert_eq!(troubles.problems(true), [""; 0]);
+        assert!(troubles.note(PODS.into(), Err(Trouble::Amiss("is not there".into())), at(0)), "this is so at once");
+        assert_eq!(troubles.problems(true), ["is not there"]);
     }
 }

@@ -222,7 +222,7 @@ impl Blocks {
         if families.is_empty() {
             return Ok(());
         }
-        Err(Trouble::Refused(format!(
+        Err(Trouble::Amiss(format!(
             "pod_cidr_pool has no free block of {} for this node: add a range to it on all nodes, or remove Nodes that are gone; their \
              Leases ({PREFIX}* in the namespace {NAMESPACE}) go with them",
             families.join(" and ")
@@ -437,7 +437,7 @@ mod tests {
         blocks.change(taken("fd00:78::/64", "b", "ub", 2));
         assert_eq!(told(&mut blocks), ["a: 10.78.0.0/24"]);
         let (_, access) = blocks.settle();
-        assert!(matches!(access, Err(Trouble::Refused(why)) if why.contains("no free block of IPv6 for this node")));
+        assert!(matches!(access, Err(Trouble::Amiss(why)) if why.contains("no free block of IPv6 for this node")));
         blocks.change(BlockChange::Freed("fd00:78::/64".parse().expect("a CIDR")));
         assert_eq!((told(&mut blocks), ordered(&orders)), (Vec::new(), vec!["fd00:78::/64".to_owned()]));
         assert_eq!(blocks.settle().1, Ok(()));

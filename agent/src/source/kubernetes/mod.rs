@@ -41,7 +41,7 @@ use tokio::time::sleep;
 
 use super::{Change, Object, Source};
 use crate::causes;
-use access::{Outage, Server, Target, Trouble, Troubles, connect, persist};
+use access::{Outage, REFUSALS, Server, Target, Trouble, Troubles, connect, persist};
 use blocks::{Blocks, take};
 use condition::Conditions;
 use known::{Heard, Known, Tiding, Told};
@@ -154,7 +154,7 @@ impl Kubernetes {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.context("starting a client of the Kubernetes API")?.block_on(async {
             let (client, server, _given) = reach(self.kubeconfig.as_deref(), self.server).await?;
-            let mut troubles = Troubles::new(server);
+            let mut troubles = Troubles::new(server, 1);
             examine::<Node>(&client, &mut troubles).await;
             examine::<Pod>(&client, &mut troubles).await;
             examine::<Namespace>(&client, &mut troubles).await;
@@ -271,7 +271,7 @@ async fn follow(client: &Client, server: Server, listening: Listening, tell: &mu
         admin_policies(client).boxed(),
     ]);
     let mut batches = stream::select_all(watches).ready_chunks(BATCH);
-    let mut troubles = Troubles::new(server);
+    let mut troubles = Troubles::new(server, REFUSALS);
     while let Some(batch) = batches.next().await {
         let (mut changes, mut is_other, was_unlisted) = (Vec::new(), false, unlisted > 0);
         for (target, told) in batch {
@@ -448,7 +448,7 @@ fn admin_policies(client: &Client) -> impl Stream<Item = (Target, Told)> + Send 
             let access = if kinds.is_empty() {
                 Ok(())
             } else {
-                Err(Trouble::Refused(format!(
+                Err(Trouble::Amiss(format!(
                     "the API server has the kinds {} of {ADMIN_POLICIES}, which this agent does not know: what policies of them \
                      say is not enforced; write them as {KIND} of {API_VERSION}, and remove the old kinds",
                     kinds.join(" and ")
@@ -503,7 +503,7 @@ fn trouble<K: Watched>(error: &kube::Error) -> Trouble {
              on {plural} of the API group {group:?}, as manifests/base/rbac.yaml does; {MEANWHILE}",
             status.message
         )),
-        kube::Error::Api(status) if status.code == 404 => Trouble::Refused(format!(
+        kube::Error::Api(status) if status.code == 404 => Trouble::Amiss(format!(
             "the API server does not have the kind {kind} in {} ({}): it must be of Kubernetes {OLDEST} or later; {MEANWHILE}",
             K::api_version(&()),
             status.message
