@@ -12,8 +12,6 @@ use hyper::{Request, Response, Uri};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::client::{Body, ClientBuilder};
-use kube::runtime::watcher::DefaultBackoff;
-use tokio::time::sleep;
 use tower::Service;
 use tower::layer::layer_fn;
 
@@ -77,25 +75,8 @@ where
     }
 }
 
-/// Has the server do something, again and again, ever less often, until it is done or the server says that it will not be.
-///
-/// # Errors
-/// What the server says then.
-pub async fn persist<T, F: Future<Output = kube::Result<T>>>(mut attempt: impl FnMut() -> F) -> kube::Result<T> {
-    let mut pause = DefaultBackoff::default();
-    loop {
-        match attempt().await {
-            Err(error) if passes(&error) => {
-                tracing::debug!(%error, "the API server is asked again");
-                sleep(pause.next().unwrap_or_default()).await;
-            }
-            done => return done,
-        }
-    }
-}
-
 /// Whether what is wrong may be right at the next attempt, without anybody's doing.
-fn passes(error: &kube::Error) -> bool {
+pub fn passes(error: &kube::Error) -> bool {
     !matches!(error, kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429)
 }
 

@@ -9,7 +9,7 @@ mod publish;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::future;
 use std::net::IpAddr;
@@ -27,23 +27,23 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use serde_json::json;
 use sluice_policy::cluster_policy::{API_VERSION, ClusterNetworkPolicy, KIND};
 use sluice_policy::object::{PodObject, Policy};
 use sluice_policy::{Kind, ObjectError, ObjectName, PodName, Strictness};
-use tokio::time::sleep;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{Change, Object, Source};
 use crate::causes;
-use access::{Outage, REFUSALS, Server, Target, Trouble, Troubles, connect, persist};
+use access::{Outage, REFUSALS, Server, Target, Trouble, Troubles, connect};
 use blocks::{Blocks, take};
-use condition::Conditions;
+use condition::{Conditions, Due, write};
 use known::{Heard, Known, Tiding, Told};
 use lean::Lean;
 use publish::{Counts, Means, Word, publish};
@@ -54,9 +54,11 @@ const CONNECT: Duration = Duration::from_secs(10);
 const BATCH: usize = 1024;
 /// Until the server is asked again for a kind that it does not have. Whoever installs one waits no longer for it.
 const ABSENT: Duration = Duration::from_secs(10);
-/// Until a pod is asked for again that the server does not give, and how often: for as long as an ADD waits for it.
+/// Until a pod is asked for again that the server does not give, how long one answer may take, and how long it is tried: for as
+/// long as an ADD waits for it.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-const ATTEMPTS: u32 = 10;
+const ANSWER: Duration = Duration::from_secs(4);
+const WAITED_FOR: Duration = Duration::from_secs(10);
 /// Most pods that are asked for at once: as many as there can be clients that wait for them.
 const ASKED_AT_ONCE: usize = 256;
 /// As whom the agents of all nodes set what is theirs of a status.
@@ -245,14 +247,14 @@ struct Listening {
 async fn follow(client: &Client, server: Server, listening: Listening, tell: &mut dyn FnMut(Vec<Change>) -> bool) {
     let Listening { asked, words, counts, given, services, claimant, absent } = listening;
     let (tells, noted) = mpsc::unbounded();
-    let pods = stream::select(watch::<Pod>(client), fetch(client, asked));
+    let pods = stream::select(watch::<Pod>(client), fetch(client, asked, tells.clone()));
     let pods = publish(Means { client: client.clone(), counts, tell: tells.clone() }, words, pods);
     let mut watches = vec![
         tidings(client, watch::<Node>(client)),
         tidings(client, pods),
         tidings(client, watch::<Namespace>(client)),
         tidings(client, watch::<NetworkPolicy>(client)),
-        tidings(client, report(client, watch_if_there::<ClusterNetworkPolicy>(client, absent))),
+        tidings(client, report(client, tells.clone(), watch_if_there::<ClusterNetworkPolicy>(client, absent))),
     ];
     if services {
         watches.extend([tidings(client, watch::<Service>(client)), tidings(client, watch::<EndpointSlice>(client))]);
@@ -547,53 +549,92 @@ impl Backoff for Patience {
 /// Says in the status of policies what is not supported in them.
 fn report<S: Stream<Item = Heard<ClusterNetworkPolicy>> + Send>(
     client: &Client,
+    tell: UnboundedSender<(Target, Told)>,
     policies: S,
 ) -> impl Stream<Item = Heard<ClusterNetworkPolicy>> + Send + use<S> {
     let api: Api<ClusterNetworkPolicy> = Api::all(client.clone());
+    let tell = move |access| {
+        let target = Target::from("clusternetworkpolicies/status");
+        // Who has ended does not want to know.
+        drop(tell.unbounded_send((target, Told::access(access))));
+    };
     let mut conditions = Conditions::default();
+    // Of each policy one, for whom nobody waits, and who stops when he is dropped.
+    let mut writers: BTreeMap<String, JoinSet<()>> = BTreeMap::new();
     policies.inspect(move |heard| {
-        if let Heard::Event(Event::InitApply(policy) | Event::Apply(policy)) = heard
-            && let Some(condition) = conditions.due(policy)
-        {
-            let (api, name) = (api.clone(), policy.name_any());
-            // Nobody waits for it.
-            tokio::spawn(async move {
-                let patch = Patch::Apply(json!({
-                    "apiVersion": API_VERSION,
-                    "kind": KIND,
-                    "metadata": { "name": name },
-                    "status": { "conditions": [condition] },
-                }));
-                let params = PatchParams::apply(MANAGER).force();
-                if let Err(error) = persist(|| api.patch_status(&name, &params, &patch)).await {
-                    tracing::warn!(
-                        error = causes::of(&error),
-                        "the status of {KIND} {name} does not say what is not supported in it"
-                    );
-                }
-            });
+        let (policy, due) = match heard {
+            Heard::Event(Event::InitApply(policy) | Event::Apply(policy)) => (policy, conditions.due(policy)),
+            Heard::Event(Event::Delete(policy)) => (policy, Due::Nothing),
+            Heard::Event(Event::Init | Event::InitDone) | Heard::Fetched(_) | Heard::Absent | Heard::Nothing(_) => {
+                return;
+            }
+        };
+        let name = policy.name_any();
+        match due {
+            Due::Condition(condition) => {
+                let mut writer = JoinSet::new();
+                writer.spawn(write(api.clone(), name.clone(), condition, tell.clone()));
+                writers.insert(name, writer);
+            }
+            // Whoever may not write it need not.
+            Due::Nothing if writers.remove(&name).is_some() => tell(Ok(())),
+            Due::Nothing | Due::AsBefore => {}
         }
     })
 }
 
 /// Gets the pods that are asked for.
-fn fetch(client: &Client, asked: UnboundedReceiver<Ask>) -> impl Stream<Item = Heard<Pod>> + Send + use<> {
+fn fetch(
+    client: &Client,
+    asked: UnboundedReceiver<Ask>,
+    tell: UnboundedSender<(Target, Told)>,
+) -> impl Stream<Item = Heard<Pod>> + Send + use<> {
     let client = client.clone();
-    let pods = asked.map(move |ask| fetch_one(Api::namespaced(client.clone(), &ask.pod.namespace), ask));
+    let pods = asked.map(move |ask| {
+        let api = Api::namespaced(client.clone(), &ask.pod.namespace);
+        let tell = tell.clone();
+        // Who has ended does not want to know.
+        fetch_one(api, ask, move |access| drop(tell.unbounded_send(("pods: get".into(), Told::access(access)))))
+    });
     pods.buffer_unordered(ASKED_AT_ONCE).filter_map(|pod| future::ready(pod.map(Heard::Fetched)))
 }
 
-async fn fetch_one(api: Api<Lean<Pod>>, Ask { pod: name, uid }: Ask) -> Option<Pod> {
-    for attempt in 0..ATTEMPTS {
-        if attempt > 0 {
-            sleep(ASK_AGAIN).await;
+/// Asks for a pod while somebody waits for it; who is refused, until he is not, so that it is known when.
+async fn fetch_one(
+    api: Api<Lean<Pod>>,
+    Ask { pod: name, uid }: Ask,
+    tell: impl Fn(Result<(), Trouble>),
+) -> Option<Pod> {
+    let (until, mut pause) = (Instant::now() + WAITED_FOR, DefaultBackoff::default());
+    loop {
+        match timeout(ANSWER, api.get_opt(&name.name)).await {
+            Ok(Ok(pod)) => {
+                tell(Ok(()));
+                let is_meant = |pod: &Pod| PodObject::try_from(pod).is_ok_and(|object| object.is(&uid));
+                if let Some(pod) = pod.map(|Lean(pod)| pod).filter(is_meant) {
+                    return Some(pod);
+                }
+                // Gone, or another by now.
+                tracing::debug!(%name, uid, "the API server does not know this pod");
+            }
+            Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => {
+                tell(Err(Trouble::Refused(format!(
+                    "the API server does not let this agent ask for a pod by its name ({}): give its account the verb get on \
+                     pods, as manifests/base/rbac.yaml does; until then a new pod waits for the watch to tell of it, and is refused \
+                     as not known to the API server where that takes more than {} s",
+                    status.message,
+                    WAITED_FOR.as_secs()
+                ))));
+                sleep(pause.next().unwrap_or_default()).await;
+                continue;
+            }
+            Ok(Err(error)) => tracing::warn!(error = causes::of(&error), "asking for the pod {name} again"),
+            // The next question goes by another connection.
+            Err(_) => tracing::warn!("asking for the pod {name} again: no answer for {} s", ANSWER.as_secs()),
         }
-        match api.get_opt(&name.name).await {
-            Ok(Some(Lean(pod))) if PodObject::try_from(&pod).is_ok_and(|object| object.is(&uid)) => return Some(pod),
-            // Gone, or another by now.
-            Ok(_) => tracing::debug!(%name, uid, "the API server does not know this pod"),
-            Err(error) => tracing::warn!(error = causes::of(&error), "asking for the pod {name} again"),
+        if Instant::now() >= until {
+            return None;
         }
+        sleep(ASK_AGAIN).await;
     }
-    None
 }

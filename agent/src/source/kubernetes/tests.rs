@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::mpsc::{self as channel, Receiver, Sender};
 use std::thread;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sluice_topology::{Pool, Range};
 
 use super::*;
@@ -563,6 +563,24 @@ fn a_pod_that_is_asked_for_may_be_ahead_of_the_watch() {
     assert_eq!(next(&heard), ["Pod x/p u2 is"]);
 }
 
+#[test]
+fn who_may_ask_for_no_pod_is_told_which_verb_he_lacks_until_he_may() {
+    let (server, happened, heard, asker) = with_a_pod();
+    let path = "/api/v1/namespaces/x/pods/p";
+    server.give(path, Value::Null);
+    asker.ask(PodName::new("x", "p"), "u2".into());
+    let told = next(&heard);
+    assert!(told.len() == 1 && told[0].contains("the verb get on pods"), "{told:?}");
+    server.give(path, pod("u2", 9));
+    wait_for(&happened, path);
+    let mut awaited = BTreeSet::from(["Pod x/p u2 is", "problems: "]);
+    while !awaited.is_empty() {
+        next(&heard).iter().for_each(|word| {
+            awaited.remove(&**word);
+        });
+    }
+}
+
 /// Its validation only warns of host bits.
 #[test]
 fn policies_that_the_api_server_takes_are_taken() {
@@ -607,6 +625,39 @@ fn what_is_not_supported_in_a_policy_stands_in_its_status() {
     let conditions = patch["status"]["conditions"].as_array().expect("conditions");
     assert_eq!(conditions.len(), 1);
     assert_eq!((&conditions[0]["type"], &conditions[0]["status"]), (&json!("sluice.dev/Supported"), &json!("False")));
+}
+
+#[test]
+fn who_may_not_write_the_status_of_a_policy_is_told_which_verb_he_lacks_and_tries_again() {
+    let (server, happened) = Server::start();
+    let path = format!("{POLICIES}/all/status");
+    server.give(&path, Value::Null);
+    server.give(POLICIES, json!([policy(&json!([{ "action": "Deny", "to": [{ "domainNames": ["a.example"] }] }]))]));
+    let (heard, _asker) = server.follow();
+    let told = first_problem(&heard);
+    assert!(told.contains("the verb patch on clusternetworkpolicies/status"), "{told}");
+    server.0.given.lock().expect("locks").remove(&path);
+    assert_eq!(wait_for(&happened, &path)["status"]["conditions"][0]["type"], "sluice.dev/Supported");
+    while !next(&heard).contains(&"problems: ".into()) {}
+}
+
+#[test]
+fn what_was_to_be_written_into_a_policy_that_is_gone_is_no_problem_any_more() {
+    let (server, happened) = Server::start();
+    let path = format!("{POLICIES}/all/status");
+    let names = policy(&json!([{ "action": "Deny", "to": [{ "domainNames": ["a.example"] }] }]));
+    server.give(&path, Value::Null);
+    server.give(POLICIES, json!([names]));
+    let (heard, _asker) = server.follow();
+    first_problem(&heard);
+    wait_for(&happened, POLICIES);
+    server.say(POLICIES, "DELETED", &names);
+    let mut awaited = BTreeSet::from(["ClusterNetworkPolicy all c1 gone", "problems: "]);
+    while !awaited.is_empty() {
+        next(&heard).iter().for_each(|word| {
+            awaited.remove(&**word);
+        });
+    }
 }
 
 const STATUS: &str = "/api/v1/namespaces/x/pods/p/status";
