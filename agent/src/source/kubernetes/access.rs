@@ -1,20 +1,15 @@
 //! Whether the API server answers, and lets this agent do what it must: what is wrong, and what to do.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::env;
+use std::error::Error;
+use std::io;
 use std::mem;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use futures::channel::mpsc::{self, UnboundedReceiver, UnboundedSender};
-use futures::future::{BoxFuture, FutureExt};
-use hyper::{Request, Response, Uri};
+use hyper::Uri;
 use k8s_openapi::jiff::Timestamp;
-use kube::Client;
-use kube::client::{Body, ClientBuilder};
-use tower::Service;
-use tower::layer::layer_fn;
 
+use super::client::Silence;
 use crate::causes;
 
 /// What the server is asked for, as the path of it there.
@@ -23,56 +18,10 @@ pub type Target = Arc<str>;
 /// Where the server is.
 #[derive(Clone, Debug)]
 pub struct Server {
-    url: Uri,
+    /// Its address.
+    pub url: Uri,
     /// Whether that is where pods are told that it is.
-    is_service: bool,
-}
-
-/// A client of a server, where that is, and at which paths it gives what it is asked for, whenever it does: a watch that
-/// goes on after an interruption may hear nothing for hours.
-///
-/// # Errors
-/// Where the settings make no client.
-pub fn connect(mut config: kube::Config) -> kube::Result<(Client, Server, UnboundedReceiver<Target>)> {
-    // Whoever asks tries again, and says what is wrong meanwhile; the client would be silent for minutes.
-    config.default_retry = false;
-    let host = config.cluster_url.host().unwrap_or_default().trim_matches(['[', ']']);
-    let is_service = env::var("KUBERNETES_SERVICE_HOST").is_ok_and(|service| service == host);
-    let server = Server { url: config.cluster_url.clone(), is_service };
-    let (gives, given) = mpsc::unbounded();
-    let layer = layer_fn(|inner| Noting { inner, gives: gives.clone() });
-    Ok((ClientBuilder::try_from(config)?.with_layer(&layer).build(), server, given))
-}
-
-/// Takes notice of answers.
-struct Noting<S> {
-    inner: S,
-    gives: UnboundedSender<Target>,
-}
-
-impl<S, B> Service<Request<Body>> for Noting<S>
-where
-    S: Service<Request<Body>, Response = Response<B>>,
-    S::Future: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = BoxFuture<'static, Result<S::Response, S::Error>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (gives, target) = (self.gives.clone(), Target::from(request.uri().path()));
-        let note = move |answer: &Response<B>| {
-            if answer.status().is_success() {
-                // Who has ended does not want to know.
-                let _ = gives.unbounded_send(target);
-            }
-        };
-        self.inner.call(request).map(|answer| answer.inspect(note)).boxed()
-    }
+    pub is_service: bool,
 }
 
 /// Whether what is wrong may be right at the next attempt, without anybody's doing.
@@ -120,10 +69,19 @@ impl From<&kube::Error> for Outage {
                 remedy: if status.code == 401 { Remedy::Credentials } else { Remedy::Server },
             },
             kube::Error::Auth(_) => Self { what: root, remedy: Remedy::Credentials },
+            _ if causes::chain(error).any(is_unheard) => {
+                Self { what: "nobody answers there".into(), remedy: Remedy::Place }
+            }
+            _ if causes::chain(error).any(|cause| cause.is::<Silence>()) => Self { what: root, remedy: Remedy::Server },
             _ if root.contains("certificate") => Self { what: root, remedy: Remedy::Certificate },
             _ => Self { what: root, remedy: Remedy::Place },
         }
     }
+}
+
+/// Whether that is what comes of packets that nobody answers, to a new connection or to one that was there.
+fn is_unheard(cause: &(dyn Error + 'static)) -> bool {
+    cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
 }
 
 /// What is at the bottom of an error: what is above says that a request has failed.
@@ -231,6 +189,8 @@ impl Troubles {
 
 #[cfg(test)]
 mod tests {
+    use tower::BoxError;
+
     use super::*;
 
     const NODES: &str = "/api/v1/nodes";
@@ -295,5 +255,14 @@ mod tests {
         assert_eq!(troubles.problems(true), [""; 0]);
         assert!(troubles.note(PODS.into(), Err(Trouble::Amiss("is not there".into())), at(0)), "this is so at once");
         assert_eq!(troubles.problems(true), ["is not there"]);
+    }
+
+    #[test]
+    fn a_server_that_nobody_hears_and_one_that_owes_an_answer_are_different_matters() {
+        let of = |error: BoxError| Outage::from(&kube::Error::Service(error));
+        for unheard in [io::Error::from_raw_os_error(110), io::Error::new(io::ErrorKind::TimedOut, "elapsed")] {
+            assert_eq!(of(unheard.into()), Outage { what: "nobody answers there".into(), remedy: Remedy::Place });
+        }
+        assert_eq!(of(Silence.into()).remedy, Remedy::Server);
     }
 }

@@ -2,6 +2,7 @@
 
 mod access;
 mod blocks;
+mod client;
 mod condition;
 mod known;
 mod lean;
@@ -41,15 +42,14 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{Change, Object, Source};
 use crate::causes;
-use access::{Outage, REFUSALS, Server, Target, Trouble, Troubles, connect};
+use access::{Outage, REFUSALS, Server, Target, Trouble, Troubles};
 use blocks::{Blocks, take};
+use client::{PATIENCE, connect};
 use condition::{Conditions, Due, write};
 use known::{Heard, Known, Tiding, Told};
 use lean::Lean;
 use publish::{Counts, Means, Word, publish};
 
-/// How long it may take to connect.
-const CONNECT: Duration = Duration::from_secs(10);
 /// Most changes that are told of at once.
 const BATCH: usize = 1024;
 /// Until the server is asked again for a kind that it does not have. Whoever installs one waits no longer for it.
@@ -194,9 +194,8 @@ async fn reach(kubeconfig: Option<&Path>, server: Option<Uri>) -> Result<(Client
         config.cluster_url = server;
     }
     trust_nobody_in_vain(&mut config);
-    config.connect_timeout = Some(CONNECT);
     tracing::info!(server = %config.cluster_url, "watching the Kubernetes API");
-    connect(config).context(
+    connect(&config, PATIENCE).context(
         "making a client of the Kubernetes API; where the system trusts no certificate authority, as in an image, the \
          kubeconfig must name the server's (certificate-authority)",
     )

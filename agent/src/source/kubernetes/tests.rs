@@ -28,8 +28,8 @@ struct Server(Arc<State>);
 
 struct State {
     address: SocketAddr,
-    /// By path: a list's items or an object; null: what nobody may see; a number: with which code it fails. Of paths that are not
-    /// there, it has nothing.
+    /// By path: a list's items or an object; null: what nobody may see; a number: with which code it fails; whether an answer has
+    /// a beginning that never has an end. Of paths that are not there, it has nothing.
     given: Mutex<BTreeMap<String, Value>>,
     /// Paths at which nobody may make objects.
     unmakeable: Mutex<BTreeSet<String>>,
@@ -148,6 +148,15 @@ impl Server {
                     let list = json!({ "kind": "List", "apiVersion": "v1", "metadata": { "resourceVersion": "1" }, "items": items });
                     (200, list.to_string())
                 }
+                Some(Value::Bool(begins)) => {
+                    if begins {
+                        let _ = write!(writer, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n{{");
+                    }
+                    let _ = happened(Value::Null);
+                    // Until whoever has asked goes away.
+                    let _ = reader.read(&mut [0]);
+                    return;
+                }
                 Some(Value::Null) => (403, status(403, "the account may not").to_string()),
                 Some(Value::Number(code)) => {
                     let _ = happened(Value::Null);
@@ -201,17 +210,32 @@ impl Server {
     fn follow_all(&self, services: bool) -> (Receiver<Vec<Change>>, Messenger) {
         follow_at(self.0.address, services, None)
     }
+
+    /// The same, without Services, and with less patience than others.
+    fn follow_impatiently(&self) -> (Receiver<Vec<Change>>, Messenger) {
+        follow_for(self.0.address, false, None, Duration::from_millis(500))
+    }
 }
 
 /// Follows whoever serves an address.
 fn follow_at(address: SocketAddr, services: bool, claimant: Option<Claimant>) -> (Receiver<Vec<Change>>, Messenger) {
+    follow_for(address, services, claimant, client::PATIENCE)
+}
+
+/// The same, with so much patience for answers.
+fn follow_for(
+    address: SocketAddr,
+    services: bool,
+    claimant: Option<Claimant>,
+    patience: Duration,
+) -> (Receiver<Vec<Change>>, Messenger) {
     let (said, heard) = channel::channel();
     let (Kubernetes { asked, words, counts, .. }, messenger) = Kubernetes::new(None);
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("builds");
         runtime.block_on(async {
             let uri = format!("http://{address}").parse().expect("a URI");
-            let (client, server, given) = connect(kube::Config::new(uri)).expect("a client");
+            let (client, server, given) = connect(&kube::Config::new(uri), patience).expect("a client");
             let tell = &mut |changes| said.send(changes).is_ok();
             let listening =
                 Listening { asked, words, counts, given, services, claimant, absent: Duration::from_millis(1) };
@@ -522,6 +546,38 @@ fn a_server_that_is_back_is_no_problem_though_nothing_has_changed() {
     }
 }
 
+/// Its machine still acknowledges what it is sent.
+#[test]
+fn a_server_that_owes_an_answer_is_a_problem_and_asked_again() {
+    for begins in [false, true] {
+        let (server, _happened) = Server::start();
+        server.give(NODES, json!(begins));
+        let (heard, _asker) = server.follow_impatiently();
+        let told = first_problem(&heard);
+        assert!(told.contains("does not answer; see what is wrong with it"), "{told}");
+        server.give(NODES, json!([node("a", 1)]));
+        let mut awaited = BTreeSet::from(["Node a is", "listed", "problems: "]);
+        while !awaited.is_empty() {
+            next(&heard).iter().for_each(|word| {
+                awaited.remove(&**word);
+            });
+        }
+    }
+}
+
+/// A watch may have nothing to say for as long as it likes.
+#[test]
+fn a_watch_owes_nothing() {
+    let (server, happened) = Server::start();
+    server.give(NODES, json!([node("a", 1)]));
+    let (heard, _asker) = server.follow_impatiently();
+    assert_eq!(first(&heard), ["Node a is"]);
+    wait_for(&happened, NODES);
+    assert!(heard.recv_timeout(Duration::from_secs(2)).is_err(), "nothing is wrong");
+    server.say(NODES, "DELETED", &node("a", 2));
+    assert_eq!(next(&heard), ["Node a gone"]);
+}
+
 #[test]
 fn who_is_refused_asks_ever_less_often_until_it_is_answered() {
     let mut patience = Patience::default();
@@ -579,6 +635,18 @@ fn who_may_ask_for_no_pod_is_told_which_verb_he_lacks_until_he_may() {
             awaited.remove(&**word);
         });
     }
+}
+
+/// One that begins to answer about a pod and does not end is asked again while the pod is waited for.
+#[test]
+fn a_question_about_a_pod_that_is_not_answered_is_asked_again() {
+    let (server, happened, heard, asker) = with_a_pod();
+    let path = "/api/v1/namespaces/x/pods/p";
+    server.give(path, json!(true));
+    asker.ask(PodName::new("x", "p"), "u2".into());
+    wait_for(&happened, path);
+    server.give(path, pod("u2", 9));
+    assert_eq!(next(&heard), ["Pod x/p u2 is"]);
 }
 
 /// Its validation only warns of host bits.
@@ -710,6 +778,19 @@ fn what_the_kubelet_has_said_is_not_taken_back() {
     publish(&messenger, &[]);
     publish(&messenger, &["10.1.0.3"]);
     assert_eq!(condition(&wait_for(&happened, STATUS)).1, "10.1.0.3");
+}
+
+#[test]
+fn addresses_are_said_again_where_there_is_no_answer() {
+    let (server, happened) = Server::start();
+    server.give(PODS, json!([pod("u1", 1)]));
+    let (heard, messenger) = server.follow_impatiently();
+    assert_eq!(first(&heard), ["Pod x/p u1 is"]);
+    server.give(STATUS, json!(false));
+    publish(&messenger, &["10.1.0.1"]);
+    assert_eq!(wait_for(&happened, STATUS), Value::Null);
+    server.0.given.lock().expect("locks").remove(STATUS);
+    while wait_for(&happened, STATUS).is_null() {}
 }
 
 #[test]
