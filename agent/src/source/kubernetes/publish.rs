@@ -25,6 +25,8 @@ use super::known::{Heard, Told};
 
 /// Most pods whose addresses are being said at once.
 const AT_ONCE: usize = 32;
+/// So many conflicts in a row mean that another pod has the name. Those with writers who are quicker, a kubelet for one, end.
+pub const CONFLICTS: u32 = 5;
 
 /// What there is to say of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,7 +125,7 @@ impl Speakers {
             if let Some(speaker) = self.of.remove(&word.pod).filter(|_| is_same) {
                 speaker.words.send_replace(word);
             }
-        } else if let Some(speaker) = self.of.get(&word.pod).filter(|_| is_same) {
+        } else if let Some(speaker) = self.of.get(&word.pod).filter(|it| is_same && !it.words.is_closed()) {
             speaker.words.send_replace(word);
         } else {
             let (pod, uid) = (word.pod.clone(), word.uid.clone());
@@ -150,16 +152,18 @@ impl Speakers {
 }
 
 async fn speak(means: Means, slots: Arc<Semaphore>, mut words: watch::Receiver<Word>) {
-    let mut pause = DefaultBackoff::default();
+    let (mut pause, mut conflicts) = (DefaultBackoff::default(), 0);
     loop {
         let word = words.borrow_and_update().clone();
         let Ok(slot) = slots.acquire().await else { return };
         let said = means.say(&word).await;
         drop(slot);
+        conflicts = if said == Said::Conflict { conflicts + 1 } else { 0 };
         let changed = match said {
             Said::Yes => words.changed().await,
             Said::ToNobody => return,
-            Said::No => match timeout(pause.next().unwrap_or_default(), words.changed()).await {
+            Said::Conflict if conflicts == CONFLICTS => return,
+            Said::Conflict | Said::No => match timeout(pause.next().unwrap_or_default(), words.changed()).await {
                 Ok(changed) => changed,
                 Err(_) => continue,
             },
@@ -171,10 +175,13 @@ async fn speak(means: Means, slots: Arc<Semaphore>, mut words: watch::Receiver<W
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Said {
     Yes,
     /// The pod is gone, or another has its name.
     ToNobody,
+    /// Another has its name, or somebody else has written to it at the same time.
+    Conflict,
     /// Not yet.
     No,
 }
@@ -191,7 +198,7 @@ impl Means {
             }
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409 | 422) => {
                 tracing::debug!(%pod, uid, %status, "there is no such pod to say addresses of");
-                return Said::ToNobody;
+                return if status.code == 409 { Said::Conflict } else { Said::ToNobody };
             }
             Err(kube::Error::Api(status)) if status.is_forbidden() => Err(Some(Trouble::Refused(format!(
                 "the API server does not let this agent say which addresses new pods have ({}): give its account the verb patch on \

@@ -781,19 +781,6 @@ fn what_the_kubelet_has_said_is_not_taken_back() {
 }
 
 #[test]
-fn addresses_are_said_again_where_there_is_no_answer() {
-    let (server, happened) = Server::start();
-    server.give(PODS, json!([pod("u1", 1)]));
-    let (heard, messenger) = server.follow_impatiently();
-    assert_eq!(first(&heard), ["Pod x/p u1 is"]);
-    server.give(STATUS, json!(false));
-    publish(&messenger, &["10.1.0.1"]);
-    assert_eq!(wait_for(&happened, STATUS), Value::Null);
-    server.0.given.lock().expect("locks").remove(STATUS);
-    while wait_for(&happened, STATUS).is_null() {}
-}
-
-#[test]
 fn who_may_not_say_addresses_is_told_which_verb_he_lacks_and_tries_again() {
     let (server, happened, heard, messenger) = with_a_pod();
     server.give(STATUS, Value::Null);
@@ -805,6 +792,35 @@ fn who_may_not_say_addresses_is_told_which_verb_he_lacks_and_tries_again() {
     wait_for(&happened, STATUS);
     assert_eq!(next(&heard), ["problems: "]);
     assert!(messenger.published()[1] > 0);
+}
+
+/// Kubelets write to the same status.
+#[test]
+fn addresses_are_said_again_after_a_conflict_and_where_there_is_no_answer() {
+    let (server, happened) = Server::start();
+    server.give(PODS, json!([pod("u1", 1)]));
+    let (heard, messenger) = server.follow_impatiently();
+    assert_eq!(first(&heard), ["Pod x/p u1 is"]);
+    for trouble in [json!(409), json!(false)] {
+        server.give(STATUS, trouble);
+        publish(&messenger, &["10.1.0.1"]);
+        assert_eq!(wait_for(&happened, STATUS), Value::Null);
+        server.0.given.lock().expect("locks").remove(STATUS);
+        while wait_for(&happened, STATUS).is_null() {}
+    }
+}
+
+#[test]
+fn who_has_conflicts_only_is_another() {
+    let (server, happened, _heard, messenger) = with_a_pod();
+    server.give(STATUS, json!(409));
+    publish(&messenger, &["10.1.0.1"]);
+    for _ in 0..publish::CONFLICTS {
+        wait_for(&happened, STATUS);
+    }
+    server.0.given.lock().expect("locks").remove(STATUS);
+    publish(&messenger, &["10.1.0.2"]);
+    assert_eq!(condition(&wait_for(&happened, STATUS)).1, "10.1.0.2", "it has another one, which may be said");
 }
 
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
