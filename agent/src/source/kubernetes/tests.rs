@@ -766,18 +766,46 @@ fn a_pods_addresses_stand_on_its_object_until_they_are_anothers() {
     assert_eq!(messenger.published()[1], 0);
 }
 
+/// The pod of a server, of which its kubelet says an address.
+fn told_of(address: &str, version: u32) -> Value {
+    let mut told = pod("u1", version);
+    told["status"] = json!({ "podIP": address, "podIPs": [{ "ip": address }] });
+    told
+}
+
 #[test]
-fn what_the_kubelet_has_said_is_not_taken_back() {
+fn what_the_kubelet_has_said_is_not_said_again_unless_it_is_of_a_sandbox_before() {
     let (server, happened, heard, messenger) = with_a_pod();
-    publish(&messenger, &["10.1.0.1"]);
+    server.give(STATUS, json!(503));
+    publish(&messenger, &["10.1.0.2"]);
     wait_for(&happened, STATUS);
-    let mut told = pod("u1", 2);
-    told["status"] = json!({ "podIP": "10.1.0.1", "podIPs": [{ "ip": "10.1.0.1" }] });
-    server.say(PODS, "MODIFIED", &told);
+    server.say(PODS, "MODIFIED", &told_of("10.1.0.1", 2));
+    assert_eq!(next(&heard), ["Pod x/p u1 is"]);
+    wait_for(&happened, STATUS);
+    server.say(PODS, "MODIFIED", &told_of("10.1.0.2", 3));
+    assert_eq!(next(&heard), ["Pod x/p u1 is"]);
+    server.0.given.lock().expect("locks").remove(STATUS);
+    while let Ok((_, patch)) = happened.recv_timeout(Duration::from_secs(4)) {
+        assert!(patch.is_null(), "{patch} is said again");
+    }
+}
+
+/// The kubelet says no addresses while a pod is given another sandbox: those of the one before may be another pod's by then.
+#[test]
+fn addresses_are_taken_back_whoever_has_said_them_unless_the_object_goes() {
+    let (server, happened, heard, messenger) = with_a_pod();
+    server.say(PODS, "MODIFIED", &told_of("10.1.0.1", 2));
     assert_eq!(next(&heard), ["Pod x/p u1 is"]);
     publish(&messenger, &[]);
-    publish(&messenger, &["10.1.0.3"]);
-    assert_eq!(condition(&wait_for(&happened, STATUS)).1, "10.1.0.3");
+    assert_eq!(condition(&wait_for(&happened, STATUS)).2, "delete", "an agent before has said it");
+    publish(&messenger, &["10.1.0.2"]);
+    assert_eq!(condition(&wait_for(&happened, STATUS)).1, "10.1.0.2");
+    let mut ending = told_of("10.1.0.2", 3);
+    ending["metadata"]["deletionTimestamp"] = "2025-03-01T09:00:00Z".into();
+    server.say(PODS, "MODIFIED", &ending);
+    assert_eq!(next(&heard), ["Pod x/p u1 is"]);
+    publish(&messenger, &[]);
+    assert!(happened.recv_timeout(Duration::from_secs(1)).is_err(), "it is taken back");
 }
 
 #[test]
