@@ -43,7 +43,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{Change, Object, Source};
 use crate::causes;
 use access::{Outage, REFUSALS, Server, Target, Trouble, Troubles};
-use blocks::{Blocks, take};
+use blocks::{Blocks, SEEN, take};
 use client::{PATIENCE, connect};
 use condition::{Conditions, Due, write};
 use known::{Heard, Known, Tiding, Told};
@@ -216,7 +216,7 @@ impl Source for Kubernetes {
         runtime.context("starting the watch of the Kubernetes API")?.block_on(async {
             let Self { kubeconfig, server, asked, words, counts, services, claimant } = *self;
             let (client, server, given) = reach(kubeconfig.as_deref(), server).await?;
-            let listening = Listening { asked, words, counts, given, services, claimant, absent: ABSENT };
+            let listening = Listening { asked, words, counts, given, services, claimant, absent: ABSENT, seen: SEEN };
             follow(&client, server, listening, tell).await;
             Ok(())
         })
@@ -237,14 +237,16 @@ struct Listening {
     services: bool,
     /// Who takes blocks of a pool.
     claimant: Option<Claimant>,
-    /// How long until a kind is asked for again that the server does not have.
+    /// How long until a kind is asked for again that the server does not have,
     absent: Duration,
+    /// and until the watch must have told of a block that is taken.
+    seen: Duration,
 }
 
 /// Watches until nobody listens any more. While the server is away, what it said last stays. A kind that it does not have is
 /// asked for again after a time.
 async fn follow(client: &Client, server: Server, listening: Listening, tell: &mut dyn FnMut(Vec<Change>) -> bool) {
-    let Listening { asked, words, counts, given, services, claimant, absent } = listening;
+    let Listening { asked, words, counts, given, services, claimant, absent, seen } = listening;
     let (tells, noted) = mpsc::unbounded();
     let pods = stream::select(watch::<Pod>(client), fetch(client, asked, tells.clone()));
     let pods = publish(Means { client: client.clone(), counts, tell: tells.clone() }, words, pods);
@@ -262,7 +264,7 @@ async fn follow(client: &Client, server: Server, listening: Listening, tell: &mu
         watches.push(tidings(client, watch::<Lease>(client)));
         let node = claimant.node.clone();
         let (blocks, orders) = Blocks::new(claimant);
-        tokio::spawn(take(blocks::api(client), node, orders, tells));
+        tokio::spawn(take(blocks::api(client), node, orders, seen, tells));
         blocks
     });
     let mut unlisted = watches.len();

@@ -15,6 +15,9 @@ use super::*;
 /// How long anything may take before it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long is waited here for what takes long elsewhere.
+const SOON: Duration = Duration::from_millis(10);
+
 const NODES: &str = "/api/v1/nodes";
 const PODS: &str = "/api/v1/pods";
 const POLICIES: &str = "/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies";
@@ -31,8 +34,8 @@ struct State {
     /// By path: a list's items or an object; null: what nobody may see; a number: with which code it fails; whether an answer has
     /// a beginning that never has an end. Of paths that are not there, it has nothing.
     given: Mutex<BTreeMap<String, Value>>,
-    /// Paths at which nobody may make objects.
-    unmakeable: Mutex<BTreeSet<String>>,
+    /// Paths at which objects cannot be made, and with which code that fails.
+    unmakeable: Mutex<BTreeMap<String, u64>>,
     /// Watches that are open, by path: where more is to be said.
     watches: Mutex<BTreeMap<String, Vec<TcpStream>>>,
     /// What was made here, by path.
@@ -79,6 +82,13 @@ impl Server {
         self.0.given.lock().expect("locks").insert(path.into(), what);
     }
 
+    /// What a path has; for who asks for one by its name, there may be something else.
+    fn given(&self, path: &str, query: &str) -> Option<Value> {
+        let given = self.0.given.lock().expect("locks");
+        let by_name = query.contains("fieldSelector=metadata.name").then(|| given.get(&format!("{path}?name")));
+        by_name.flatten().or_else(|| given.get(path)).cloned()
+    }
+
     /// Says something to the watch of a path, which is open.
     fn say(&self, path: &str, what: &str, object: &Value) {
         let watches = self.0.watches.lock().expect("locks");
@@ -118,7 +128,8 @@ impl Server {
             reader.read_exact(&mut body).expect("reads");
             let happened = |what| self.0.happened.lock().expect("locks").send((path.to_owned(), what));
             self.0.asked_for.lock().expect("locks").insert(path.into(), query.into());
-            let given = self.0.given.lock().expect("locks").get(path).cloned();
+            let given = self.given(path, query);
+            let unmakeable = self.0.unmakeable.lock().expect("locks").get(path).copied();
             let is_given = matches!(given, Some(Value::Array(_) | Value::Object(_)));
             if is_given && query.contains("watch=") {
                 let _ = write!(writer, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n");
@@ -132,11 +143,11 @@ impl Server {
                 return;
             }
             let (code, text) = match given {
-                Some(Value::Array(_))
-                    if head[0].starts_with("POST") && self.0.unmakeable.lock().expect("locks").contains(path) =>
-                {
-                    let _ = self.0.happened.lock().expect("locks").send(("refused".into(), Value::Null));
-                    (403, status(403, "the account may not").to_string())
+                Some(Value::Array(_)) if head[0].starts_with("POST") && unmakeable.is_some() => {
+                    let refused = serde_json::from_slice(&body).expect("is JSON");
+                    let _ = self.0.happened.lock().expect("locks").send(("refused".into(), refused));
+                    let code = unmakeable.expect("there is one");
+                    (code, status(code, "the account may not").to_string())
                 }
                 Some(Value::Array(_)) if head[0].starts_with("POST") => {
                     let made: Value = serde_json::from_slice(&body).expect("is JSON");
@@ -237,8 +248,7 @@ fn follow_for(
             let uri = format!("http://{address}").parse().expect("a URI");
             let (client, server, given) = connect(&kube::Config::new(uri), patience).expect("a client");
             let tell = &mut |changes| said.send(changes).is_ok();
-            let listening =
-                Listening { asked, words, counts, given, services, claimant, absent: Duration::from_millis(1) };
+            let listening = Listening { asked, words, counts, given, services, claimant, absent: SOON, seen: SOON };
             follow(&client, server, listening, tell).await;
         });
     });
@@ -908,7 +918,7 @@ fn who_may_take_no_block_is_told_which_verb_he_lacks() {
     let (server, happened) = Server::start();
     server.give(NODES, json!([node_with_uid("a")]));
     server.give(LEASES, json!([]));
-    server.0.unmakeable.lock().expect("locks").insert(LEASES.into());
+    server.0.unmakeable.lock().expect("locks").insert(LEASES.into(), 403);
     let heard = claimant(&server, "a");
     for _ in 0..REFUSALS {
         wait_for(&happened, "refused");
@@ -933,6 +943,24 @@ fn a_block_whose_lease_is_removed_is_taken_again() {
     let again = wait_for(&happened, LEASES);
     assert_eq!(again["metadata"]["name"], lease["metadata"]["name"]);
     assert_eq!(pod_cidrs(&heard, "a").0, before);
+}
+
+/// The watch may be late, and the Lease this node's own, of which it had no answer.
+#[test]
+fn a_block_that_is_there_is_strange_only_where_the_watch_will_not_tell_of_it() {
+    for label in ["sluice.dev/pod-cidr", "other"] {
+        let (server, happened) = Server::start();
+        server.give(NODES, json!([node_with_uid("a")]));
+        server.give(LEASES, json!([]));
+        server.0.unmakeable.lock().expect("locks").insert(LEASES.into(), 409);
+        let heard = claimant(&server, "a");
+        let first = wait_for(&happened, "refused")["metadata"]["name"].clone();
+        let lease = json!({ "metadata": { "name": first, "labels": { label: "taken" } } });
+        server.give(&format!("{LEASES}?name"), json!([lease]));
+        let others = (0..20).map(|_| wait_for(&happened, "refused")["metadata"]["name"].clone());
+        assert_eq!(others.into_iter().any(|name| name != first), label == "other", "{label}");
+        drop(heard);
+    }
 }
 
 fn told(heard: Vec<Heard<Pod>>) -> Vec<String> {
