@@ -8,8 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::run::{root, run, say, target};
-use crate::setup;
+use crate::run::{root, run};
 
 /// What the chart needs to be told; nothing of it is in what is made.
 const ANY_SERVER: &str = "apiServer=https://192.0.2.1:6443";
@@ -23,29 +22,10 @@ pub struct Chart {
 /// What templates have come to, by their names.
 pub struct Rendered(BTreeMap<String, String>);
 
-/// Helm, built from its Go module; what is there already costs Go's own comparison.
-///
-/// # Errors
-/// Where it cannot be built.
-pub fn helm() -> Result<PathBuf> {
-    let helm = target().join("helm/helm");
-    setup::go("Helm")?;
-    if !helm.exists() {
-        say("Building Helm (some minutes)");
-    }
-    let mut go = Command::new("go");
-    go.args(["build", "-mod=readonly", "-ldflags=-s -w", "-o"]).arg(&helm).arg("helm.sh/helm/v4/cmd/helm");
-    run(go.current_dir(root().join("tests/kubernetes/helm")).env("CGO_ENABLED", "0"))?;
-    Ok(helm)
-}
-
 impl Chart {
-    /// The one of this repository.
-    ///
-    /// # Errors
-    /// Where Helm cannot be built.
-    pub fn new() -> Result<Self> {
-        Ok(Self { helm: helm()?, path: root().join("manifests/helm/sluice") })
+    /// The one of this repository, and a Helm to render it.
+    pub fn new(helm: PathBuf) -> Self {
+        Self { helm, path: root().join("manifests/helm/sluice") }
     }
 
     /// Has Helm look whether it is as charts should be.

@@ -6,13 +6,13 @@ mod switches;
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 
-use crate::run::root;
+use crate::run::{root, run, say, target};
+use crate::setup;
 use chart::Chart;
-pub use chart::helm;
 
 /// The first line of all that is made.
 const HEAD: &str = "# Made of manifests/helm/sluice by `cargo xtask manifests`: change it there.\n";
@@ -33,7 +33,7 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     if arguments.check {
         return Ok(if are_right()? { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    make(&Chart::new()?, true)?.iter().for_each(|path| println!("written {}", path.display()));
+    make(&Chart::new(helm()?), true)?.iter().for_each(|path| println!("written {}", path.display()));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -42,13 +42,29 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
 /// # Errors
 /// As [`main`].
 pub fn are_right() -> Result<bool> {
-    let chart = Chart::new()?;
+    let chart = Chart::new(helm()?);
     let stale = make(&chart, false)?;
     let stale =
         stale.iter().map(|it| format!("{} is not what the chart makes: run `cargo xtask manifests`", it.display()));
     let problems: Vec<_> = stale.chain(switches::problems(&chart)?).collect();
     problems.iter().for_each(|problem| println!("{problem}"));
     Ok(problems.is_empty())
+}
+
+/// Helm, built from its Go module; what is there already costs Go's own comparison.
+///
+/// # Errors
+/// Where it cannot be built.
+pub fn helm() -> Result<PathBuf> {
+    let program = target().join("helm/helm");
+    setup::go("Helm")?;
+    if !program.exists() {
+        say("Building Helm (some minutes)");
+    }
+    let mut go = Command::new("go");
+    go.args(["build", "-mod=readonly", "-ldflags=-s -w", "-o"]).arg(&program).arg("helm.sh/helm/v4/cmd/helm");
+    run(go.current_dir(root().join("tests/kubernetes/helm")).env("CGO_ENABLED", "0"))?;
+    Ok(program)
 }
 
 /// Makes all of it; gives what is not as the chart has it, or was not until this has written it.
