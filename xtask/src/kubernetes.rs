@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 
 use crate::cluster::upstream::{self, Outcome, State};
-use crate::cluster::{Cluster, Network, Shape};
+use crate::cluster::{Cluster, Network, Running, Shape};
 use crate::run::{cargo, say};
 use crate::score::Score;
 use crate::test::count;
@@ -50,8 +50,7 @@ pub fn run(options: &Options, object: &Path) -> Result<Score> {
     ensure!(nix::unistd::geteuid().is_root(), "the cluster's nodes are namespaces: run this as root");
     let cluster = Cluster::default();
     let network = if options.reference { Network::Reference } else { Network::Sluice };
-    let running = Running { cluster: &cluster, keep: options.keep };
-    running.cluster.up(options.shape, network)?;
+    let _running = Running::start(&cluster, options.shape, network, options.keep)?;
     let mut score = Score::default();
     if options.only != Some(Part::Upstream) && !options.reference {
         score.add(Score::of(manifests::are_fresh()?));
@@ -86,20 +85,4 @@ fn tell(outcomes: &[Outcome]) -> Score {
     let skipped = outcomes.iter().filter(|it| matches!(it.state, State::Skipped(_))).count();
     say(&format!("Upstream: {} passed, {} failed, {skipped} not run", score.passed, score.failed));
     score
-}
-
-/// A cluster that ends with the tests, however they end.
-struct Running<'a> {
-    cluster: &'a Cluster,
-    keep: bool,
-}
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        if self.keep {
-            say("The cluster stays up: cargo xtask cluster status, kubectl, exec; down ends it");
-        } else if let Err(error) = self.cluster.down() {
-            say(&format!("The cluster is not down: {error:#}"));
-        }
-    }
 }

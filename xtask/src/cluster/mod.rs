@@ -57,10 +57,10 @@ enum Action {
 }
 
 /// What a cluster is like.
-#[derive(clap::Args, Clone, Copy, Debug, Default)]
+#[derive(clap::Args, Clone, Copy, Debug)]
 pub struct Shape {
     /// Nodes
-    #[arg(long, default_value_t = 2, value_name = "NUMBER")]
+    #[arg(long, default_value_t = Self::default().nodes, value_name = "NUMBER")]
     pub nodes: u8,
     /// IPv6 instead of IPv4
     #[arg(long)]
@@ -74,6 +74,12 @@ pub struct Shape {
     /// Between nodes natively
     #[arg(long, conflicts_with = "tunnel")]
     native: bool,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self { nodes: 2, ipv6: false, dual: false, tunnel: false, native: false }
+    }
 }
 
 impl Shape {
@@ -175,6 +181,11 @@ impl Cluster {
         run(&mut self.script("down"))
     }
 
+    /// Whether it is up.
+    pub fn is_up(&self) -> bool {
+        self.directory.join("run/up").exists()
+    }
+
     /// Where it keeps its things: `bin`, `images`, and while it is up `run` and `logs`.
     pub fn directory(&self) -> &PathBuf {
         &self.directory
@@ -198,5 +209,33 @@ impl Cluster {
         let status: ExitStatus =
             self.script(action).args(arguments).status().context("starting tests/kubernetes/cluster.sh")?;
         Ok(status.code().map_or(ExitCode::FAILURE, |code| ExitCode::from(u8::try_from(code).unwrap_or(1))))
+    }
+}
+
+/// A cluster that ends with this, however that ends.
+pub struct Running<'a> {
+    cluster: &'a Cluster,
+    keep: bool,
+}
+
+impl<'a> Running<'a> {
+    /// Starts it; it ends too where it does not start, and stays up where it is to be kept.
+    ///
+    /// # Errors
+    /// As [`Cluster::up`].
+    pub fn start(cluster: &'a Cluster, shape: Shape, network: Network, keep: bool) -> Result<Self> {
+        let running = Self { cluster, keep };
+        cluster.up(shape, network)?;
+        Ok(running)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if self.keep {
+            say("The cluster stays up: cargo xtask cluster status, kubectl, exec; down ends it");
+        } else if let Err(error) = self.cluster.down() {
+            say(&format!("The cluster is not down: {error:#}"));
+        }
     }
 }
