@@ -92,16 +92,16 @@ impl<'a> Stage<'a> {
         for turn in 0..TURNS {
             let own = turn % self.nodes.len();
             let (node, name) = (&self.nodes[own], format!("client-{turn}"));
-            let arrivals = Arrivals::on(self.cluster, node)?;
+            let (asked, arrivals) = (Instant::now(), Arrivals::on(self.cluster, node)?);
             self.namespace.pod(&name).on(node).role(CLIENT).start()?;
             let pod = arrivals.wait_for(&self.namespace.name, &name)?;
             let added = pod.carries_packets()?;
             let flows = self.flows(&pod)?;
             let enforced = Enforced::of(&flows, own, |flow| flow.passes(added))?;
-            let is = |event: &Event<Pod>, is_so: fn(&Pod) -> bool| matches!(event, Event::Apply(pod) if pod.name_any() == name && is_so(pod));
-            let told =
-                self.pods.first("the agent says the pod's addresses", added, |it| is(it, agent_says_addresses))?;
-            let kubelet = self.pods.first("the kubelet says them", added, |it| is(it, kubelet_says_addresses))?;
+            let first = |what, is_so: fn(&Pod) -> bool| self.pods.first(what, asked, |event| is(event, &name, is_so));
+            // It does so before ADD ends.
+            let told = first("the agent says the pod's addresses", agent_says_addresses)?;
+            let kubelet = first("the kubelet says them", kubelet_says_addresses)?;
             series.note_enforced(added, told, &enforced);
             series.note("kubelet", added, kubelet);
             series.say(turn + 1, TURNS);
@@ -121,11 +121,10 @@ impl<'a> Stage<'a> {
         Enforced::of(&flows, own, |flow| flow.passes(begun)).context("before anything has changed")?;
 
         let label = |role: &str| self.api.patch::<Pod>(name, &json!({ "metadata": { "labels": { "role": role } } }));
-        let has = |event: &Event<Pod>, role: &str| matches!(event, Event::Apply(pod) if pod.name_any() == name && pod.labels().get("role").is_some_and(|it| it == role));
-        let is_gone =
-            |event: &Event<NetworkPolicy>| matches!(event, Event::Delete(policy) if policy.name_any() == POLICY);
-        let is_there =
-            |event: &Event<NetworkPolicy>| matches!(event, Event::Apply(policy) if policy.name_any() == POLICY);
+        let has =
+            |event: &Event<Pod>, role| is(event, name, |pod| pod.labels().get("role").is_some_and(|it| it == role));
+        let is_there = |event: &Event<NetworkPolicy>| is(event, POLICY, |_| true);
+        let is_gone = |event: &Event<NetworkPolicy>| matches!(event, Event::Delete(it) if it.name_any() == POLICY);
         let [mut taken, mut given, mut deleted, mut created] =
             ["label_taken", "label_given", "policy_deleted", "policy_created"]
                 .map(|it| Series::new(&format!("delays_{it}")));
@@ -182,6 +181,11 @@ fn policy() -> Result<NetworkPolicy> {
     let rules: Value = json!([{ "from": [{ "podSelector": of_role(CLIENT) }] }]);
     let specification = json!({ "podSelector": of_role(SERVER), "policyTypes": ["Ingress"], "ingress": rules });
     serde_json::from_value(json!({ "metadata": { "name": POLICY }, "spec": specification })).context("making a policy")
+}
+
+/// Whether an object of this name is told of, and is so.
+fn is<K: ResourceExt>(event: &Event<K>, name: &str, is_so: impl Fn(&K) -> bool) -> bool {
+    matches!(event, Event::Apply(object) if object.name_any() == name && is_so(object))
 }
 
 fn agent_says_addresses(pod: &Pod) -> bool {
