@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use sluice_netlink::within;
 use sluice_policy::object::ADDRESSES;
 
-use super::report::Row;
+use super::report::{Row, Target};
 use crate::kubernetes::{Cluster, Namespace};
 use api::{Api, Watch};
 use newcomer::{Arrivals, Newcomer};
@@ -53,7 +53,7 @@ fn measure(cluster: &Cluster) -> Result<Vec<Row>> {
     let mut rows = agents::idle(cluster, &nodes)?;
     let namespace = Namespace::new(cluster, "delays")?;
     let stage = Stage::set(cluster, &namespace, nodes)?;
-    rows.extend(stage.newcomers()?.rows());
+    rows.extend(stage.newcomers()?);
     rows.extend(stage.changes()?);
     Ok(rows)
 }
@@ -87,8 +87,8 @@ impl<'a> Stage<'a> {
     }
 
     /// New clients, on one node after the other: from the end of ADD, which is when their interface carries packets.
-    fn newcomers(&self) -> Result<Series> {
-        let mut series = Series::new("delays_add");
+    fn newcomers(&self) -> Result<Vec<Row>> {
+        let (mut series, mut lost) = (Series::new("delays_add"), 0);
         for turn in 0..TURNS {
             let own = turn % self.nodes.len();
             let (node, name) = (&self.nodes[own], format!("client-{turn}"));
@@ -102,13 +102,16 @@ impl<'a> Stage<'a> {
             // It does so before ADD ends.
             let told = first("the agent says the pod's addresses", agent_says_addresses)?;
             let kubelet = first("the kubelet says them", kubelet_says_addresses)?;
-            series.note_enforced(added, told, &enforced);
+            series.note_enforced(added, added, told, &enforced);
             series.note("kubelet", added, kubelet);
             series.say(turn + 1, TURNS);
+            lost += flows[own].asked(added, enforced.near);
             drop(flows);
             self.namespace.kubectl(&["delete", "pod", &name])?;
         }
-        Ok(series)
+        let mut rows = series.rows();
+        rows.push(Row::new("delays_add.same_node.lost", lost as f64, "packets", Target::AtMost(0.0)));
+        Ok(rows)
     }
 
     /// A client that stays is none any more, and is one again; then the policy that lets it in goes, and comes.
@@ -169,7 +172,7 @@ impl Change<'_> {
         let enforced = Enforced::of(self.flows, self.own, |flow| becomes(flow, asked))?;
         let told = watch.first("the API server tells of the change", asked, is_it)?;
         series.note("request", asked, answered);
-        series.note_enforced(answered, told, &enforced);
+        series.note_enforced(answered, asked, told, &enforced);
         series.say(self.turn, TURNS);
         Ok(())
     }

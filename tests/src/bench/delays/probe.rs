@@ -121,6 +121,12 @@ impl Probe {
         })
     }
 
+    /// How many questions were sent since an instant, and before another.
+    pub fn asked(&self, since: Instant, before: Instant) -> usize {
+        let log = lock(&self.log);
+        log.since(since).len() - log.since(before).len()
+    }
+
     /// Waits until no question is answered any more; gives when the first such one was sent, of those since an instant.
     ///
     /// # Errors

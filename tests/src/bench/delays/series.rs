@@ -14,9 +14,9 @@ const BEYOND: Target = Target::AtMost(50.0);
 /// When packets of a client were treated otherwise.
 pub struct Enforced {
     /// On its own node,
-    near: Instant,
+    pub near: Instant,
     /// and on the last of all others.
-    far: Instant,
+    pub far: Instant,
 }
 
 impl Enforced {
@@ -48,12 +48,13 @@ impl Series {
         self.values.entry(what).or_default().push(milliseconds(from, to));
     }
 
-    /// Notes when something was in force, and when the API server told of it.
-    pub fn note_enforced(&mut self, from: Instant, told: Instant, enforced: &Enforced) {
+    /// Notes when something was in force, that could be seen so since an instant, and when the API server told of it.
+    pub fn note_enforced(&mut self, from: Instant, seen: Instant, told: Instant, enforced: &Enforced) {
         self.note("same_node", from, enforced.near);
         self.note("other_nodes", from, enforced.far);
         self.note("api_server", from, told);
-        self.note("beyond_api_server", told, enforced.far);
+        // What is in force before anybody can see it is no later than that.
+        self.note("beyond_api_server", told.max(seen), enforced.far);
     }
 
     /// Says what was noted last.
