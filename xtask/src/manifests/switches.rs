@@ -17,13 +17,16 @@ const AGENT: [&str; 3] = ["BPF", "NET_ADMIN", "PERFMON"];
 /// With these it enters pods.
 const ENTER: [&str; 4] = ["BPF", "NET_ADMIN", "PERFMON", "SYS_ADMIN"];
 
+/// Looks at what some values of the chart do.
+type Case = fn(&mut Tried) -> Result<()>;
+
 /// What does not do what it is for, or is not looked at here.
 ///
 /// # Errors
 /// Where the chart cannot be read.
 pub fn problems(chart: &Chart) -> Result<Vec<String>> {
     let mut tried = Tried { chart, values: BTreeSet::new() };
-    let cases: [(&str, fn(&mut Tried) -> Result<()>); 12] = [
+    let cases: [(&str, Case); 12] = [
         ("by default", by_default),
         ("rights", rights),
         ("image", image),
