@@ -98,6 +98,11 @@ impl ApiServer {
         })
     }
 
+    /// Knows no more who watches.
+    pub fn forget_watches(&self) {
+        self.state().watches.clear();
+    }
+
     /// Waits until somebody has asked for a path.
     ///
     /// # Errors

@@ -40,16 +40,17 @@ fn an_agent_notices_that_the_server_is_not_heard_any_more_and_that_it_is_again()
     lab.nodes[0].stop_agent();
     lab.nodes[0].start_agent_with(&["--source", &format!("kubernetes:{}", api.kubeconfig.display())])?;
     ensure!(lab.nodes[0].wait_until_ready()?.problems.is_empty());
-
     let n1 = &lab.nodes[0];
+
     let port = api.address.port();
     nft(
         n1,
         &format!(
-            "add table inet silence; add chain inet silence all {{ type filter hook input priority 0; }}; \
-             add rule inet silence all tcp dport {port} drop; add rule inet silence all tcp sport {port} drop"
+            "add table inet silence; add chain inet silence packets {{ type filter hook input priority 0; }}; \
+             add rule inet silence packets tcp dport {port} drop; add rule inet silence packets tcp sport {port} drop"
         ),
     )?;
+    api.forget_watches();
     until("the agent says that nobody is there", || {
         let problems = n1.status()?.problems;
         ensure!(problems.len() == 1 && problems[0].contains("tells nothing: nobody answers there"), "{problems:?}");

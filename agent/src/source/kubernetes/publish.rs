@@ -26,7 +26,7 @@ use super::known::{Heard, Told};
 /// Most pods whose addresses are being said at once.
 const AT_ONCE: usize = 32;
 /// So many conflicts in a row mean that another pod has the name. Those with writers who are quicker, a kubelet for one, end.
-pub const CONFLICTS: u32 = 5;
+pub const CONFLICTS: u32 = 3;
 
 /// What there is to say of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,7 +173,7 @@ async fn speak(means: Means, slots: Arc<Semaphore>, mut words: watch::Receiver<W
         let changed = match said {
             Said::Yes => words.changed().await,
             Said::ToNobody => return,
-            Said::Conflict if conflicts == CONFLICTS => return,
+            Said::Conflict if conflicts == CONFLICTS => words.changed().await,
             Said::Conflict | Said::No => match timeout(pause.next().unwrap_or_default(), words.changed()).await {
                 Ok(changed) => changed,
                 Err(_) => continue,
@@ -182,7 +182,7 @@ async fn speak(means: Means, slots: Arc<Semaphore>, mut words: watch::Receiver<W
         if changed.is_err() {
             return;
         }
-        pause = DefaultBackoff::default();
+        (pause, conflicts) = (DefaultBackoff::default(), 0);
     }
 }
 
