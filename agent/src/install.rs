@@ -126,10 +126,13 @@ fn link_loopback(directory: &Path) -> Result<Loopback> {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(Loopback::Another),
         Err(error) => Err(error),
     };
+    let is_dead = |target: &Path| {
+        target.is_relative()
+            && target.components().count() == 1
+            && fs::symlink_metadata(directory.join(target)).is_err()
+    };
     let linked = match fs::read_link(&place) {
-        Ok(target) if !place.exists() && target.components().count() == 1 && target.is_relative() => {
-            fs::remove_file(&place).and_then(|()| link())
-        }
+        Ok(target) if is_dead(&target) => fs::remove_file(&place).and_then(|()| link()),
         Ok(target) if !place.exists() => Ok(Loopback::Astray(target)),
         // It may be no link, or not there.
         Ok(_) | Err(_) => link(),
@@ -324,7 +327,8 @@ mod tests {
         assert_eq!(link("bridge"), Loopback::Another);
         assert_eq!(fs::read(&place).expect("reads"), b"others'");
         // Of the node, a container sees its directory only.
-        for target in ["/none/loopback", "../none/loopback"] {
+        symlink("/none/tuning", node.path().join("tuning")).expect("links");
+        for target in ["/none/loopback", "../none/loopback", "tuning"] {
             assert_eq!(link(target), Loopback::Astray(target.into()));
             assert_eq!(fs::read_link(&place).expect("stays"), Path::new(target));
         }

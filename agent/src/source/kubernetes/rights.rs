@@ -101,7 +101,6 @@ mod tests {
     use std::convert::Infallible;
     use std::task::{Context, Poll};
 
-    use futures::executor::block_on;
     use futures::future::{BoxFuture, FutureExt};
     use http_body_util::BodyExt;
     use hyper::{Request, Response};
@@ -140,7 +139,8 @@ mod tests {
     }
 
     fn lacking_at(refused: &'static [&'static str], has_pool: bool) -> Vec<String> {
-        block_on(lacking(&Client::new(Server(refused), "default"), has_pool))
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("starts");
+        runtime.block_on(async { lacking(&Client::new(Server(refused), "default"), has_pool).await })
     }
 
     #[test]
