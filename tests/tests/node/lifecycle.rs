@@ -3,8 +3,9 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::UdpSocket;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{self, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -229,7 +230,12 @@ fn only_pods_are_enforced_and_nobody_gets_anothers_address() -> Result<()> {
 #[test]
 fn in_a_container_the_agent_is_waited_for_before_its_node_is_cleaned() -> Result<()> {
     let mut lab = Lab::start(Plan { nodes: 1, ..Plan::default() })?;
-    let mut uninstall = lab.nodes[0].agent_command(&["uninstall", "--host-proc", "/proc"]);
+    // As a container has the node's: its process 1 is one that sees the files that this one sees.
+    let proc = lab.nodes[0].directory.join("proc");
+    fs::create_dir(&proc)?;
+    symlink(format!("/proc/{}", process::id()), proc.join("1"))?;
+    let mut uninstall = lab.nodes[0].agent_command(&["uninstall", "--host-proc"]);
+    uninstall.arg(&proc);
     let mut uninstall = uninstall.stdout(Stdio::piped()).spawn().context("starting to uninstall")?;
     let mut said = BufReader::new(uninstall.stdout.take().context("its output")?);
     let mut line = String::new();
