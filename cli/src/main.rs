@@ -110,7 +110,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 }
 
 fn ask(socket: &Path, call: Call) -> anyhow::Result<Answer> {
-    Ok(Client::connect(socket, Duration::from_secs(30))?.call(call)?)
+    let answer = Client::connect(socket, Duration::from_secs(30)).and_then(|mut client| client.call(call));
+    // It says what is behind it.
+    answer.map_err(|error| anyhow::Error::msg(error.to_string()))
 }
 
 /// What a machine is told of an agent that says nothing, as it is told of one that is not ready.
