@@ -276,12 +276,12 @@ api_server() {
 
 # ---- a node: its Node object, then boot
 
-# The object is made beforehand, so that node N has the Nth pod CIDRs, in a zone of its own.
+# The object is made beforehand, so that node N has the Nth pod CIDRs. There are three zones.
 announce() {
 	local name=$1 cidrs spec='{}' labels
 	cidrs=$(pod_cidrs "$name")
 	[ "$POD_CIDRS" = no ] || spec="{\"podCIDR\": \"${cidrs%%,*}\", \"podCIDRs\": [$(quoted "$cidrs")]}"
-	labels="{\"topology.kubernetes.io/zone\": \"zone${name#n}\"}"
+	labels="{\"topology.kubernetes.io/zone\": \"zone$(((${name#n} - 1) % 3 + 1))\"}"
 	echo "{\"apiVersion\": \"v1\", \"kind\": \"Node\", \"metadata\": {\"name\": \"$name\", \"labels\": $labels}, \"spec\": $spec}" | kubectl create -f - >/dev/null
 }
 boot() {

@@ -64,7 +64,7 @@ enum Action {
 /// What a cluster is like.
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub struct Shape {
-    /// Nodes, each in a zone of its own
+    /// Nodes, in three zones; with six, upstream tests run that need two in each
     #[arg(long, default_value_t = Self::default().nodes, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(1..=9))]
     pub nodes: u8,
     /// IPv6 instead of IPv4
