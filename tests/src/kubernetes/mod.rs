@@ -1,6 +1,7 @@
 //! A cluster of real kubelets with Sluice in it, as `cargo xtask cluster up` starts it, and what tests ask of it.
 
 mod asking;
+mod attached;
 mod image;
 mod namespace;
 mod network;

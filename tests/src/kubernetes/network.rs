@@ -12,6 +12,14 @@ use crate::lab::Place;
 const WHICH: [&str; 2] = ["readlink", "/proc/self/ns/net"];
 
 impl Cluster {
+    /// A node's.
+    ///
+    /// # Errors
+    /// Where it is not found.
+    pub fn node_network(&self, node: &str) -> Result<Place> {
+        called(&self.on(node, &WHICH)?)
+    }
+
     /// That outside, where the nodes' network ends.
     ///
     /// # Errors
