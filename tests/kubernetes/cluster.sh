@@ -7,6 +7,7 @@
 #   cluster.sh join NODE          one more node (n3), which nobody prepares
 #   cluster.sh apiserver FLAGS... starts the API server anew, with further flags
 #   cluster.sh reboot NODE        ends a node with everything that runs on it, and starts it again
+#   cluster.sh leave NODE         ends a node that has joined for good
 #   cluster.sh kubectl ARGS...    as the cluster's administrator
 #   cluster.sh exec NODE CMD...   runs CMD in a node, or in cp
 #   cluster.sh outside CMD...     runs CMD in the network of cp only, with this machine's files
@@ -126,6 +127,9 @@ init() {
 	local name=$1 what=$2 own=$run/$1 c d
 	hostname "$name"
 	mount -t proc proc /proc
+	# Each boot has a name of its own.
+	cat /proc/sys/kernel/random/uuid >"$own/boot_id"
+	mount --bind "$own/boot_id" /proc/sys/kernel/random/boot_id
 	umount -l /sys # not just over it: mountinfo would still list the old control groups
 	mount -t sysfs sysfs /sys
 	mount -t tmpfs -o mode=755 cgroup /sys/fs/cgroup
@@ -384,6 +388,16 @@ up() {
 		say "all nodes are Ready"
 	fi
 }
+# Nothing is left of a node.
+leave() {
+	local name=$1 f
+	kubectl delete node "$name" --ignore-not-found >/dev/null
+	halt "$name"
+	for f in $(families); do net cp ip "-$f" route del "$("pods$f" "${name#n}")" 2>/dev/null || true; done
+	drop_cgroups "$name"
+	rm -rf --one-file-system "${run:?}/$name"
+	say "node $name is gone"
+}
 # Ends all processes of a node, and waits until they are gone.
 halt() {
 	local name=$1 f
@@ -421,6 +435,7 @@ status) status ;;
 join) announce "$1" && boot "$1" ;;
 reboot) halt "$1" && boot "$1" ;;
 kubectl) become cp "$bin/kubectl" --kubeconfig "$run/admin.conf" "$@" ;;
+leave) leave "$1" ;;
 exec) enter "$@" ;;
 outside) become cp "$@" ;;
 apiserver)

@@ -58,6 +58,7 @@ pub fn run(options: &Options, object: &Path) -> Result<Score> {
         let mut tests = cargo();
         tests.args(["test", "-p", "sluice-tests", "--test", "kubernetes"]);
         tests.env("SLUICE_CLUSTER", cluster.directory());
+        tests.env("SLUICE_HELM", manifests::helm()?);
         score.add(count(tests.args(options.focus.iter()), object)?);
     }
     if options.only != Some(Part::Own) {

@@ -1,8 +1,10 @@
 //! Sluice in a cluster of real kubelets: what Kubernetes does on a pod network.
 
+mod admin;
 mod hosts;
 mod ingress;
 mod installation;
+mod machines;
 mod names;
 mod nodes;
 mod pods;
@@ -10,4 +12,5 @@ mod policies;
 mod servers;
 mod services;
 mod tunnel;
+mod upgrade;
 mod workloads;
