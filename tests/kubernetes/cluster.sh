@@ -7,9 +7,9 @@
 #   cluster.sh is-up              says it by its exit status
 #   cluster.sh attend             down, once its input has ended: with whoever holds that, however he ends
 #   cluster.sh join NODE          one more node, with the next number
-#   cluster.sh leave NODE         ends a node for good, and removes what there was of it
 #   cluster.sh apiserver FLAGS... starts the API server anew, with further flags
 #   cluster.sh reboot NODE        ends a node with everything that runs on it, and starts it again
+#   cluster.sh leave NODE         ends a node that has joined for good
 #   cluster.sh kubectl ARGS...    as the cluster's administrator
 #   cluster.sh exec NODE CMD...   runs CMD in a node, or in cp
 #   cluster.sh outside CMD...     runs CMD in the network of cp only, with this machine's files
@@ -268,7 +268,7 @@ announce() {
 	echo "{\"apiVersion\": \"v1\", \"kind\": \"Node\", \"metadata\": {\"name\": \"$name\", \"labels\": $labels}, \"spec\": $spec}" | kubectl create -f - >/dev/null
 }
 boot() {
-	local name=$1 own=$run/$1 f p length
+	local name=$1 own=$run/$1 f p files
 	make_namespaces "$name" node
 	p=$(pid_in "$own/pid")
 	net cp ip link add "v-$name" type veth peer name eth0 netns "$p"
@@ -323,8 +323,11 @@ boot() {
 	Y
 	daemon "$name" containerd env "PATH=$bin:$PATH" "$bin/containerd" --config "$own/containerd.toml"
 	wait_for "containerd of $name (see $logs/$name.containerd.log)" 60 enter "$name" "$bin/ctr" version
-	[ -e "$own/loaded" ] || load_into "$name" "$CLUSTER"/images/*.tar
-	touch "$own/loaded"
+	if [ ! -e "$own/loaded" ]; then
+		mapfile -t files < <(archives)
+		load_into "$name" "${files[@]}"
+		touch "$own/loaded"
+	fi
 	daemon "$name" kubelet env "PATH=$bin:$PATH" "$bin/kubelet" --config "$own/kubelet.yaml" --kubeconfig "$run/$name.conf" \
 		--hostname-override "$name" --node-ip "$(node_ips "$name")" ${KUBELET_ARGS:-}
 	[ "$PLUGIN" != reference ] || daemon "$name" kube-proxy "$bin/kube-proxy" --config "$own/kube-proxy.yaml"
@@ -358,6 +361,13 @@ reference() {
 	hostnameOverride: $name
 	conntrack: {maxPerCore: 0, min: 0}
 	Y
+}
+# What every node has, in the order in which it was loaded.
+archives() { ls -d "$CLUSTER"/images/*.tar; ls -dtr "$run"/archives/*.tar 2>/dev/null || true; }
+remember() { # FILE...
+	local file
+	mkdir -p "$run/archives"
+	for file; do cp "$file" "$run/archives/$(sha256sum <"$file" | cut -d' ' -f1).tar"; done
 }
 load_into() {
 	local name=$1 file
@@ -396,6 +406,16 @@ up() {
 		say "all nodes are Ready"
 	fi
 }
+# Nothing is left of a node.
+leave() {
+	local name=$1 f
+	kubectl delete node "$name" --ignore-not-found >/dev/null
+	halt "$name"
+	for f in $(families); do net cp ip "-$f" route del "$("pods$f" "${name#n}")" 2>/dev/null || true; done
+	drop_cgroups "$name"
+	rm -rf --one-file-system "${run:?}/$name"
+	say "node $name is gone"
+}
 # Ends all processes of a node, and waits until they are gone.
 halt() {
 	local name=$1 f
@@ -432,9 +452,10 @@ down) lock && down ;;
 is-up) is_up ;;
 attend) cat >/dev/null && lock && down ;;
 status) status ;;
-join) announce "$1" && boot "$1" ;;
-reboot) halt "$1" && boot "$1" ;;
+join) lock && announce "$1" && boot "$1" ;;
+reboot) lock && halt "$1" && boot "$1" ;;
 kubectl) become cp "$bin/kubectl" --kubeconfig "$run/admin.conf" "$@" ;;
+leave) leave "$1" ;;
 exec) enter "$@" ;;
 outside) become cp "$@" ;;
 beside) exec nsenter -t "$(pid_in "$run/cp/pid")" -n -p -- "$@" ;;
@@ -446,6 +467,7 @@ apiserver)
 	;;
 load)
 	mapfile -t files < <(realpath -- "$@") # a node has another working directory
+	remember "${files[@]}"
 	for name in $(names); do [ "$name" = cp ] || load_into "$name" "${files[@]}"; done
 	;;
 server) api ;;

@@ -49,10 +49,12 @@ enum Action {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<String>,
     },
-    /// Import image archives into every node
+    /// Import image archives into every node, also into those that join later
     Load { archives: Vec<PathBuf> },
     /// Start one more node
     Join { node: String },
+    /// Take a node out of the cluster for good
+    Leave { node: String },
     /// End a node with everything that runs on it, and start it again
     Reboot { node: String },
 }
@@ -138,6 +140,7 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
         Action::Exec { node, command } => cluster.pass("exec", &[std::slice::from_ref(node), command].concat()),
         Action::Load { archives } => cluster.pass("load", archives),
         Action::Join { node } => cluster.pass("join", &[node]),
+        Action::Leave { node } => cluster.pass("leave", &[node]),
         Action::Reboot { node } => cluster.pass("reboot", &[node]),
     }
 }
