@@ -16,6 +16,7 @@
 #   cluster.sh beside CMD...      the same, but it ends with the cluster
 #   cluster.sh load FILE...       imports images into every node, also those that join later
 #   cluster.sh server             where nodes reach the API server
+#   cluster.sh pods               the addresses of pods, a range of each family
 #
 # Environment:
 #   CLUSTER          directory: bin (build.sh), images (images.sh), and while it is up run and logs
@@ -239,6 +240,22 @@ control_plane() {
 	daemon cp scheduler "$bin/kube-scheduler" --kubeconfig "$run/scheduler.conf" --leader-elect=false \
 		--authentication-kubeconfig "$run/scheduler.conf" --authorization-kubeconfig "$run/scheduler.conf" \
 		--kube-api-qps 300 --kube-api-burst 600 --profiling=false
+	[ "$POD_CIDRS" != no ] || daemon cp router bash "$self" _route
+}
+# Tells the network of cp where pods are, for as long as it lives: a Lease has a block in its name, and a node as its holder.
+route() {
+	local node lease block
+	while :; do
+		"$bin/kubectl" --kubeconfig "$run/admin.conf" -n kube-system get leases -l sluice.dev/pod-cidr --watch \
+			-o 'jsonpath={.spec.holderIdentity} {.metadata.name}{"\n"}' | while read -r node lease; do
+			block=${lease#sluice-pod-cidr-}
+			case $block in
+			*.*) ip route replace "${block%-*}/${block##*-}" via "$(net4 "$(host "$node")")" ;;
+			*) block=${block//-/:} && ip -6 route replace "${block%:*}/${block##*:}" via "$(net6 "$(host "$node")")" ;;
+			esac
+		done || true
+		sleep 1 # the API server is away
+	done
 }
 
 # The API server, with further flags.
@@ -281,7 +298,7 @@ boot() {
 	for f in $(families); do
 		net "$name" ip "-$f" route add default via "$("net$f" 1)"
 		# How the API server and clients outside reach pods.
-		net cp ip "-$f" route replace "$("pods$f" "${name#n}")" via "$("net$f" "$(host "$name")")"
+		[ "$POD_CIDRS" = no ] || net cp ip "-$f" route replace "$("pods$f" "${name#n}")" via "$("net$f" "$(host "$name")")"
 	done
 	[ "$PLUGIN" != reference ] || reference "$name"
 	mkdir -p "$own/opt/cni/bin" "$own/etc/cni/net.d"
@@ -471,6 +488,8 @@ load)
 	for name in $(names); do [ "$name" = cp ] || load_into "$name" "${files[@]}"; done
 	;;
 server) api ;;
+pods) cluster_cidrs ;;
 _init) init "$@" ;;
+_route) route ;;
 *) sed -n '2,/^set /p' "$self" | grep '^#' | cut -c3-; exit 2 ;;
 esac

@@ -27,7 +27,7 @@ pub struct Options {
     #[arg(long, value_enum)]
     only: Option<Part>,
     /// kubernetes: the plugins of the CNI project and kube-proxy instead of Sluice, upstream tests only, to compare with
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["helm", "pool"])]
     reference: bool,
     /// kubernetes: write docs/conformance.md by the upstream tests' results
     #[arg(long, conflicts_with_all = ["focus", "reference"])]
@@ -49,6 +49,10 @@ enum Part {
 /// Where the tests cannot be run.
 pub fn run(options: &Options, object: &Path) -> Result<Score> {
     ensure!(nix::unistd::geteuid().is_root(), "the cluster's nodes are namespaces: run this as root");
+    ensure!(
+        !options.shape.helm || options.only == Some(Part::Upstream),
+        "our own tests remove and install Sluice by kubectl, and one of them by Helm: with --helm, run --only upstream"
+    );
     let cluster = Cluster::default();
     let network = if options.reference { Network::Reference } else { Network::Sluice };
     let _running = Running::new(&cluster, options.keep)?;
@@ -61,6 +65,7 @@ pub fn run(options: &Options, object: &Path) -> Result<Score> {
         let mut tests = cargo();
         tests.args(["test", "-p", "sluice-tests", "--test", "kubernetes"]);
         tests.env("SLUICE_CLUSTER", cluster.directory());
+        tests.env("SLUICE_HELM", manifests::helm()?);
         score.add(count(tests.args(options.focus.iter()), object)?);
     }
     if options.only != Some(Part::Own) {

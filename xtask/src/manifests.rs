@@ -78,7 +78,10 @@ fn make(write: bool) -> Result<Vec<PathBuf>> {
 }
 
 /// Helm, built from its Go module; what is there already costs Go's own comparison.
-fn helm() -> Result<PathBuf> {
+///
+/// # Errors
+/// Where it cannot be built.
+pub fn helm() -> Result<PathBuf> {
     let program = target().join("helm/helm");
     setup::go("Helm")?;
     if !program.exists() {

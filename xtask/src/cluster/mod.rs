@@ -28,10 +28,10 @@ enum Action {
         #[command(flatten)]
         shape: Shape,
         /// Leave the nodes without a plugin
-        #[arg(long, conflicts_with = "reference")]
+        #[arg(long, conflicts_with_all = ["reference", "helm"])]
         bare: bool,
         /// Install the plugins of the CNI project and kube-proxy instead, to compare with
-        #[arg(long)]
+        #[arg(long, conflicts_with_all = ["helm", "pool"])]
         reference: bool,
     },
     /// End it, and leave the machine as it was
@@ -77,6 +77,12 @@ pub struct Shape {
     /// Between nodes natively
     #[arg(long, conflicts_with = "tunnel")]
     native: bool,
+    /// Pod CIDRs out of a pool, which Sluice hands out: the Nodes are given none
+    #[arg(long)]
+    pool: bool,
+    /// Install Sluice by Helm instead of kubectl
+    #[arg(long)]
+    pub helm: bool,
 }
 
 impl Shape {
@@ -101,7 +107,9 @@ impl Shape {
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (_, families) = self.families();
-        write!(f, "{} nodes, {families}, routing {}", self.nodes, self.routing().unwrap_or("auto"))
+        write!(f, "{} nodes, {families}, routing {}", self.nodes, self.routing().unwrap_or("auto"))?;
+        f.write_str(if self.pool { ", pod CIDRs of a pool" } else { "" })?;
+        f.write_str(if self.helm { ", installed by Helm" } else { "" })
     }
 }
 
@@ -169,7 +177,16 @@ impl Cluster {
         say("Starting the cluster");
         let mut up = self.script("up");
         up.env("NODES", shape.nodes.to_string()).env("FAMILIES", shape.families().0);
-        up.env("PLUGIN", if network == Network::Reference { "reference" } else { "none" });
+        up.env("POD_CIDRS", if shape.pool { "no" } else { "yes" });
+        up.env(
+            "PLUGIN",
+            match network {
+                Network::None => "none",
+                Network::Reference => "reference",
+                Network::Sluice if shape.helm => "sluice-by-helm",
+                Network::Sluice => "sluice",
+            },
+        );
         run(&mut up)?;
         if network == Network::Sluice { install::install(self, shape) } else { Ok(()) }
     }
