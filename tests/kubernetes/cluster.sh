@@ -4,30 +4,34 @@
 # clients outside the cluster are. Nothing changes in the machine's own network.
 #
 #   cluster.sh up | down | status
-#   cluster.sh join NODE          one more node (n3), which nobody prepares
+#   cluster.sh is-up              says it by its exit status
+#   cluster.sh attend             down, once its input has ended: with whoever holds that, however he ends
+#   cluster.sh join NODE          one more node, with the next number
 #   cluster.sh apiserver FLAGS... starts the API server anew, with further flags
 #   cluster.sh reboot NODE        ends a node with everything that runs on it, and starts it again
 #   cluster.sh leave NODE         ends a node that has joined for good
 #   cluster.sh kubectl ARGS...    as the cluster's administrator
 #   cluster.sh exec NODE CMD...   runs CMD in a node, or in cp
 #   cluster.sh outside CMD...     runs CMD in the network of cp only, with this machine's files
-#   cluster.sh load FILE...       imports images into every node
+#   cluster.sh beside CMD...      the same, but it ends with the cluster
+#   cluster.sh load FILE...       imports images into every node, also those that join later
 #   cluster.sh server             where nodes reach the API server
+#   cluster.sh pods               the addresses of pods, a range of each family
 #
 # Environment:
 #   CLUSTER          directory: bin (build.sh), images (images.sh), and while it is up run and logs
 #   NODES=2          nodes
 #   FAMILIES=ipv4    or ipv6, or dual
 #   PLUGIN=none      nodes without a plugin and without kube-proxy, as a new one is; reference: bridge, host-local and portmap,
-#                    with kube-proxy, to compare with
-#   POD_CIDRS=yes    no: Nodes are given none
+#                    with kube-proxy, to compare with; any other name: as none, and it is what somebody will install
+#   POD_CIDRS=yes    no: Nodes are given none, and the API server's network knows where pods are by Sluice's Leases
 #   APISERVER_ARGS, CONTROLLER_ARGS, KUBELET_ARGS: further flags
 set -euo pipefail
 self=$(readlink -f "$0")
 CLUSTER=$(realpath -m "${CLUSTER:?which directory}")
 run=$CLUSTER/run logs=$CLUSTER/logs bin=$CLUSTER/bin
 # What a cluster was made with stays with it.
-[ ! -e "$run/settings" ] || . "$run/settings"
+[ ! -e "$run/settings" ] || [ "${1:-}" = up ] || . "$run/settings"
 NODES=${NODES:-2} FAMILIES=${FAMILIES:-ipv4} PLUGIN=${PLUGIN:-none} POD_CIDRS=${POD_CIDRS:-yes}
 export CLUSTER
 control_group=sluice-$(printf %s "$CLUSTER" | cksum | cut -d' ' -f1) # two clusters may be up
@@ -58,12 +62,20 @@ api() { echo "https://$(bracketed "$(api_address)"):6443"; }
 
 began=${EPOCHREALTIME/./}
 say() { local t=$(((${EPOCHREALTIME/./} - began) / 100000)); printf '    %4s s  %s\n' "$((t / 10)).$((t % 10))" "$*"; }
+settings() { printf '%s=%s\n' NODES "$NODES" FAMILIES "$FAMILIES" PLUGIN "$PLUGIN" POD_CIDRS "$POD_CIDRS"; }
 die() { echo "cluster.sh: $*" >&2; exit 1; }
 starttime() { sed -E 's/^.*\) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
 savepid() { echo "$1 $(starttime "$1")" >"$2"; }
 alive() { local p s; [ -e "$1" ] && read -r p s <"$1" && [ -n "$s" ] && [ "$(starttime "$p")" = "$s" ]; }
 pid_in() { local p s; alive "$1" || die "no live process in $1"; read -r p s <"$1"; echo "$p"; }
 end() { local p s; ! alive "$1" || { read -r p s <"$1"; kill -KILL "$p"; }; }
+is_up() { local name; [ -e "$run/up" ] || return 1; for name in $(names); do alive "$run/$name/pid" || return 1; done; }
+# Whoever starts or ends something is alone. What he starts does not hold this.
+lock() {
+	mkdir -p "$CLUSTER"
+	exec 9>"$CLUSTER/lock"
+	flock -n 9 || { say "waiting for somebody who is at work on this cluster"; flock -w 300 9 || die "$CLUSTER/lock is still held"; }
+}
 gone() { local i; for i in $(seq 100); do alive "$1" || return 0; sleep 0.1; done; return 1; }
 wait_for() {
 	local what=$1 limit=$2 i
@@ -231,6 +243,22 @@ control_plane() {
 	daemon cp scheduler "$bin/kube-scheduler" --kubeconfig "$run/scheduler.conf" --leader-elect=false \
 		--authentication-kubeconfig "$run/scheduler.conf" --authorization-kubeconfig "$run/scheduler.conf" \
 		--kube-api-qps 300 --kube-api-burst 600 --profiling=false
+	[ "$POD_CIDRS" != no ] || daemon cp router bash "$self" _route
+}
+# Tells the network of cp where pods are, for as long as it lives: a Lease has a block in its name, and a node as its holder.
+route() {
+	local node lease block
+	while :; do
+		"$bin/kubectl" --kubeconfig "$run/admin.conf" -n kube-system get leases -l sluice.dev/pod-cidr --watch \
+			-o 'jsonpath={.spec.holderIdentity} {.metadata.name}{"\n"}' | while read -r node lease; do
+			block=${lease#sluice-pod-cidr-}
+			case $block in
+			*.*) ip route replace "${block%-*}/${block##*-}" via "$(net4 "$(host "$node")")" ;;
+			*) block=${block//-/:} && ip -6 route replace "${block%:*}/${block##*:}" via "$(net6 "$(host "$node")")" ;;
+			esac
+		done || true
+		sleep 1 # the API server is away
+	done
 }
 
 # The API server, with further flags.
@@ -251,15 +279,16 @@ api_server() {
 
 # ---- a node: its Node object, then boot
 
-# The object is made beforehand, so that node N has the Nth pod CIDRs.
+# The object is made beforehand, so that node N has the Nth pod CIDRs, in a zone of its own.
 announce() {
-	local name=$1 cidrs spec='{}'
+	local name=$1 cidrs spec='{}' labels
 	cidrs=$(pod_cidrs "$name")
 	[ "$POD_CIDRS" = no ] || spec="{\"podCIDR\": \"${cidrs%%,*}\", \"podCIDRs\": [$(quoted "$cidrs")]}"
-	echo "{\"apiVersion\": \"v1\", \"kind\": \"Node\", \"metadata\": {\"name\": \"$name\"}, \"spec\": $spec}" | kubectl create -f - >/dev/null
+	labels="{\"topology.kubernetes.io/zone\": \"zone${name#n}\"}"
+	echo "{\"apiVersion\": \"v1\", \"kind\": \"Node\", \"metadata\": {\"name\": \"$name\", \"labels\": $labels}, \"spec\": $spec}" | kubectl create -f - >/dev/null
 }
 boot() {
-	local name=$1 own=$run/$1 f p length
+	local name=$1 own=$run/$1 f p files
 	make_namespaces "$name" node
 	p=$(pid_in "$own/pid")
 	net cp ip link add "v-$name" type veth peer name eth0 netns "$p"
@@ -272,7 +301,7 @@ boot() {
 	for f in $(families); do
 		net "$name" ip "-$f" route add default via "$("net$f" 1)"
 		# How the API server and clients outside reach pods.
-		net cp ip "-$f" route replace "$("pods$f" "${name#n}")" via "$("net$f" "$(host "$name")")"
+		[ "$POD_CIDRS" = no ] || net cp ip "-$f" route replace "$("pods$f" "${name#n}")" via "$("net$f" "$(host "$name")")"
 	done
 	[ "$PLUGIN" != reference ] || reference "$name"
 	mkdir -p "$own/opt/cni/bin" "$own/etc/cni/net.d"
@@ -314,8 +343,11 @@ boot() {
 	Y
 	daemon "$name" containerd env "PATH=$bin:$PATH" "$bin/containerd" --config "$own/containerd.toml"
 	wait_for "containerd of $name (see $logs/$name.containerd.log)" 60 enter "$name" "$bin/ctr" version
-	[ -e "$own/loaded" ] || load_into "$name" "$CLUSTER"/images/*.tar
-	touch "$own/loaded"
+	if [ ! -e "$own/loaded" ]; then
+		mapfile -t files < <(archives)
+		load_into "$name" "${files[@]}"
+		touch "$own/loaded"
+	fi
 	daemon "$name" kubelet env "PATH=$bin:$PATH" "$bin/kubelet" --config "$own/kubelet.yaml" --kubeconfig "$run/$name.conf" \
 		--hostname-override "$name" --node-ip "$(node_ips "$name")" ${KUBELET_ARGS:-}
 	[ "$PLUGIN" != reference ] || daemon "$name" kube-proxy "$bin/kube-proxy" --config "$own/kube-proxy.yaml"
@@ -350,6 +382,13 @@ reference() {
 	conntrack: {maxPerCore: 0, min: 0}
 	Y
 }
+# What every node has, in the order in which it was loaded.
+archives() { ls -d "$CLUSTER"/images/*.tar; ls -dtr "$run"/archives/*.tar 2>/dev/null || true; }
+remember() { # FILE...
+	local file
+	mkdir -p "$run/archives"
+	for file; do cp "$file" "$run/archives/$(sha256sum <"$file" | cut -d' ' -f1).tar"; done
+}
 load_into() {
 	local name=$1 file
 	shift
@@ -359,19 +398,18 @@ load_into() {
 }
 
 up() {
-	local i name pids=()
-	if [ -e "$run/up" ]; then
-		for name in $(names); do alive "$run/$name/pid" || { down; break; }; done
-		[ ! -e "$run/up" ] || { say "it is up already (down first, to change it)"; return 0; }
-	elif [ -e "$run" ]; then
-		down
+	local i pids=()
+	if is_up; then
+		[ "$(settings)" = "$(<"$run/settings")" ] ||
+			die "the cluster that is up is another one ($(paste -sd' ' "$run/settings"), not $(settings | paste -sd' ')): take it down first"
+		say "it is up already"
+		return 0
 	fi
+	down
 	[ -s "$CLUSTER/images/sandbox" ] || die "no images in $CLUSTER/images: images.sh makes them"
 	mkdir -p "$run" "$logs"
 	rm -f "$logs"/*.log
-	exec 9>"$run/lock"
-	flock -n 9 || die "somebody else is at work on this cluster"
-	printf '%s=%s\n' NODES "$NODES" FAMILIES "$FAMILIES" PLUGIN "$PLUGIN" POD_CIDRS "$POD_CIDRS" >"$run/settings"
+	settings >"$run/settings"
 	echo "nameserver 127.0.0.1" >"$run/resolv.conf"
 	# Kubelets set these for the whole machine; down puts them back.
 	for i in $tunables; do echo "$i=$(sysctl -n "$i")"; done >"$run/sysctls"
@@ -429,15 +467,18 @@ status() {
 command=${1:-}
 shift || true
 case $command in
-up) up ;;
-down) down ;;
+up) lock && up ;;
+down) lock && down ;;
+is-up) is_up ;;
+attend) cat >/dev/null && lock && down ;;
 status) status ;;
-join) announce "$1" && boot "$1" ;;
-reboot) halt "$1" && boot "$1" ;;
+join) lock && announce "$1" && boot "$1" ;;
+reboot) lock && halt "$1" && boot "$1" ;;
 kubectl) become cp "$bin/kubectl" --kubeconfig "$run/admin.conf" "$@" ;;
 leave) leave "$1" ;;
 exec) enter "$@" ;;
 outside) become cp "$@" ;;
+beside) exec nsenter -t "$(pid_in "$run/cp/pid")" -n -p -- "$@" ;;
 apiserver)
 	p=$(pid_in "$run/cp/apiserver.pid")
 	kill -KILL $(cat "/proc/$p/task/$p/children") # what nsenter waits for
@@ -446,9 +487,12 @@ apiserver)
 	;;
 load)
 	mapfile -t files < <(realpath -- "$@") # a node has another working directory
+	remember "${files[@]}"
 	for name in $(names); do [ "$name" = cp ] || load_into "$name" "${files[@]}"; done
 	;;
 server) api ;;
+pods) cluster_cidrs ;;
 _init) init "$@" ;;
+_route) route ;;
 *) sed -n '2,/^set /p' "$self" | grep '^#' | cut -c3-; exit 2 ;;
 esac

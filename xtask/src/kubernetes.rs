@@ -1,6 +1,7 @@
 //! The tier `kubernetes`: a real cluster, Sluice installed in it as a user would, our own tests of it, then the upstream ones.
 
 use std::path::Path;
+use std::process::Child;
 
 use anyhow::{Result, ensure};
 
@@ -26,7 +27,7 @@ pub struct Options {
     #[arg(long, value_enum)]
     only: Option<Part>,
     /// kubernetes: the plugins of the CNI project and kube-proxy instead of Sluice, upstream tests only, to compare with
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["helm", "pool"])]
     reference: bool,
     /// kubernetes: write docs/conformance.md by the upstream tests' results
     #[arg(long, conflicts_with_all = ["focus", "reference"])]
@@ -48,13 +49,19 @@ enum Part {
 /// Where the tests cannot be run.
 pub fn run(options: &Options, object: &Path) -> Result<Score> {
     ensure!(nix::unistd::geteuid().is_root(), "the cluster's nodes are namespaces: run this as root");
+    ensure!(
+        !options.shape.helm || options.only == Some(Part::Upstream),
+        "our own tests remove and install Sluice by kubectl, and one of them by Helm: with --helm, run --only upstream"
+    );
     let cluster = Cluster::default();
     let network = if options.reference { Network::Reference } else { Network::Sluice };
-    let running = Running { cluster: &cluster, keep: options.keep };
-    running.cluster.up(options.shape, network)?;
+    let _running = Running::new(&cluster, options.keep)?;
+    cluster.up(options.shape, network)?;
     let mut score = Score::default();
     if options.only != Some(Part::Upstream) && !options.reference {
-        score.add(Score::of(manifests::are_fresh()?));
+        if options.focus.is_none() {
+            score.add(Score::of(manifests::are_fresh()?));
+        }
         let mut tests = cargo();
         tests.args(["test", "-p", "sluice-tests", "--test", "kubernetes"]);
         tests.env("SLUICE_CLUSTER", cluster.directory());
@@ -68,6 +75,8 @@ pub fn run(options: &Options, object: &Path) -> Result<Score> {
             conformance::write(&cluster, options.shape, &outcomes)?;
         }
     }
+    let focus = options.focus.as_deref().unwrap_or_default();
+    ensure!(score.passed + score.failed > 0, "no test that runs here fits `--focus {focus}`");
     Ok(score)
 }
 
@@ -89,18 +98,29 @@ fn tell(outcomes: &[Outcome]) -> Score {
     score
 }
 
-/// A cluster that ends with the tests, however they end.
-struct Running<'a> {
-    cluster: &'a Cluster,
-    keep: bool,
+/// A cluster that ends with the tests, however they end: at an interrupt, too, or where this program is killed.
+struct Running {
+    /// `None`: it stays.
+    attendant: Option<Child>,
 }
 
-impl Drop for Running<'_> {
+impl Running {
+    /// One that is up already, for whatever is done in it, stays.
+    fn new(cluster: &Cluster, keep: bool) -> Result<Self> {
+        let stays = keep || cluster.is_up()?;
+        Ok(Self { attendant: if stays { None } else { Some(cluster.attendant()?) } })
+    }
+}
+
+impl Drop for Running {
     fn drop(&mut self) {
-        if self.keep {
-            say("The cluster stays up: cargo xtask cluster status, kubectl, exec; down ends it");
-        } else if let Err(error) = self.cluster.down() {
-            say(&format!("The cluster is not down: {error:#}"));
+        match &mut self.attendant {
+            None => say("The cluster stays up: cargo xtask cluster status, kubectl, exec; down ends it"),
+            // Its input ends here.
+            Some(attendant) => match attendant.wait() {
+                Ok(status) if status.success() => {}
+                other => say(&format!("The cluster is not down: {other:?}")),
+            },
         }
     }
 }

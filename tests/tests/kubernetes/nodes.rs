@@ -170,7 +170,7 @@ fn a_drained_node_hands_its_pods_over_without_an_unanswered_request() -> Result<
     let undone = Undone::by(&cluster, [words("uncordon n1")]);
     cluster.kubectl(&["drain", "n1", "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=120s"])?;
     namespace.kubectl(&["rollout", "status", "deployment/many", "--timeout=90s"])?;
-    assert_eq!((on("n1")?, on("n2")?), (0, 4));
+    assert_eq!(on("n1")?, 0);
     let answers = asking.stop()?;
     ensure!(answers.len() > 4, "it was served by old ones and new ones: {answers:?}");
     drop(undone);

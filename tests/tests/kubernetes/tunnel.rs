@@ -10,12 +10,12 @@ use sluice_tests::lab::until;
 
 use crate::servers::{register_webhook, webhook_is_asked};
 
-/// The network of the API server without routes to pods, and the API server with a tunnel instead; until this goes.
+/// The network of the API server without a way to pods, and the API server with a tunnel instead; until this goes.
 struct Tunnel<'a> {
     cluster: &'a Cluster,
     server: Child,
-    /// Pod CIDRs and the nodes' addresses behind which they are.
-    routes: Vec<(String, String)>,
+    /// Addresses of pods, to which nothing leads.
+    pods: Vec<String>,
 }
 
 impl<'a> Tunnel<'a> {
@@ -28,7 +28,8 @@ impl<'a> Tunnel<'a> {
             .stderr(Stdio::null())
             .spawn()
             .context("starting the tunnel's server")?;
-        let it = Self { cluster, server, routes: routes(cluster)? };
+        let pods = cluster.ask("pods", &[])?.trim().split(',').map(str::to_owned).collect();
+        let it = Self { cluster, server, pods };
         namespace.apply(&format!(
             "apiVersion: apps/v1\nkind: DaemonSet\nmetadata: {{name: tunnel}}\nspec:\n  selector: {{matchLabels: {{role: tunnel}}}}\n  \
              template:\n    metadata: {{labels: {{role: tunnel}}}}\n    spec:\n      terminationGracePeriodSeconds: 1\n      \
@@ -40,8 +41,8 @@ impl<'a> Tunnel<'a> {
              connection: {{proxyProtocol: HTTPConnect, transport: {{uds: {{udsName: {socket}}}}}}}\n"
         );
         fs::write(&configuration, text).with_context(|| format!("writing {configuration}"))?;
-        for (pods, _) in &it.routes {
-            cluster.outside(&["ip", "route", "del", pods])?;
+        for pods in &it.pods {
+            cluster.outside(&unreachable("add", pods))?;
         }
         cluster.ask("apiserver", &[&format!("--egress-selector-config-file={configuration}")])?;
         Ok(it)
@@ -50,8 +51,8 @@ impl<'a> Tunnel<'a> {
 
 impl Drop for Tunnel<'_> {
     fn drop(&mut self) {
-        for (pods, node) in &self.routes {
-            let _ = self.cluster.outside(&["ip", "route", "replace", pods, "via", node]);
+        for pods in &self.pods {
+            let _ = self.cluster.outside(&unreachable("del", pods));
         }
         let _ = self.cluster.ask("apiserver", &[]);
         let _ = self.server.kill();
@@ -59,24 +60,9 @@ impl Drop for Tunnel<'_> {
     }
 }
 
-/// How the API server reaches pods.
-fn routes(cluster: &Cluster) -> Result<Vec<(String, String)>> {
-    let nodes = cluster.get(&["nodes"])?;
-    let mut routes = Vec::new();
-    for node in nodes["items"].as_array().context("nodes")? {
-        let texts = |list: &serde_json::Value, key: &str| -> Vec<String> {
-            let all = list.as_array().into_iter().flatten();
-            all.filter_map(|it| it.get(key).unwrap_or(it).as_str().map(str::to_owned)).collect()
-        };
-        let addresses = texts(&node["status"]["addresses"], "address");
-        for pods in texts(&node["spec"]["podCIDRs"], "") {
-            let of_its_family =
-                |it: &&String| it.contains(':') == pods.contains(':') && it.parse::<std::net::IpAddr>().is_ok();
-            let address = addresses.iter().find(of_its_family).context("the node's address")?;
-            routes.push((pods, address.clone()));
-        }
-    }
-    Ok(routes)
+/// The command by which addresses become out of reach, or are so no longer.
+fn unreachable<'a>(action: &'a str, pods: &'a str) -> [&'a str; 7] {
+    ["ip", if pods.contains(':') { "-6" } else { "-4" }, "rule", action, "to", pods, "unreachable"]
 }
 
 #[test]

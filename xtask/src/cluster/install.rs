@@ -1,15 +1,17 @@
-//! Sluice in a cluster, by the image and the manifests of this work tree.
+//! Sluice in a cluster, by the image and the manifests, or the chart, of this work tree.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
+use serde_json::{Map, Value, json};
 
 use super::{Cluster, Shape};
-use crate::image;
 use crate::run::{output, root, run, say};
+use crate::{image, manifests};
 
-/// Builds the image, puts it on the nodes and applies the manifests; done when all nodes are Ready.
+/// Builds the image, puts it on the nodes and installs it; done when all nodes are Ready.
 ///
 /// # Errors
 /// Where something cannot be built, or the cluster does not get ready.
@@ -17,28 +19,84 @@ pub fn install(cluster: &Cluster, shape: Shape) -> Result<()> {
     let archive = image::make(&image::Arguments::default())?;
     say("Installing Sluice");
     run(cluster.script("load").arg(archive))?;
-    let kustomization = kustomize(cluster, shape)?;
-    run(&mut cluster.kubectl(&["apply", "-k", &kustomization]))?;
+    let wishes = Wishes::of(cluster, shape)?;
+    run(&mut if shape.helm { by_helm(cluster, &wishes)? } else { by_kubectl(cluster, &wishes)? })?;
     run(&mut cluster.kubectl(&["-n", "kube-system", "rollout", "status", "daemonset/sluice", "--timeout=120s"]))?;
     run(&mut cluster.kubectl(&["wait", "--for=condition=Ready", "node", "--all", "--timeout=60s"]))
 }
 
-/// Writes what a user would: a kustomization with the address of the API server, and what is different in this cluster.
-fn kustomize(cluster: &Cluster, shape: Shape) -> Result<String> {
-    let directory = cluster.directory().join("install");
-    fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
-    let server = output(&mut cluster.script("server")).context("asking the cluster where its API server is")?;
-    let routing = shape.routing().map(|routing| format!("      - SLUICE_ROUTING={routing}\n")).unwrap_or_default();
-    let base = relative(&directory, &root().join("manifests/base"))?;
-    let text = format!(
-        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [{base}]\nconfigMapGenerator:\n  \
+/// What is different in this cluster from what the manifests have.
+struct Wishes {
+    /// Where the API server is.
+    server: String,
+    routing: Option<&'static str>,
+    /// Of which addresses nodes take pod CIDRs.
+    pool: Option<Value>,
+}
+
+impl Wishes {
+    fn of(cluster: &Cluster, shape: Shape) -> Result<Self> {
+        let asked = |what: &str| {
+            let answer =
+                output(&mut cluster.script(what)).with_context(|| format!("asking the cluster for its {what}"))?;
+            Ok::<_, anyhow::Error>(answer.trim().to_owned())
+        };
+        let pool = if shape.pool { Some(pool(&asked("pods")?)) } else { None };
+        Ok(Self { server: asked("server")?, routing: shape.routing(), pool })
+    }
+}
+
+/// A pool of ranges, one of each family, of which nodes take blocks as large as they are given otherwise.
+fn pool(ranges: &str) -> Value {
+    let block = |range: &str| if range.contains(':') { 64 } else { 24 };
+    ranges.split(',').map(|range| json!({"cidr": range, "block": block(range)})).collect()
+}
+
+/// Writes what a user would, a kustomization of what is different, and applies it.
+fn by_kubectl(cluster: &Cluster, wishes: &Wishes) -> Result<Command> {
+    let directory = directory(cluster)?;
+    let routing = wishes.routing.map(|routing| format!("      - SLUICE_ROUTING={routing}\n")).unwrap_or_default();
+    let pool = wishes.pool.as_ref().map(|pool| json!({"source": "kubernetes", "pod_cidr_pool": pool}));
+    let base = if pool.is_some() { "manifests/overlays/pool" } else { "manifests/base" };
+    let mut text = format!(
+        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [{}]\nconfigMapGenerator:\n  \
          - name: sluice-env\n    namespace: kube-system\n    behavior: merge\n    literals:\n      \
          - SLUICE_API_SERVER={}\n{routing}",
-        server.trim()
+        relative(&directory, &root().join(base))?,
+        wishes.server,
     );
-    let path = directory.join("kustomization.yaml");
-    fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
-    Ok(directory.display().to_string())
+    if let Some(settings) = pool {
+        text.push_str("  - {name: sluice-config, namespace: kube-system, behavior: merge, files: [agent.yaml]}\n");
+        write(&directory.join("agent.yaml"), &settings.to_string())?;
+    }
+    write(&directory.join("kustomization.yaml"), &text)?;
+    Ok(cluster.kubectl(&["apply", "-k", &directory.display().to_string()]))
+}
+
+/// Writes values of what is different, and has Helm install the chart with them.
+fn by_helm(cluster: &Cluster, wishes: &Wishes) -> Result<Command> {
+    let routing = wishes.routing.map(|routing| ("routing", json!(routing)));
+    let pool = wishes.pool.as_ref().map(|pool| ("pod_cidr_pool", pool.clone()));
+    let config = routing.into_iter().chain(pool).map(|(name, value)| (name.to_owned(), value)).collect::<Map<_, _>>();
+    let values = directory(cluster)?.join("values.yaml");
+    write(&values, &json!({"apiServer": wishes.server, "config": config}).to_string())?;
+    let mut helm = cluster.script("outside");
+    helm.arg(manifests::helm()?).arg("--kubeconfig").arg(cluster.directory().join("run/admin.conf"));
+    helm.args(["upgrade", "--install", "--namespace", "kube-system", "sluice"])
+        .arg(root().join("manifests/helm/sluice"));
+    helm.arg("--values").arg(values);
+    Ok(helm)
+}
+
+/// Where the installation is written down.
+fn directory(cluster: &Cluster) -> Result<PathBuf> {
+    let directory = cluster.directory().join("install");
+    fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
+    Ok(directory)
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("writing {}", path.display()))
 }
 
 /// A path from a directory to another: kustomize takes no absolute ones.
@@ -47,6 +105,17 @@ fn relative(from: &Path, to: &Path) -> Result<String> {
     let (from, to) = (absolute(from)?, absolute(to)?);
     let common = from.components().zip(to.components()).take_while(|(a, b)| a == b).count();
     let up = from.components().skip(common).map(|_| "..".as_ref());
-    let path = up.chain(to.components().skip(common).map(|it| it.as_os_str())).collect::<std::path::PathBuf>();
+    let path = up.chain(to.components().skip(common).map(|it| it.as_os_str())).collect::<PathBuf>();
     Ok(path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_has_a_range_of_each_family() {
+        let of_both = json!([{"cidr": "10.78.0.0/16", "block": 24}, {"cidr": "fd00:78::/48", "block": 64}]);
+        assert_eq!(pool("10.78.0.0/16,fd00:78::/48"), of_both);
+    }
 }

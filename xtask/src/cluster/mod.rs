@@ -6,8 +6,9 @@ pub mod upstream;
 
 use std::ffi::OsStr;
 use std::fmt;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode, ExitStatus};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
@@ -27,10 +28,10 @@ enum Action {
         #[command(flatten)]
         shape: Shape,
         /// Leave the nodes without a plugin
-        #[arg(long, conflicts_with = "reference")]
+        #[arg(long, conflicts_with_all = ["reference", "helm"])]
         bare: bool,
         /// Install the plugins of the CNI project and kube-proxy instead, to compare with
-        #[arg(long)]
+        #[arg(long, conflicts_with_all = ["helm", "pool"])]
         reference: bool,
     },
     /// End it, and leave the machine as it was
@@ -48,10 +49,12 @@ enum Action {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<String>,
     },
-    /// Import image archives into every node
+    /// Import image archives into every node, also into those that join later
     Load { archives: Vec<PathBuf> },
     /// Start one more node
     Join { node: String },
+    /// Take a node out of the cluster for good
+    Leave { node: String },
     /// End a node with everything that runs on it, and start it again
     Reboot { node: String },
 }
@@ -59,8 +62,8 @@ enum Action {
 /// What a cluster is like.
 #[derive(clap::Args, Clone, Copy, Debug, Default)]
 pub struct Shape {
-    /// Nodes
-    #[arg(long, default_value_t = 2, value_name = "NUMBER")]
+    /// Nodes, each in a zone of its own
+    #[arg(long, default_value_t = 3, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(1..=9))]
     pub nodes: u8,
     /// IPv6 instead of IPv4
     #[arg(long)]
@@ -74,6 +77,12 @@ pub struct Shape {
     /// Between nodes natively
     #[arg(long, conflicts_with = "tunnel")]
     native: bool,
+    /// Pod CIDRs out of a pool, which Sluice hands out: the Nodes are given none
+    #[arg(long)]
+    pool: bool,
+    /// Install Sluice by Helm instead of kubectl
+    #[arg(long)]
+    pub helm: bool,
 }
 
 impl Shape {
@@ -98,7 +107,9 @@ impl Shape {
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (_, families) = self.families();
-        write!(f, "{} nodes, {families}, routing {}", self.nodes, self.routing().unwrap_or("auto"))
+        write!(f, "{} nodes, {families}, routing {}", self.nodes, self.routing().unwrap_or("auto"))?;
+        f.write_str(if self.pool { ", pod CIDRs of a pool" } else { "" })?;
+        f.write_str(if self.helm { ", installed by Helm" } else { "" })
     }
 }
 
@@ -137,9 +148,13 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
         Action::Exec { node, command } => cluster.pass("exec", &[std::slice::from_ref(node), command].concat()),
         Action::Load { archives } => cluster.pass("load", archives),
         Action::Join { node } => cluster.pass("join", &[node]),
+        Action::Leave { node } => cluster.pass("leave", &[node]),
         Action::Reboot { node } => cluster.pass("reboot", &[node]),
     }
 }
+
+/// What is attempted wherever a cluster is asked for something.
+const SCRIPT: &str = "starting tests/kubernetes/cluster.sh";
 
 /// A cluster and where it keeps its things.
 pub struct Cluster {
@@ -162,17 +177,43 @@ impl Cluster {
         say("Starting the cluster");
         let mut up = self.script("up");
         up.env("NODES", shape.nodes.to_string()).env("FAMILIES", shape.families().0);
-        up.env("PLUGIN", if network == Network::Reference { "reference" } else { "none" });
+        up.env("POD_CIDRS", if shape.pool { "no" } else { "yes" });
+        up.env(
+            "PLUGIN",
+            match network {
+                Network::None => "none",
+                Network::Reference => "reference",
+                Network::Sluice if shape.helm => "sluice-by-helm",
+                Network::Sluice => "sluice",
+            },
+        );
         run(&mut up)?;
         if network == Network::Sluice { install::install(self, shape) } else { Ok(()) }
+    }
+
+    /// Whether it is up.
+    ///
+    /// # Errors
+    /// Where the script cannot be asked.
+    pub fn is_up(&self) -> Result<bool> {
+        Ok(self.script("is-up").status().context(SCRIPT)?.success())
     }
 
     /// Ends it.
     ///
     /// # Errors
     /// Where that does not go well.
-    pub fn down(&self) -> Result<()> {
+    fn down(&self) -> Result<()> {
         run(&mut self.script("down"))
+    }
+
+    /// Somebody who ends it once his input has ended, with this program or before. He is out of reach of an interrupt from
+    /// the terminal.
+    ///
+    /// # Errors
+    /// Where he cannot be started.
+    pub fn attendant(&self) -> Result<Child> {
+        self.script("attend").stdin(Stdio::piped()).process_group(0).spawn().context(SCRIPT)
     }
 
     /// Where it keeps its things: `bin`, `images`, and while it is up `run` and `logs`.
@@ -195,8 +236,7 @@ impl Cluster {
 
     /// Has the script do something whose success is the caller's to judge.
     fn pass(&self, action: &str, arguments: &[impl AsRef<OsStr>]) -> Result<ExitCode> {
-        let status: ExitStatus =
-            self.script(action).args(arguments).status().context("starting tests/kubernetes/cluster.sh")?;
+        let status: ExitStatus = self.script(action).args(arguments).status().context(SCRIPT)?;
         Ok(status.code().map_or(ExitCode::FAILURE, |code| ExitCode::from(u8::try_from(code).unwrap_or(1))))
     }
 }
