@@ -475,7 +475,7 @@ status) status ;;
 join) lock && announce "$1" && boot "$1" ;;
 reboot) lock && halt "$1" && boot "$1" ;;
 kubectl) become cp "$bin/kubectl" --kubeconfig "$run/admin.conf" "$@" ;;
-leave) leave "$1" ;;
+leave) lock && leave "$1" ;;
 exec) enter "$@" ;;
 outside) become cp "$@" ;;
 beside) exec nsenter -t "$(pid_in "$run/cp/pid")" -n -p -- "$@" ;;

@@ -180,7 +180,11 @@ fn an_upgrade_and_its_undoing_cost_no_packet() -> Result<()> {
             }
             flows.go_on("by another image")?;
             change(&["-n", "kube-system", "rollout", "undo", "daemonset/sluice"]).context("its undoing")?;
-            ensure!(installed(&cluster)? == before, "nodes have again what they had: {:?}", installed(&cluster)?);
+            until("nodes have again what they had", || {
+                let now = installed(&cluster)?;
+                ensure!(now == before, "{now:?} instead of {before:?}");
+                Ok(())
+            })?;
             flows.go_on("by the first image again")
         })();
         stop.store(true, Ordering::Relaxed);
