@@ -67,7 +67,9 @@ fn an_agents_own_check_finds_nothing_wrong_with_its_pod() -> Result<()> {
 #[test]
 fn removal_leaves_nodes_clean_and_sluice_can_be_installed_again() -> Result<()> {
     let cluster = Cluster::alone()?;
+    let namespace = Namespace::new(&cluster, "removal")?;
     for node in cluster.nodes()? {
+        namespace.serve(&format!("on-{node}"), &node)?;
         let found = found(&cluster, &node)?.join("\n");
         for sign in ["/run/sluice", "/opt/cni/bin/sluice", "eth0", "from_pod", "connect"] {
             ensure!(found.contains(sign), "{sign} is not found on {node} where it should be: {found}");
@@ -124,7 +126,11 @@ fn helm_installs_changes_rolls_back_and_removes_sluice() -> Result<()> {
         "-o",
         "name",
     ];
-    assert_eq!(cluster.kubectl(&left)?, "");
+    until("nothing of it is left", || {
+        let left = cluster.kubectl(&left)?;
+        ensure!(left.is_empty(), "{left}");
+        Ok(())
+    })?;
     drop(again);
     pods_are_connected(&cluster)
 }
