@@ -56,15 +56,6 @@ fn pods_are_connected(cluster: &Cluster) -> Result<()> {
 }
 
 #[test]
-fn an_agents_own_check_finds_nothing_wrong_with_its_pod() -> Result<()> {
-    let cluster = Cluster::shared()?;
-    let check = ["-n", "kube-system", "exec", "daemonset/sluice", "-c", "agent", "--", "sluice-agent"];
-    let said = cluster.kubectl(&[&check[..], &["--config", "/etc/sluice/agent.yaml", "check"]].concat())?;
-    ensure!(said.contains("ok"), "{said}");
-    Ok(())
-}
-
-#[test]
 fn removal_leaves_nodes_clean_and_sluice_can_be_installed_again() -> Result<()> {
     let cluster = Cluster::alone()?;
     let namespace = Namespace::new(&cluster, "removal")?;
