@@ -9,10 +9,10 @@ use serde::de::value::Error;
 use serde::de::{Deserializer, Error as _, Visitor};
 use serde_json::Value;
 
-use crate::config::{Config, Log, Masquerade, Vxlan};
+use crate::config::{Config, Flags, Log, Masquerade, Vxlan};
 
-/// Settings that are each node's own, and the one that the chart has a value of its own for.
-const ELSEWHERE: [&str; 4] = ["addresses", "api_server", "node_name", "pod_cidrs"];
+/// Settings that are each node's own, and those that the chart has a value of its own for.
+const ELSEWHERE: [&str; 5] = ["addresses", "api_server", "cni_bin_dir", "node_name", "pod_cidrs"];
 
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("is in the repository").join(name)
@@ -96,16 +96,62 @@ fn the_chart_sets_what_is_the_default_anyway() {
 
 #[test]
 fn what_kubectl_applies_is_what_the_chart_says() {
-    let mut values = yaml("manifests/helm/sluice/values.yaml")["config"].take();
-    // Helm leaves these out.
-    values.as_object_mut().expect("has keys").retain(|_, value| !value.is_null());
+    let values = yaml("manifests/helm/sluice/values.yaml")["config"].take();
     assert_eq!(yaml("manifests/base/agent.yaml"), values, "run `cargo xtask manifests`");
+}
+
+#[test]
+fn the_agent_takes_what_kubectl_applies() {
+    for name in ["manifests/base/agent.yaml", "manifests/overlays/pool/agent.yaml"] {
+        let mut flags = Flags::default();
+        flags.config = Some(file(name));
+        let config = Config::load(flags).expect(name);
+        assert_eq!(config.pod_cidr_pool.is_empty(), !name.contains("pool"), "{name}");
+    }
 }
 
 #[test]
 fn the_chart_is_of_the_same_version() {
     let chart = yaml("manifests/helm/sluice/Chart.yaml");
     assert_eq!([&chart["version"], &chart["appVersion"]], [env!("CARGO_PKG_VERSION"); 2]);
+    for overlay in ["example", "uninstall"] {
+        let kustomization = yaml(&format!("manifests/overlays/{overlay}/kustomization.yaml"));
+        assert_eq!(kustomization["images"][0]["newTag"], env!("CARGO_PKG_VERSION"), "{overlay}");
+    }
+}
+
+#[test]
+fn the_oldest_kubernetes_is_the_same_everywhere() {
+    let chart = yaml("manifests/helm/sluice/Chart.yaml");
+    let oldest = chart["kubeVersion"].as_str().and_then(|it| it.strip_prefix(">=")?.strip_suffix(".0-0"));
+    let said = format!("Kubernetes {} or later", oldest.expect("is a version"));
+    for name in ["README.md", "docs/install.md", "docs/configure.md", "CHANGELOG.md"] {
+        let text = text(name).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(text.contains(&said), "{name} does not say: {said}");
+    }
+}
+
+#[test]
+fn containers_have_what_they_are_told_of_from_the_node() {
+    let pod = yaml("manifests/base/daemonset.yaml")["spec"]["template"]["spec"].take();
+    let [install, agent] = [&pod["initContainers"][0], &pod["containers"][0]];
+    let is_mounted = |container: &Value, volume: &str, path: &str| {
+        let mounts = container["volumeMounts"].as_array().expect("has mounts");
+        mounts.iter().any(|mount| mount["name"] == volume && mount["mountPath"] == path)
+    };
+    let told = |flag: &str| {
+        let command = install["command"].as_array().expect("has arguments");
+        let path = command.iter().find_map(|word| word.as_str()?.strip_prefix(flag)?.strip_prefix('='));
+        path.expect(flag).to_owned()
+    };
+    for (flag, volume) in [("--run-dir", "run"), ("--cni-bin-dir", "plugins"), ("--bin-dir", "bin")] {
+        assert!(is_mounted(install, volume, &told(flag)), "{flag}");
+    }
+    // The image has plugins of its own, which nobody calls.
+    let variables = agent["env"].as_array().expect("has variables");
+    let plugins = variables.iter().find(|variable| variable["name"] == "SLUICE_CNI_BIN_DIR").expect("is set");
+    assert!(is_mounted(agent, "plugins", plugins["value"].as_str().expect("is a path")));
+    assert!(is_mounted(agent, "run", &told("--run-dir")));
 }
 
 #[test]

@@ -424,6 +424,13 @@ pub struct Flags {
     log_level: Option<LogLevel>,
 }
 
+impl Flags {
+    /// The run directory, as far as it is known without the file, which may be what is wrong.
+    pub fn run_dir(&self) -> PathBuf {
+        self.run_dir.clone().unwrap_or_else(|| sluice_api::RUN_DIR.into())
+    }
+}
+
 impl Config {
     /// Reads the file, then puts environment and flags over it.
     ///

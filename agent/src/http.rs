@@ -65,19 +65,19 @@ pub struct Matter {
     pub key: &'static str,
 }
 
-/// Serves addresses, on a thread of its own, for as long as there is an agent. Where one is taken, it is tried again: nobody
-/// is to be without network for that.
+/// Serves an address, all of either family being all of both, on a thread of its own, for as long as there is an agent. Where it
+/// is taken, it is tried again: nobody is to be without network for that.
 ///
 /// # Errors
 /// Where there can be no thread for it.
-pub fn listen(matter: Matter, addresses: Vec<SocketAddr>, answer: Arc<Answer>) -> Result<()> {
+pub fn listen(matter: Matter, address: SocketAddr, answer: Arc<Answer>) -> Result<()> {
     let name = matter.name;
     let runtime =
         Builder::new_current_thread().enable_all().build().with_context(|| format!("starting the server of {name}"))?;
     let serving = move || {
         runtime.block_on(async {
             let one = |address| serve_at(matter, address, Arc::clone(&answer));
-            addresses.into_iter().map(one).collect::<JoinSet<()>>().join_all().await
+            meant_by(address).into_iter().map(one).collect::<JoinSet<()>>().join_all().await
         })
     };
     thread::Builder::new()
@@ -85,6 +85,15 @@ pub fn listen(matter: Matter, addresses: Vec<SocketAddr>, answer: Arc<Answer>) -
         .spawn(serving)
         .map(drop)
         .with_context(|| format!("starting the thread {name}"))
+}
+
+/// What an address in the settings stands for.
+fn meant_by(address: SocketAddr) -> Vec<SocketAddr> {
+    if address.ip().is_unspecified() {
+        EVERYWHERE.map(|ip| SocketAddr::new(ip, address.port())).to_vec()
+    } else {
+        vec![address]
+    }
 }
 
 /// Serves an address once it is free.
@@ -237,6 +246,16 @@ pub(crate) mod tests {
         let given = answer("POST /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
         assert!(given.starts_with("HTTP/1.1 405 ") && given.contains("Allow: GET, HEAD\r\n"), "{given}");
         assert!(answer("nonsense\r\n\r\n").starts_with("HTTP/1.1 400 "));
+    }
+
+    #[test]
+    fn all_addresses_of_a_family_are_all_of_both() {
+        let all: [SocketAddr; 2] = ["0.0.0.0:9921", "[::]:9921"].map(|it| it.parse().expect("an address"));
+        for address in all {
+            assert_eq!(meant_by(address), all);
+        }
+        let one: SocketAddr = "[::1]:9921".parse().expect("an address");
+        assert_eq!(meant_by(one), [one]);
     }
 
     #[test]

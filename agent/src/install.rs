@@ -62,19 +62,26 @@ impl fmt::Display for Outcome {
 }
 
 /// Puts both on the node, mounts what is missing there, and says what became of it. The directories are to be there: one that
-/// is made here would be the container's, and nothing of it on the node.
+/// is made here would be the container's, and nothing of it on the node. `sluicectl` comes first, for it tells of what fails
+/// then; only people need it, so the node gets its network without.
 ///
 /// # Errors
-/// Where a file cannot be read, a directory not be written to, or something not be mounted, with what to do.
+/// Where the plugin cannot be read, its directory not be written to, or something not be mounted, with what to do.
 pub fn run(install: &Install) -> Result<()> {
-    let files = [(&install.plugin, &install.cni_bin_dir, PLUGIN), (&install.sluicectl, &install.bin_dir, SLUICECTL)];
-    for (from, directory, name) in files {
-        let bytes = fs::read(from).with_context(|| format!("reading {}", from.display()))?;
-        let outcome = put(&bytes, directory, name).with_context(|| format!("installing {name}"))?;
-        println!("{outcome} {}", directory.join(name).display());
+    if let Err(error) = place(&install.sluicectl, &install.bin_dir, SLUICECTL) {
+        eprintln!("pods have their network without it: {error:#}");
     }
-    if link_loopback(&install.cni_bin_dir)? {
-        println!("{} {}", Outcome::Installed, install.cni_bin_dir.join(LOOPBACK).display());
+    place(&install.plugin, &install.cni_bin_dir, PLUGIN)?;
+    let loopback = install.cni_bin_dir.join(LOOPBACK);
+    match link_loopback(&install.cni_bin_dir)? {
+        Loopback::Linked => println!("{} {}", Outcome::Installed, loopback.display()),
+        Loopback::Another => {}
+        Loopback::Astray(target) => eprintln!(
+            "{} leads to {}, which is not to be seen from here: if the node does not have it, containerd starts no pods; remove it \
+             then, and start this again",
+            loopback.display(),
+            target.display()
+        ),
     }
     // Last: from there, the image is out of sight.
     install.host_proc.as_deref().map_or(Ok(()), mount)
@@ -92,13 +99,42 @@ pub fn places(cni_bin_dir: Option<&Path>, bin_dir: Option<&Path>) -> Vec<PathBuf
     places.flatten().chain(loopback).collect()
 }
 
-/// Has our plugin be that for loopback devices too, unless there is one. Whether it was not there.
-fn link_loopback(directory: &Path) -> Result<bool> {
-    match symlink(PLUGIN, directory.join(LOOPBACK)) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(explained(error, directory)).with_context(|| format!("installing {LOOPBACK}")),
-    }
+/// Puts the program of a file into a directory by this name, and says what became of it.
+fn place(from: &Path, directory: &Path, name: &str) -> Result<()> {
+    let bytes = fs::read(from).with_context(|| format!("reading {}", from.display()))?;
+    let outcome = put(&bytes, directory, name).with_context(|| format!("installing {name}"))?;
+    println!("{outcome} {}", directory.join(name).display());
+    Ok(())
+}
+
+/// Who is the plugin for loopback devices.
+#[derive(Debug, PartialEq, Eq)]
+enum Loopback {
+    /// Ours, as of now.
+    Linked,
+    /// Whichever was there, be it ours.
+    Another,
+    /// A link that leads out of the directory, to something that only the node may have.
+    Astray(PathBuf),
+}
+
+/// Has our plugin be that for loopback devices too, unless there is one. A link to what is not beside it is none.
+fn link_loopback(directory: &Path) -> Result<Loopback> {
+    let place = directory.join(LOOPBACK);
+    let link = || match symlink(PLUGIN, &place) {
+        Ok(()) => Ok(Loopback::Linked),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(Loopback::Another),
+        Err(error) => Err(error),
+    };
+    let linked = match fs::read_link(&place) {
+        Ok(target) if !place.exists() && target.components().count() == 1 && target.is_relative() => {
+            fs::remove_file(&place).and_then(|()| link())
+        }
+        Ok(target) if !place.exists() => Ok(Loopback::Astray(target)),
+        // It may be no link, or not there.
+        Ok(_) | Err(_) => link(),
+    };
+    linked.map_err(|error| explained(error, directory)).with_context(|| format!("installing {LOOPBACK}"))
 }
 
 /// Where a program is written, beside its place.
@@ -252,7 +288,7 @@ mod tests {
         let node = node();
         put(b"one", node.path(), PLUGIN).expect("puts");
         fs::write(fresh(node.path(), PLUGIN), "half").expect("writes");
-        assert!(link_loopback(node.path()).expect("links"));
+        assert_eq!(link_loopback(node.path()).expect("links"), Loopback::Linked);
         for place in places(Some(node.path()), None) {
             fs::remove_file(place).expect("is there");
         }
@@ -263,14 +299,35 @@ mod tests {
     fn a_plugin_for_loopback_devices_is_there_and_that_of_others_stays() {
         let node = node();
         put(b"one", node.path(), PLUGIN).expect("puts");
-        assert!(link_loopback(node.path()).expect("links"));
+        assert_eq!(link_loopback(node.path()).expect("links"), Loopback::Linked);
         assert_eq!(fs::read(node.path().join(LOOPBACK)).expect("reads"), b"one");
-        assert!(!link_loopback(node.path()).expect("is there"));
+        assert_eq!(link_loopback(node.path()).expect("is there"), Loopback::Another);
         fs::remove_file(node.path().join(LOOPBACK)).expect("removes");
         fs::write(node.path().join(LOOPBACK), "others'").expect("writes");
-        assert!(!link_loopback(node.path()).expect("is there"));
+        assert_eq!(link_loopback(node.path()).expect("is there"), Loopback::Another);
         assert!(!places(Some(node.path()), None).contains(&node.path().join(LOOPBACK)));
         assert_eq!(fs::read(node.path().join(LOOPBACK)).expect("reads"), b"others'");
+    }
+
+    #[test]
+    fn a_link_that_another_plugin_has_left_for_loopback_devices_gives_way_where_nothing_is_behind_it() {
+        let node = node();
+        let place = node.path().join(LOOPBACK);
+        let link = |target: &str| {
+            fs::remove_file(&place).ok();
+            symlink(target, &place).expect("links");
+            link_loopback(node.path()).expect("looks")
+        };
+        put(b"one", node.path(), PLUGIN).expect("puts");
+        assert_eq!(link("cni-plugins"), Loopback::Linked);
+        assert_eq!(fs::read(&place).expect("reads"), b"one");
+        assert_eq!(link("bridge"), Loopback::Another);
+        assert_eq!(fs::read(&place).expect("reads"), b"others'");
+        // Of the node, a container sees its directory only.
+        for target in ["/none/loopback", "../none/loopback"] {
+            assert_eq!(link(target), Loopback::Astray(target.into()));
+            assert_eq!(fs::read_link(&place).expect("stays"), Path::new(target));
+        }
     }
 
     #[test]

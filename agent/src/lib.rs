@@ -7,6 +7,7 @@ pub mod check;
 pub mod config;
 pub mod conflist;
 mod disconnect;
+pub mod ending;
 mod exhaustion;
 #[cfg(test)]
 mod fixture;

@@ -1,17 +1,23 @@
 //! `sluice-agent`.
 
 use std::io::{self, IsTerminal};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
-use clap::{Parser, Subcommand};
+use anyhow::{Context, Result, anyhow, ensure};
+use clap::{CommandFactory, Parser, Subcommand};
 use nix::sys::signal::{SigSet, Signal};
 use sluice_agent::check::Check;
 use sluice_agent::config::{self, Config, Flags, LogFormat};
 use sluice_agent::install::{self, Install};
 use sluice_agent::leftovers::kube_proxy;
 use sluice_agent::uninstall::{self, Uninstall};
-use sluice_agent::{check, memory, model, refusal};
+use sluice_agent::{check, ending, memory, model, refusal};
+use sluice_api::RUN_DIR;
+
+/// What the agent itself is called, and what runs before it.
+const AGENT: &str = "sluice-agent";
+const INSTALL: &str = "sluice-agent install";
 
 /// The node daemon of Sluice: fills the tables that the kernel programs carry packets by.
 #[derive(Parser)]
@@ -39,21 +45,48 @@ enum Command {
 
 fn main() -> ExitCode {
     memory::share_one_heap();
-    let Arguments { flags, command } = Arguments::parse();
+    let Arguments { flags, command } = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => misused(&error),
+    };
     match command {
         // In a container that has neither settings nor rights but those to write.
-        Some(Command::Install(install)) => end(install::run(&install)),
+        Some(Command::Install(install)) => {
+            let result = install::run(&install);
+            ending::note(&flags.run_dir(), INSTALL, &result);
+            end(result)
+        }
         Some(Command::Check(check)) => end(prepare(flags).and_then(|config| check::run(&config, &check))),
         Some(Command::Uninstall(uninstall)) => {
             end(prepare(flags).and_then(|config| uninstall::run(&config, &uninstall)))
         }
         Some(Command::CleanupKubeProxy) => end(prepare(flags).and_then(|_| kube_proxy::clean_up())),
         Some(Command::Stay) => end(stay()),
-        None => match prepare(flags) {
-            Ok(config) => run(config),
-            Err(error) => refuse(&error),
-        },
+        None => {
+            let run_dir = flags.run_dir();
+            match prepare(flags) {
+                Ok(config) => run(config),
+                Err(error) => {
+                    let result = Err(error);
+                    ending::note(&run_dir, AGENT, &result);
+                    end(result)
+                }
+            }
+        }
     }
+}
+
+/// The end where arguments or variables make no sense, as a variable of a pod may.
+fn misused(error: &clap::Error) -> ! {
+    // Else somebody has asked for help.
+    if error.use_stderr() {
+        let matches = Arguments::command().ignore_errors(true).try_get_matches();
+        let run_dir = matches.ok().and_then(|matches| matches.get_one::<PathBuf>("run_dir").cloned());
+        let text = error.to_string();
+        let what = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        ending::note(&run_dir.unwrap_or_else(|| RUN_DIR.into()), AGENT, &Err(anyhow!("{what}")));
+    }
+    error.exit()
 }
 
 fn stay() -> Result<()> {
@@ -71,7 +104,10 @@ fn prepare(flags: Flags) -> Result<Config> {
 
 /// The agent itself: nobody looks on, so its error goes where its logs go.
 fn run(config: Config) -> ExitCode {
-    match model::run(config) {
+    let run_dir = config.run_dir.clone();
+    let result = model::run(config);
+    ending::note(&run_dir, AGENT, &result);
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{}", refusal::explained(&error));

@@ -3,7 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
@@ -21,15 +21,30 @@ pub fn lock_path(run_dir: &Path) -> PathBuf {
 /// # Errors
 /// Where another agent has it.
 pub fn lock(run_dir: &Path) -> Result<Flock<fs::File>> {
+    let (file, path) = lock_file(run_dir)?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, errno)| anyhow!("another agent runs on this node: it holds {} ({errno})", path.display()))
+}
+
+/// Takes the agent's lock on a node once no agent has it.
+///
+/// # Errors
+/// Where there can be no lock.
+pub fn wait_for_lock(run_dir: &Path) -> Result<Flock<fs::File>> {
+    let (file, path) = lock_file(run_dir)?;
+    let free = Flock::lock(file, FlockArg::LockExclusiveNonblock);
+    free.or_else(|(file, _)| {
+        println!("waiting for the agent of this node to end, which holds {}", path.display());
+        Flock::lock(file, FlockArg::LockExclusive)
+    })
+    .map_err(|(_, errno)| anyhow!("waiting for {}: {errno}", path.display()))
+}
+
+fn lock_file(run_dir: &Path) -> Result<(fs::File, PathBuf)> {
     fs::create_dir_all(run_dir).with_context(|| format!("making {}", run_dir.display()))?;
     let path = lock_path(run_dir);
-    let file = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(&path)
-        .with_context(|| format!("opening {}", path.display()))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock)
-        .map_err(|(_, errno)| anyhow::anyhow!("another agent runs on this node: it holds {} ({errno})", path.display()))
+    let file = OpenOptions::new().create(true).append(true).open(&path);
+    Ok((file.with_context(|| format!("opening {}", path.display()))?, path))
 }
 
 /// The sizes of this node's tables.

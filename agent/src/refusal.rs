@@ -8,14 +8,14 @@ use aya::util::KernelVersion;
 use nix::errno::Errno;
 
 /// Capabilities (include/uapi/linux/capability.h), by which the agent does its work, and whether it can do without.
-const CAPABILITIES: [(u32, &str, Need); 6] = [
+const CAPABILITIES: [(u32, &str, Need); 5] = [
     (NET_ADMIN, "CAP_NET_ADMIN", Need::Always),
     (39, "CAP_BPF", Need::UnlessAdmin),
     (38, "CAP_PERFMON", Need::UnlessAdmin),
     (SYS_ADMIN, "CAP_SYS_ADMIN", Need::ForParts),
     (24, "CAP_SYS_RESOURCE", Need::BeforeGroups),
-    (1, "CAP_DAC_OVERRIDE", Need::ForParts),
 ];
+const DAC_OVERRIDE: u32 = 1;
 const NET_ADMIN: u32 = 12;
 const SYS_ADMIN: u32 = 21;
 
@@ -27,7 +27,7 @@ enum Need {
     UnlessAdmin,
     /// To lock memory, before Linux 5.11, which counts that of tables to control groups.
     BeforeGroups,
-    /// To mount, to look into pods, to write others' files.
+    /// To mount, to look into pods.
     ForParts,
 }
 
@@ -38,6 +38,8 @@ pub struct Confinement {
     pub missing: Vec<&'static str>,
     /// Capabilities without which parts of its work fail.
     pub wanting: Vec<&'static str>,
+    /// Whether files of other users have modes for it, too (it has no CAP_DAC_OVERRIDE).
+    is_kept_off: bool,
     /// Whether it has a user namespace of its own, where capabilities count for little.
     is_nested: bool,
     /// As what SELinux knows it, where that is enforcing.
@@ -92,6 +94,7 @@ impl Confinement {
         Self {
             missing,
             wanting,
+            is_kept_off: !has(DAC_OVERRIDE),
             // All users that there are: the first namespace.
             is_nested: uids.split_whitespace().nth(2).is_some_and(|count| count != "4294967295"),
             selinux: (is_enforcing && !is_free).then(|| label.to_owned()),
@@ -105,9 +108,14 @@ impl Confinement {
         }
     }
 
-    /// What there is of it that may have the kernel refuse something, and what to do, one sentence each.
-    pub fn reasons(&self) -> Vec<String> {
-        self.lacks().into_iter().chain(self.confines()).collect()
+    /// What there is of it that may have the kernel refuse something so, and what to do, one sentence each.
+    fn reasons(&self, errno: Errno) -> Vec<String> {
+        let rest = match errno {
+            Errno::EPERM => self.filter(),
+            Errno::EACCES => self.files(),
+            _ => None,
+        };
+        self.lacks().into_iter().chain(self.confines()).chain(rest).collect()
     }
 
     /// What this process lacks.
@@ -129,7 +137,7 @@ impl Confinement {
         reasons
     }
 
-    /// Who confines it.
+    /// Which security module confines it.
     pub fn confines(&self) -> Vec<String> {
         let selinux = self.selinux.as_ref().map(|label| {
             format!(
@@ -143,25 +151,38 @@ impl Confinement {
                  have it run without (in a pod, securityContext.appArmorProfile.type: Unconfined), or with a profile that lets it"
             )
         });
-        let filter = self.has_filter.then(|| {
-            "a filter (seccomp) decides on this process's system calls: it must let bpf, mount, setns and unshare pass (in a pod, \
-             securityContext.seccompProfile.type: Unconfined; in a service, SystemCallFilter)"
-                .to_owned()
-        });
         let lockdown = self.lockdown.as_ref().map(|level| {
             format!(
                 "the kernel is locked down ({level}), which may keep programs from being loaded: boot it without \
                  (lockdown= on its command line)"
             )
         });
-        [selinux, apparmor, filter, lockdown].into_iter().flatten().collect()
+        [selinux, apparmor, lockdown].into_iter().flatten().collect()
+    }
+
+    /// Who decides on its system calls. That there is a filter, as in every pod, is nothing to be told of until one is refused.
+    fn filter(&self) -> Option<String> {
+        self.has_filter.then(|| {
+            "a filter (seccomp) decides on this process's system calls: it must let bpf, mount, setns and unshare pass (in a pod, \
+             securityContext.seccompProfile.type: Unconfined; in a service, SystemCallFilter)"
+                .to_owned()
+        })
+    }
+
+    /// What closes files to it.
+    fn files(&self) -> Option<String> {
+        self.is_kept_off.then(|| {
+            "where that is a file or a directory of another user than root, this process may not change it: give it to root, or give \
+             CAP_DAC_OVERRIDE to this process"
+                .to_owned()
+        })
     }
 }
 
 /// Why the kernel may have refused, where that is what an error is about; what to do.
 pub fn explain(error: &anyhow::Error) -> Option<String> {
     let told = match error.chain().find_map(errno)? {
-        Errno::EPERM | Errno::EACCES => match &Confinement::own().reasons()[..] {
+        errno @ (Errno::EPERM | Errno::EACCES) => match &Confinement::own().reasons(errno)[..] {
             [] => return None,
             reasons => reasons.join("; "),
         },
@@ -206,9 +227,11 @@ mod tests {
             ("0", "system_u:system_r:container_t:s0:c1,c2\0", ""),
             ("", "cri-containerd.apparmor.d (complain)\n", ""),
         ] {
-            assert_eq!(Confinement::of(false, ALL, HOST, selinux, label, lockdown).reasons(), [""; 0], "{label}");
+            let free = Confinement::of(false, ALL, HOST, selinux, label, lockdown);
+            assert_eq!([free.reasons(Errno::EPERM), free.reasons(Errno::EACCES)].concat(), [""; 0], "{label}");
         }
-        assert_eq!(Confinement::of(false, "", "", "", "", "").reasons(), [""; 0], "what is not told is not there");
+        let unknown = Confinement::of(false, "", "", "", "", "");
+        assert_eq!(unknown.reasons(Errno::EPERM), [""; 0], "what is not told is not there");
     }
 
     #[test]
@@ -219,24 +242,33 @@ mod tests {
         assert_eq!(without(&[21, 38, 39]).missing, ["CAP_BPF", "CAP_PERFMON"]);
         assert_eq!(without(&[21]).wanting, ["CAP_SYS_ADMIN"]);
         assert_eq!(without(&[21]).missing, [""; 0]);
-        let [reason] = &without(&[12, 24]).reasons()[..] else { panic!("it is one reason") };
+        let [reason] = &without(&[12, 24]).lacks()[..] else { panic!("it is one reason") };
         assert!(reason.contains("lacks CAP_NET_ADMIN, CAP_SYS_RESOURCE"), "{reason}");
         let nested = Confinement::of(false, ALL, "0 100000 65536\n", "", "", "");
-        assert!(nested.reasons().concat().contains("hostUsers: true"));
+        assert!(nested.reasons(Errno::EPERM).concat().contains("hostUsers: true"));
     }
 
     #[test]
     fn those_who_confine_are_named() {
         let told =
-            |selinux, label, lockdown| Confinement::of(false, ALL, HOST, selinux, label, lockdown).reasons().concat();
+            |selinux, label, lockdown| Confinement::of(false, ALL, HOST, selinux, label, lockdown).confines().concat();
         let selinux = told("1", "system_u:system_r:container_t:s0:c1,c2\0", "");
         assert!(selinux.contains("as system_u:system_r:container_t:s0:c1,c2:"), "{selinux}");
         assert!(told("", "unconfined_u:unconfined_r:container_t:s0\0", "").contains("SELinux"), "hidden from it");
         let apparmor = told("", "cri-containerd.apparmor.d (enforce)\n", "");
         assert!(apparmor.contains("by the profile cri-containerd.apparmor.d:"), "{apparmor}");
         assert!(told("", "", "none integrity [confidentiality]\n").contains("(confidentiality)"));
-        let filtered = Confinement::of(false, "CapEff:\t000001fffeffffff\nSeccomp:\t2\n", HOST, "", "", "");
-        assert!(filtered.reasons().concat().contains("seccomp"));
+    }
+
+    #[test]
+    fn rights_of_the_shipped_pod_are_enough_and_told_of_only_where_one_is_refused() {
+        // CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF.
+        let shipped = Confinement::of(false, "CapEff:\t000000c000201000\nSeccomp:\t2\n", HOST, "", "", "");
+        assert_eq!([shipped.lacks(), shipped.confines()].concat(), [""; 0]);
+        let [filter] = &shipped.reasons(Errno::EPERM)[..] else { panic!("it is one reason") };
+        assert!(filter.contains("seccomp"), "{filter}");
+        let [files] = &shipped.reasons(Errno::EACCES)[..] else { panic!("it is one reason") };
+        assert!(files.contains("CAP_DAC_OVERRIDE"), "{files}");
     }
 
     #[test]

@@ -6,12 +6,22 @@ use std::{fs, io};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use sluice_api::SOCKET;
+use sluice_api::{LAST_ERROR, RUN_DIR, SOCKET};
 use sluice_netlink::Netlink;
 
 use crate::config::Config;
 use crate::kernel::Kernel;
 use crate::{conflist, host, install, mounts, prepare};
+
+/// What others may rely on by now, and what only the API server can remove.
+const STAYS: [&str; 5] = [
+    "forwarding of packets (net.ipv4.ip_forward, net.ipv6.conf.all.forwarding)",
+    "router advertisements on uplinks (net.ipv6.conf.UPLINK.accept_ra = 2, where it was 1)",
+    "the BPF file system at /sys/fs/bpf and control groups of version 2 at /sys/fs/cgroup, whoever has mounted them",
+    "an empty clsact on uplinks, before Linux 6.6",
+    "in the cluster: conditions (sluice.dev/Addresses of pods, which go with them; sluice.dev/Supported of ClusterNetworkPolicies), \
+     and Leases of pod_cidr_pool, which go with their Nodes",
+];
 
 /// Where everything is, seen from a container.
 #[derive(Args, Debug)]
@@ -31,13 +41,16 @@ pub struct Uninstall {
 /// them. Settings of the host's network stack stay: others may rely on them by now.
 ///
 /// # Errors
-/// Where an agent runs, or something cannot be removed.
+/// Where an agent runs, or something cannot be removed. In a container it waits for that agent, whose pod is about to go.
 pub fn run(config: &Config, uninstall: &Uninstall) -> Result<()> {
-    if let Some(proc) = &uninstall.host_proc {
-        mounts::enter(proc).context("going to where the node's files are")?;
-    }
     // Held until all is gone, so that no agent starts in between.
-    let _lock = prepare::lock(&config.run_dir)?;
+    let _lock = match &uninstall.host_proc {
+        Some(proc) => {
+            mounts::enter(proc).context("going to where the node's files are")?;
+            prepare::wait_for_lock(&config.run_dir)?
+        }
+        None => prepare::lock(&config.run_dir)?,
+    };
     for path in [conflist::path(&config.cni_conf_dir), conflist::aside(&config.cni_conf_dir)] {
         remove(&path, fs::remove_file(&path))?;
     }
@@ -62,17 +75,17 @@ pub fn run(config: &Config, uninstall: &Uninstall) -> Result<()> {
     if let Some(place) = mounts::remove_groups()? {
         say(format!("the control groups mounted at {}", place.display()));
     }
-    for path in [config.run_dir.join(SOCKET), prepare::lock_path(&config.run_dir)] {
+    for path in [config.run_dir.join(SOCKET), config.run_dir.join(LAST_ERROR), prepare::lock_path(&config.run_dir)] {
         remove(&path, fs::remove_file(&path))?;
     }
-    for directory in [&config.state_dir, &config.run_dir] {
+    // The last is where control groups may have been mounted, whatever the settings say.
+    for directory in [&config.state_dir, &config.run_dir, Path::new(RUN_DIR)] {
         remove(directory, unless_shared(fs::remove_dir(directory)))?;
     }
     for path in install::places(uninstall.cni_bin_dir.as_deref(), uninstall.bin_dir.as_deref()) {
         remove(&path, fs::remove_file(&path))?;
     }
-    println!("what stays: forwarding of packets (net.ipv4.ip_forward, net.ipv6.conf.all.forwarding)");
-    println!("what stays: router advertisements on uplinks (net.ipv6.conf.UPLINK.accept_ra = 2, where it was 1)");
+    STAYS.iter().for_each(|what| println!("what stays: {what}"));
     if let Some(log) = config.plugin_log_file.as_ref().filter(|log| log.exists()) {
         println!("what stays: the plugin's log {}", log.display());
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use nix::sys::socket::{self as net, AddressFamily, SockFlag, SockType, UnixAddr};
 
+use crate::last_error;
 use crate::message::{Answer, Call, Failure, Outcome, Request, Response, VERSION};
 
 /// A connection to the agent.
@@ -21,12 +22,17 @@ pub struct Client {
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody listens.
-    #[error("no agent answers at {}: {source}; is sluice-agent running on this node?", socket.display())]
+    #[error(
+        "no agent answers at {}: {source}; {}", socket.display(),
+        last_error.as_deref().unwrap_or("is sluice-agent running on this node?")
+    )]
     Absent {
         /// The socket.
         socket: PathBuf,
         /// Why it failed.
         source: io::Error,
+        /// What the last agent there has ended with, where it has said so.
+        last_error: Option<String>,
     },
     /// The connection broke, or the agent took too long.
     #[error("asking the agent at {}: {source}", socket.display())]
@@ -66,7 +72,11 @@ impl Client {
             net::connect(stream.as_raw_fd(), &address)?;
             Ok(stream)
         };
-        let stream = connected().map_err(|source| ClientError::Absent { socket: socket.to_owned(), source })?;
+        let stream = connected().map_err(|source| ClientError::Absent {
+            socket: socket.to_owned(),
+            source,
+            last_error: socket.parent().and_then(last_error::read),
+        })?;
         Ok(Self { socket: socket.to_owned(), stream: BufReader::new(stream) })
     }
 
@@ -138,5 +148,18 @@ mod tests {
         );
         drop(first);
         assert!(matches!(Client::connect(&directory.path().join("none"), timeout), Err(ClientError::Absent { .. })));
+    }
+
+    #[test]
+    fn where_nobody_answers_the_last_one_has_said_why() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let said = || {
+            let error =
+                Client::connect(&directory.path().join("sock"), Duration::from_secs(1)).expect_err("nobody listens");
+            error.to_string()
+        };
+        assert!(said().ends_with("; is sluice-agent running on this node?"), "{}", said());
+        last_error::note(directory.path(), "sluice-agent has ended: no room").expect("writes");
+        assert!(said().ends_with("; sluice-agent has ended: no room"), "{}", said());
     }
 }

@@ -4,6 +4,7 @@
 //! a line: a [`Response`] for each [`Request`], in order.
 
 mod client;
+pub mod last_error;
 mod message;
 mod record;
 
@@ -20,3 +21,6 @@ pub const RUN_DIR: &str = "/run/sluice";
 
 /// Name of the socket in the run directory.
 pub const SOCKET: &str = "agent.sock";
+
+/// Name of the file in the run directory that says what has kept an agent from its work (see [`last_error`]).
+pub const LAST_ERROR: &str = "last-error";

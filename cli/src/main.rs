@@ -39,7 +39,7 @@ enum Output {
 
 #[derive(Subcommand)]
 enum Command {
-    /// The agent's own state; exits with 1 where it is not ready
+    /// The agent's own state; exits with 1 where it is not ready, with 2 where none answers, and says what the last one has ended with
     Status,
     /// The endpoints of this node
     Endpoints,
@@ -91,7 +91,11 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Command::Denials { limit } => Call::Denials { limit: *limit },
         Command::Policy(question) => return policy::run(question, &arguments.socket, arguments.output),
     };
-    let mut answer = ask(&arguments.socket, call)?;
+    let answered = ask(&arguments.socket, call);
+    if let (Err(error), Command::Status, Output::Json) = (&answered, &arguments.command, arguments.output) {
+        print::lines([format!("{:#}", unanswered(error))])?;
+    }
+    let mut answer = answered?;
     if let (Answer::Services(ports), Command::Services { namespace: Some(namespace) }) =
         (&mut answer, &arguments.command)
     {
@@ -107,6 +111,11 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 fn ask(socket: &Path, call: Call) -> anyhow::Result<Answer> {
     Ok(Client::connect(socket, Duration::from_secs(30))?.call(call)?)
+}
+
+/// What a machine is told of an agent that says nothing, as it is told of one that is not ready.
+fn unanswered(error: &anyhow::Error) -> serde_json::Value {
+    serde_json::json!({ "ready": false, "waiting_for": "an agent that answers", "problems": [format!("{error:#}")] })
 }
 
 fn json(answer: &Answer) -> serde_json::Result<serde_json::Value> {

@@ -7,9 +7,9 @@
 #   cluster.sh is-up              says it by its exit status
 #   cluster.sh attend             down, once its input has ended: with whoever holds that, however he ends
 #   cluster.sh join NODE          one more node, with the next number
+#   cluster.sh leave NODE         ends a node for good, and removes what there was of it
 #   cluster.sh apiserver FLAGS... starts the API server anew, with further flags
 #   cluster.sh reboot NODE        ends a node with everything that runs on it, and starts it again
-#   cluster.sh leave NODE         ends a node that has joined for good
 #   cluster.sh kubectl ARGS...    as the cluster's administrator
 #   cluster.sh exec NODE CMD...   runs CMD in a node, or in cp
 #   cluster.sh outside CMD...     runs CMD in the network of cp only, with this machine's files
@@ -426,16 +426,6 @@ up() {
 		say "all nodes are Ready"
 	fi
 }
-# Nothing is left of a node.
-leave() {
-	local name=$1 f
-	kubectl delete node "$name" --ignore-not-found >/dev/null
-	halt "$name"
-	for f in $(families); do net cp ip "-$f" route del "$("pods$f" "${name#n}")" 2>/dev/null || true; done
-	drop_cgroups "$name"
-	rm -rf --one-file-system "${run:?}/$name"
-	say "node $name is gone"
-}
 # Ends all processes of a node, and waits until they are gone.
 halt() {
 	local name=$1 f
@@ -444,6 +434,15 @@ halt() {
 		[ ! -e "$f" ] || gone "$f" || end "$f"
 	done
 	rm -f "$run/$name"/*pid
+}
+leave() {
+	local name=$1 f
+	[ -d "$run/$name" ] && [ "$name" != cp ] || die "no node is called $name"
+	halt "$name"
+	kubectl delete node "$name" --ignore-not-found >/dev/null
+	drop_cgroups "$name"
+	for f in $(families); do net cp ip "-$f" route flush via "$("net$f" "$(host "$name")")"; done
+	rm -rf --one-file-system "${run:?}/$name"
 }
 down() {
 	local name
@@ -473,9 +472,9 @@ is-up) is_up ;;
 attend) cat >/dev/null && lock && down ;;
 status) status ;;
 join) lock && announce "$1" && boot "$1" ;;
+leave) lock && leave "$1" ;;
 reboot) lock && halt "$1" && boot "$1" ;;
 kubectl) become cp "$bin/kubectl" --kubeconfig "$run/admin.conf" "$@" ;;
-leave) lock && leave "$1" ;;
 exec) enter "$@" ;;
 outside) become cp "$@" ;;
 beside) exec nsenter -t "$(pid_in "$run/cp/pid")" -n -p -- "$@" ;;

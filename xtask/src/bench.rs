@@ -5,13 +5,14 @@ use std::process::{Command, ExitCode};
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
 
+use crate::cluster::{Cluster, Network, Running, Shape};
 use crate::run::{run, say, target};
 use crate::{build, setup};
 
 /// See the command's help.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Which; without, all
+    /// Which; without, all but delays
     #[arg(value_enum)]
     benches: Vec<Bench>,
 }
@@ -33,9 +34,17 @@ enum Bench {
     Services,
     /// What a large cluster takes of an agent
     Footprint,
+    /// From new pods, labels and policies to all nodes of a real cluster, and what idle agents take; only by name, for it
+    /// builds and starts a cluster where none is up (cargo xtask cluster)
+    Delays,
 }
 
 impl Bench {
+    /// Those that need nothing but this machine.
+    fn usual() -> Vec<Self> {
+        Self::value_variants().iter().copied().filter(|bench| *bench != Self::Delays).collect()
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Datapath => "datapath",
@@ -45,13 +54,14 @@ impl Bench {
             Self::Policy => "policy",
             Self::Services => "services",
             Self::Footprint => "footprint",
+            Self::Delays => "delays",
         }
     }
 
     /// Debian packages that it compares with or needs.
     fn packages(self) -> &'static [&'static str] {
         match self {
-            Self::Datapath | Self::Restart | Self::Policy | Self::Footprint => &[],
+            Self::Datapath | Self::Restart | Self::Policy | Self::Footprint | Self::Delays => &[],
             Self::Throughput => &["iperf3", "containernetworking-plugins"],
             Self::Cni => &["containernetworking-plugins"],
             Self::Services => &["iptables", "nftables"],
@@ -65,18 +75,22 @@ impl Bench {
 /// Where something cannot be built or run.
 pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     ensure!(nix::unistd::geteuid().is_root(), "benches make network namespaces and load programs: run them as root");
-    let benches = if arguments.benches.is_empty() { Bench::value_variants() } else { &arguments.benches };
+    let benches = if arguments.benches.is_empty() { Bench::usual() } else { arguments.benches.clone() };
     let object = build::all(true)?;
     let binaries = target().join("release");
-    for bench in benches {
+    for bench in &benches {
         setup::install(bench.packages())?;
     }
+    let cluster = Cluster::default();
+    let is_needed = benches.contains(&Bench::Delays) && !cluster.is_up()?;
+    let _running = is_needed.then(|| Running::start(&cluster, Shape::default(), Network::Sluice, false)).transpose()?;
     let names: Vec<&str> = benches.iter().map(|bench| bench.name()).collect();
     say(&format!("Measuring: {}", names.join(", ")));
     run(Command::new(binaries.join("sluice-bench"))
         .args(names)
         .env("SLUICE_BIN_DIR", &binaries)
         .env("SLUICE_BPF_OBJECT", &object)
+        .env("SLUICE_CLUSTER", cluster.directory())
         .env("SLUICE_BENCH_DIR", target().join("bench")))?;
     Ok(ExitCode::SUCCESS)
 }

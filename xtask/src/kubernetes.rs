@@ -1,12 +1,11 @@
 //! The tier `kubernetes`: a real cluster, Sluice installed in it as a user would, our own tests of it, then the upstream ones.
 
 use std::path::Path;
-use std::process::Child;
 
 use anyhow::{Result, ensure};
 
 use crate::cluster::upstream::{self, Outcome, State};
-use crate::cluster::{Cluster, Network, Shape};
+use crate::cluster::{Cluster, Network, Running, Shape};
 use crate::run::{cargo, say};
 use crate::score::Score;
 use crate::test::count;
@@ -55,17 +54,15 @@ pub fn run(options: &Options, object: &Path) -> Result<Score> {
     );
     let cluster = Cluster::default();
     let network = if options.reference { Network::Reference } else { Network::Sluice };
-    let _running = Running::new(&cluster, options.keep)?;
-    cluster.up(options.shape, network)?;
+    let _running = Running::start(&cluster, options.shape, network, options.keep)?;
     let mut score = Score::default();
     if options.only != Some(Part::Upstream) && !options.reference {
         if options.focus.is_none() {
-            score.add(Score::of(manifests::are_fresh()?));
+            score.add(Score::of(manifests::are_right()?));
         }
         let mut tests = cargo();
         tests.args(["test", "-p", "sluice-tests", "--test", "kubernetes"]);
-        tests.env("SLUICE_CLUSTER", cluster.directory());
-        tests.env("SLUICE_HELM", manifests::helm()?);
+        tests.env("SLUICE_CLUSTER", cluster.directory()).env("SLUICE_HELM", manifests::helm()?);
         score.add(count(tests.args(options.focus.iter()), object)?);
     }
     if options.only != Some(Part::Own) {
@@ -96,31 +93,4 @@ fn tell(outcomes: &[Outcome]) -> Score {
     let skipped = outcomes.iter().filter(|it| matches!(it.state, State::Skipped(_))).count();
     say(&format!("Upstream: {} passed, {} failed, {skipped} not run", score.passed, score.failed));
     score
-}
-
-/// A cluster that ends with the tests, however they end: at an interrupt, too, or where this program is killed.
-struct Running {
-    /// `None`: it stays.
-    attendant: Option<Child>,
-}
-
-impl Running {
-    /// One that is up already, for whatever is done in it, stays.
-    fn new(cluster: &Cluster, keep: bool) -> Result<Self> {
-        let stays = keep || cluster.is_up()?;
-        Ok(Self { attendant: if stays { None } else { Some(cluster.attendant()?) } })
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        match &mut self.attendant {
-            None => say("The cluster stays up: cargo xtask cluster status, kubectl, exec; down ends it"),
-            // Its input ends here.
-            Some(attendant) => match attendant.wait() {
-                Ok(status) if status.success() => {}
-                other => say(&format!("The cluster is not down: {other:?}")),
-            },
-        }
-    }
 }

@@ -56,7 +56,7 @@ fn capabilities(confinement: &Confinement) -> Finding {
 /// What parts of the agent's work need.
 pub fn features(config: &Config, confinement: &Confinement) -> Vec<Finding> {
     let mut findings =
-        Finding::each("security modules", Verdict::Warning, confinement.confines(), "nobody confines this process");
+        Finding::each("security modules", Verdict::Warning, confinement.confines(), "none confines this process");
     findings.push(programs());
     if config.socket_lb {
         findings.push(match config.cgroup.clone().map_or_else(groups, Ok) {
@@ -70,7 +70,7 @@ pub fn features(config: &Config, confinement: &Confinement) -> Vec<Finding> {
         Err(error) => findings.push(Finding::new(
             "network devices",
             Verdict::Warning,
-            format!("not tried: no network namespace could be made ({error})"),
+            format!("not tried: no network namespace could be made: {}", refusal::explained(&error.into())),
         )),
     }
     findings

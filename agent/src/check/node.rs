@@ -10,14 +10,10 @@ use crate::config::Config;
 use crate::leftovers::Onlooker;
 use crate::{plugin, rivals};
 
-/// Whether the agent can write where it must.
+/// Whether the agent can write where it must. What is the plugin's, the node may have and a container not see.
 pub fn directories(config: &Config) -> Vec<Finding> {
-    let directories = [
-        ("bpf_dir", &config.bpf_dir),
-        ("run_dir", &config.run_dir),
-        ("state_dir", &config.state_dir),
-        ("cni_conf_dir", &config.cni_conf_dir),
-    ];
+    let directories =
+        [("bpf_dir", &config.bpf_dir), ("run_dir", &config.run_dir), ("cni_conf_dir", &config.cni_conf_dir)];
     directories.map(|(key, path)| directory(key, path)).into()
 }
 

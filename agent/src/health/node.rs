@@ -10,7 +10,7 @@ use hyper::header::{HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
-use crate::http::{self, EVERYWHERE, Matter, Page};
+use crate::http::{self, Matter, Page};
 
 /// How long changes may wait until they are in the tables: kube-proxy has twice its `iptables.syncPeriod`, which is 30 s.
 const LATE: Duration = Duration::from_secs(60);
@@ -118,19 +118,14 @@ pub fn page(is_well: bool, text: String) -> Page {
     }
 }
 
-/// Tells of this node at an address, `/healthz` and `/livez`; all of either family means all of both.
+/// Tells of this node at an address, `/healthz` and `/livez`.
 ///
 /// # Errors
 /// Where there can be no thread for it.
 pub fn serve(address: SocketAddr, health: Health) -> Result<()> {
     let matter = Matter { name: "healthz", key: "healthz_address" };
-    let addresses = if address.ip().is_unspecified() {
-        EVERYWHERE.map(|ip| SocketAddr::new(ip, address.port())).to_vec()
-    } else {
-        vec![address]
-    };
     let answer = move |path: &str| health.state().answer(path, Instant::now(), Timestamp::now());
-    http::listen(matter, addresses, Arc::new(answer))
+    http::listen(matter, address, Arc::new(answer))
 }
 
 #[cfg(test)]

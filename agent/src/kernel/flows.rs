@@ -322,7 +322,7 @@ where
         let (mut listed, mut removed) = (0, 0);
         // A key that goes while it is the last one listed has the kernel begin again from the start: none is removed
         // before the next is known, and one round lists no more than there can be.
-        let mut keys = self.list.keys().map_while(Result::ok).take(self.size);
+        let mut keys = once(self.list.keys(), self.size);
         let mut last = None;
         loop {
             let batch: Vec<_> = keys.by_ref().take(BATCH).collect();
@@ -347,6 +347,11 @@ where
             std::thread::sleep(REST);
         }
     }
+}
+
+/// The keys of a table, no more than there can be. Whoever goes on asking the listing behind its end has it begin again.
+fn once<K, E>(listing: impl Iterator<Item = Result<K, E>>, size: usize) -> impl Iterator<Item = K> {
+    listing.map_while(Result::ok).take(size).fuse()
 }
 
 /// Whether both directions of a flow have been idle for longer than they may be; of a connection that has ended, that is
@@ -407,6 +412,15 @@ mod tests {
         let config = Config { timeouts: SETTINGS, ..Config::default() };
         let connected = |(last_seen, seen)| flow(last_seen, TimeoutClass::Connected, seen);
         is_over(&connected(ours), theirs.map(connected).as_ref(), now, &config)
+    }
+
+    #[test]
+    fn a_table_is_walked_once_however_often_it_is_asked_for_more() {
+        let mut steps = [Some(1), Some(2), None].into_iter().cycle();
+        let listing = std::iter::from_fn(|| steps.next().flatten().map(Ok::<_, ()>));
+        let mut keys = once(listing, 100);
+        let mut batch = || keys.by_ref().take(10).collect::<Vec<_>>();
+        assert_eq!([batch(), batch()], [vec![1, 2], vec![]]);
     }
 
     #[test]

@@ -95,7 +95,7 @@ pub struct Gathering {
 /// Where there can be no thread for it.
 pub fn listen(address: SocketAddr, gathering: Gathering) -> Result<()> {
     let matter = Matter { name: "metrics", key: "metrics_address" };
-    http::listen(matter, vec![address], Arc::new(move |path: &str| gathering.answer(path)))
+    http::listen(matter, address, Arc::new(move |path: &str| gathering.answer(path)))
 }
 
 impl Gathering {

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{SigSet, Signal};
 use sluice_abi::Reason;
-use sluice_api::{Call, ErrorKind, Outcome, Records, SOCKET};
+use sluice_api::{Call, ErrorKind, Outcome, Records, SOCKET, last_error};
 use sluice_netlink::{Change, Monitor};
 use sluice_policy::{Index, View as PolicyView};
 use sluice_topology::{Local, NodeObject, NodeView, Pool, Range, Slots};
@@ -203,6 +203,10 @@ pub fn run(config: Config) -> Result<()> {
     let monitor = Monitor::open()?;
     model.take_over()?;
     model.spawn(source, monitor, &events)?;
+    // From now on this one can be asked, and those before it count no more.
+    if let Err(error) = last_error::forget(&model.config.run_dir) {
+        tracing::warn!(%error, "what the last agent has ended with is still noted");
+    }
     tracing::info!(node = model.config.node_name, version = env!("CARGO_PKG_VERSION"), "started");
     model.work(Inbox::new(inbox))
 }

@@ -2,6 +2,7 @@
 
 mod cni;
 mod datapath;
+mod delays;
 mod footprint;
 mod live;
 mod policy;
@@ -15,7 +16,7 @@ mod throughput;
 use anyhow::{Result, bail};
 
 /// The names of all benches.
-pub const NAMES: [&str; 7] = ["datapath", "throughput", "cni", "restart", "policy", "services", "footprint"];
+pub const NAMES: [&str; 8] = ["datapath", "throughput", "cni", "restart", "policy", "services", "footprint", "delays"];
 
 /// Runs benches, publishes what each finds, and ends with what is to be reached.
 ///
@@ -41,6 +42,7 @@ pub fn run(names: &[String]) -> Result<()> {
             "policy" => policy::run()?,
             "services" => services::run()?,
             "footprint" => footprint::run()?,
+            "delays" => delays::run()?,
             _ => bail!("there is no bench {name:?}; there are {}", NAMES.join(", ")),
         };
         report::publish(name, &rows)?;

@@ -1,6 +1,8 @@
 //! What a process takes.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -26,6 +28,33 @@ impl Process {
     pub fn of_agent(node: &Node) -> Result<Self> {
         let pid = fs::read_to_string(node.directory.join("pid")).context("reading the agent's number")?;
         Ok(Self(format!("/proc/{}", pid.trim())))
+    }
+
+    /// The process of this program in a network namespace, as `/proc/PID/ns/net` has it.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn within(namespace: &Path, program: &str) -> Result<Self> {
+        let namespace = fs::read_link(namespace).with_context(|| format!("looking at {}", namespace.display()))?;
+        let processes = fs::read_dir("/proc").context("listing processes")?;
+        let is_meant = |path: &PathBuf| {
+            fs::read_link(path.join("ns/net")).is_ok_and(|it| it == namespace)
+                && fs::read_link(path.join("exe")).is_ok_and(|it| it.file_name().is_some_and(|name| name == program))
+        };
+        let found = processes.flatten().map(|entry| entry.path()).find(is_meant);
+        let found = found.with_context(|| format!("no {program} runs in {}", namespace.display()))?;
+        Ok(Self(found.display().to_string()))
+    }
+
+    /// The numbers of its sockets, which no others have.
+    ///
+    /// # Errors
+    /// Where it is gone.
+    pub fn sockets(&self) -> Result<BTreeSet<u64>> {
+        let path = format!("{}/fd", self.0);
+        let files = fs::read_dir(&path).with_context(|| format!("listing {path}"))?;
+        let number = |file: PathBuf| file.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok();
+        Ok(files.flatten().filter_map(|file| number(fs::read_link(file.path()).ok()?)).collect())
     }
 
     fn read(&self, file: &str) -> Result<String> {

@@ -13,7 +13,7 @@ impl Cluster {
     /// # Errors
     /// Where the node cannot be asked.
     pub fn attached(&self, node: &str) -> Result<Vec<String>> {
-        let mut found = self.node_network(node)?.inside(by_links)?;
+        let mut found = self.network(node)?.inside(by_links)?;
         for hook in self.bpftool(node, &["net", "show"])?[0].as_object().into_iter().flatten() {
             found.extend(each(hook.1).map(|it| format!("{}: {it}", hook.0)));
         }

@@ -8,12 +8,12 @@ mod network;
 mod pod;
 mod undone;
 
-use std::env;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -59,7 +59,9 @@ impl Cluster {
 
     fn running(turn: Turn) -> Result<Self> {
         let directory = env::var_os("SLUICE_CLUSTER").map(PathBuf::from);
-        let directory = directory.context("SLUICE_CLUSTER is not set: `cargo xtask test kubernetes` sets it")?;
+        let directory = directory.context(
+            "SLUICE_CLUSTER is not set: `cargo xtask test kubernetes` and `cargo xtask bench delays` set it",
+        )?;
         ensure!(directory.join("run/up").exists(), "no cluster runs in {}", directory.display());
         Ok(Self { directory, _turn: turn })
     }
@@ -199,6 +201,19 @@ impl Cluster {
     /// Something that was made for clusters beforehand, beside `bin` and `images`.
     pub fn made(&self, name: &str) -> PathBuf {
         self.directory.join(name)
+    }
+
+    /// What the kernel shows of the first process of a node, or of `cp`, where the control plane is: by it, others reach
+    /// the node's files (`root`) and namespaces (`ns`).
+    ///
+    /// # Errors
+    /// Where it is not there.
+    pub fn first_process(&self, node: &str) -> Result<PathBuf> {
+        let path = self.place(node).join("pid");
+        let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        // Behind its number is when it was started.
+        let number = text.split_whitespace().next().with_context(|| format!("{} is empty", path.display()))?;
+        Ok(PathBuf::from("/proc").join(number))
     }
 
     /// kubectl that runs beside the test, until it is killed or ends.

@@ -2,30 +2,20 @@
 //! Services, packets are translated for.
 
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
 use super::{Cluster, Namespace};
 use crate::lab::Place;
 
-/// What says which network a process is in, wherever in the cluster it is.
-const WHICH: [&str; 2] = ["readlink", "/proc/self/ns/net"];
-
 impl Cluster {
-    /// A node's.
+    /// That of a node, or of `cp`: outside the cluster, where the nodes' network ends.
     ///
     /// # Errors
-    /// Where it is not found.
-    pub fn node_network(&self, node: &str) -> Result<Place> {
-        called(&self.on(node, &WHICH)?)
-    }
-
-    /// That outside, where the nodes' network ends.
-    ///
-    /// # Errors
-    /// Where it is not found.
-    pub fn outside_network(&self) -> Result<Place> {
-        called(&self.outside(&WHICH)?)
+    /// Where it is not there.
+    pub fn network(&self, node: &str) -> Result<Place> {
+        Place::of(&self.first_process(node)?)
     }
 }
 
@@ -35,16 +25,16 @@ impl Namespace<'_> {
     /// # Errors
     /// Where it is not found.
     pub fn network(&self, pod: &str) -> Result<Place> {
-        called(&self.exec(pod, &WHICH)?).with_context(|| format!("the network of {pod}"))
+        let name = self.exec(pod, &["readlink", "/proc/self/ns/net"])?;
+        let process = within(name.trim()).with_context(|| format!("looking for the network of {pod}"))?;
+        Place::of(&process)
     }
 }
 
-/// The network that the kernel calls so, which some process is in.
-fn called(name: &str) -> Result<Place> {
-    let processes = fs::read_dir("/proc").context("looking for processes")?.flatten();
-    let mut processes = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let is_there = |process: &u32| {
-        fs::read_link(format!("/proc/{process}/ns/net")).is_ok_and(|link| link.as_os_str() == name.trim())
-    };
-    Place::of(processes.find(is_there).with_context(|| format!("no process is in {name}"))?)
+/// A process in the network that the kernel calls so.
+fn within(name: &str) -> Result<PathBuf> {
+    let processes = fs::read_dir("/proc").context("looking for processes")?.flatten().map(|entry| entry.path());
+    let mut there =
+        processes.filter(|path| fs::read_link(path.join("ns/net")).is_ok_and(|link| link.as_os_str() == name));
+    there.next().with_context(|| format!("no process is in {name}"))
 }

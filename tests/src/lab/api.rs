@@ -28,6 +28,8 @@ const LISTS: [&str; 7] = [
 #[derive(Clone)]
 pub struct ApiServer {
     state: Arc<Mutex<State>>,
+    /// Where it is, on its node.
+    pub address: SocketAddr,
     /// A kubeconfig for it.
     pub kubeconfig: PathBuf,
 }
@@ -49,8 +51,8 @@ impl ApiServer {
     /// Where it has no socket, or its kubeconfig cannot be written.
     pub fn start(node: &Node) -> Result<Self> {
         let listener = node.place.inside(|| Ok(TcpListener::bind("127.0.0.1:0")?))?;
-        let kubeconfig = write_kubeconfig(node, listener.local_addr()?)?;
-        let server = Self { state: Arc::default(), kubeconfig };
+        let address = listener.local_addr()?;
+        let server = Self { state: Arc::default(), address, kubeconfig: write_kubeconfig(node, address)? };
         for path in LISTS {
             server.give(path, json!([]));
         }

@@ -63,13 +63,13 @@ impl Place {
         Ok(place)
     }
 
-    /// The place that a process is in, for as long as that is there; it is not ours, and stays.
+    /// The place that a process is in (by what the kernel shows of it), for as long as that is there; it is not ours, and stays.
     ///
     /// # Errors
     /// Where there is no such process.
-    pub fn of(process: u32) -> Result<Self> {
+    pub fn of(process: &Path) -> Result<Self> {
         // An absolute path is itself, wherever it is looked for.
-        let name = format!("/proc/{process}/ns/net");
+        let name = process.join("ns/net").display().to_string();
         let file = File::open(&name).with_context(|| format!("opening the namespace {name}"))?;
         Ok(Self { name, file, group: None, keep: true })
     }

@@ -24,7 +24,7 @@ impl<'a> Flows<'a> {
     /// Starts them between `one` and `near` on n1, `two` on n2 and clients outside.
     fn start(cluster: &Cluster, namespace: &'a Namespace<'_>) -> Result<Self> {
         let (one, near, two) = (namespace.network("one")?, namespace.network("near")?, namespace.network("two")?);
-        let outside = cluster.outside_network()?;
+        let outside = cluster.network("cp")?;
         let first = |pod: &str| Ok::<_, anyhow::Error>(namespace.addresses(pod)?[0]);
         let (neighbour, remote, outsider) = (first("near")?, first("two")?, cluster.outsider()?);
         let service = namespace.field("service/two", ".spec.clusterIP")?.parse()?;

@@ -4,7 +4,9 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use sluice_tests::lab::{ApiServer, Lab, Plan};
+use sluice_tests::lab::{ApiServer, Lab, Node, Plan, until};
+
+const NODES: &str = "/api/v1/nodes";
 
 /// What says where the server is may name a Service, which only this agent can serve: then it must be told better.
 #[test]
@@ -25,5 +27,51 @@ fn an_agent_asks_the_server_at_the_address_that_it_is_given() -> Result<()> {
     lab.nodes[0].start_agent_with(&["--source", &source, "--api-server", server])?;
     let status = lab.nodes[0].wait_until_ready()?;
     ensure!(status.objects.nodes == 1 && status.problems.is_empty(), "{status:?}");
+    Ok(())
+}
+
+/// The machine of a server that has lost its power closes no connection, nor does an address that has moved to another machine.
+#[test]
+fn an_agent_notices_that_the_server_is_not_heard_any_more_and_that_it_is_again() -> Result<()> {
+    let mut lab = Lab::start(Plan { nodes: 1, routing: "native", ..Plan::default() })?;
+    let mut node: Value = serde_json::from_slice(&fs::read(lab.manifests().join("n1.json"))?)?;
+    let api = ApiServer::start(&lab.nodes[0])?;
+    api.give(NODES, json!([node]));
+    lab.nodes[0].stop_agent();
+    lab.nodes[0].start_agent_with(&["--source", &format!("kubernetes:{}", api.kubeconfig.display())])?;
+    ensure!(lab.nodes[0].wait_until_ready()?.problems.is_empty());
+
+    let n1 = &lab.nodes[0];
+    let port = api.address.port();
+    nft(
+        n1,
+        &format!(
+            "add table inet silence; add chain inet silence all {{ type filter hook input priority 0; }}; \
+             add rule inet silence all tcp dport {port} drop; add rule inet silence all tcp sport {port} drop"
+        ),
+    )?;
+    until("the agent says that nobody is there", || {
+        let problems = n1.status()?.problems;
+        ensure!(problems.len() == 1 && problems[0].contains("tells nothing: nobody answers there"), "{problems:?}");
+        Ok(())
+    })?;
+    nft(n1, "delete table inet silence")?;
+    until("the agent says no more that nobody is there", || {
+        let problems = n1.status()?.problems;
+        ensure!(problems.is_empty(), "{problems:?}");
+        Ok(())
+    })?;
+    node["metadata"]["name"] = "n2".into();
+    api.say(NODES, "ADDED", &node)?;
+    until("the agent hears of changes", || {
+        let nodes = n1.status()?.objects.nodes;
+        ensure!(nodes == 2, "{nodes}");
+        Ok(())
+    })
+}
+
+fn nft(node: &Node, commands: &str) -> Result<()> {
+    let output = node.place.command("nft").arg(commands).output().context("running nft")?;
+    ensure!(output.status.success(), "nft {commands}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(())
 }

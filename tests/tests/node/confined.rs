@@ -17,6 +17,13 @@ fn without(node: &Node, capabilities: &str, more: &[&str]) -> Result<Command> {
     Ok(confined)
 }
 
+/// What is told of the node's agent, for people or for machines.
+fn status(node: &Node, format: &str) -> Result<Output> {
+    let mut sluicectl = Command::new(binary("sluicectl"));
+    sluicectl.args(["status", "-o", format, "--socket"]).arg(node.socket());
+    sluicectl.output().context("running sluicectl")
+}
+
 fn said(output: &Output) -> String {
     let text = [&*output.stdout, &*output.stderr].concat();
     String::from_utf8_lossy(&text).into_owned()
@@ -40,6 +47,52 @@ fn an_agent_without_its_capabilities_says_which_it_lacks() -> Result<()> {
     }
     lab.nodes[0].start_agent()?;
     lab.nodes[0].wait_until_ready()?;
+    Ok(())
+}
+
+#[test]
+fn what_an_agent_has_ended_with_is_told_until_another_has_started() -> Result<()> {
+    let mut lab = Lab::start(Plan { nodes: 1, ..Plan::default() })?;
+    let told = |node: &Node| -> Result<String> {
+        let output = status(node, "table")?;
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{}", said(&output));
+        Ok(said(&output))
+    };
+    // An agent runs: what is wrong with a second one is nobody's business.
+    let second = lab.nodes[0].agent_command(&[]).output()?;
+    assert!(said(&second).contains("another agent runs on this node"), "{}", said(&second));
+    lab.nodes[0].stop_agent();
+    assert!(told(&lab.nodes[0])?.contains("is sluice-agent running on this node?"));
+
+    without(&lab.nodes[0], "-net_admin", &[])?.output().context("running the agent")?;
+    let lacking = "the agent cannot work on this node: this process lacks CAP_NET_ADMIN: give it them";
+    let people = told(&lab.nodes[0])?;
+    assert!(
+        people.contains("no agent answers at ") && people.contains("; sluice-agent ") && people.contains(lacking),
+        "{people}"
+    );
+    let machines = status(&lab.nodes[0], "json")?;
+    assert_eq!(machines.status.code(), Some(2));
+    let answer: serde_json::Value = serde_json::from_slice(&machines.stdout).with_context(|| said(&machines))?;
+    assert!(
+        answer["ready"] == false && answer["problems"][0].as_str().is_some_and(|it| it.contains(lacking)),
+        "{answer}"
+    );
+    let refused = lab.pod(1, "a").err().context("no agent answers the plugin")?;
+    assert!(format!("{refused:#}").contains(lacking), "{refused:#}");
+
+    // A variable of a pod may make no sense, or its settings.
+    lab.nodes[0].agent_command(&[]).env("SLUICE_API_SERVER", "").output()?;
+    let people = told(&lab.nodes[0])?;
+    assert!(people.contains("\"\" is no address of an API server; use one such as"), "{people}");
+    std::fs::write(lab.nodes[0].directory.join("agent.yaml"), "mtu: 1\n")?;
+    lab.nodes[0].agent_command(&[]).output()?;
+    assert!(told(&lab.nodes[0])?.contains("mtu 1 is less than"), "{}", told(&lab.nodes[0])?);
+
+    lab.nodes[0].restart_with("")?;
+    assert!(said(&status(&lab.nodes[0], "table")?).contains("ready"));
+    lab.nodes[0].stop_agent();
+    assert!(told(&lab.nodes[0])?.contains("is sluice-agent running on this node?"));
     Ok(())
 }
 
@@ -82,6 +135,22 @@ fn a_directory_that_cannot_be_written_to_is_told_of_with_what_to_do() -> Result<
     );
     drop(disk);
     lab.nodes[0].wait_until_ready()?;
+    Ok(())
+}
+
+#[test]
+fn in_the_rights_of_its_pod_a_check_finds_nothing_wrong() -> Result<()> {
+    let lab = Lab::start(Plan { nodes: 1, ..Plan::default() })?;
+    let node = &lab.nodes[0];
+    // No directory of the container's root can be written to that the agent does not need.
+    std::fs::create_dir_all(node.directory.join("state"))?;
+    let _state = ReadOnly::at(&node.directory.join("state"))?;
+    let output = without(node, "-all,+bpf,+net_admin,+perfmon,+sys_admin", &["check", "-o", "json"])?.output()?;
+    assert!(output.status.success(), "{}", said(&output));
+    let findings: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).with_context(|| said(&output))?;
+    let capabilities =
+        findings.iter().find(|finding| finding["check"] == "capabilities").context("it looks at them")?;
+    assert_eq!(capabilities["verdict"], "ok", "{capabilities}");
     Ok(())
 }
 

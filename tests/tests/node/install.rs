@@ -1,7 +1,7 @@
 //! What an init container does to its node: programs that are put there, and mounts.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command, Output, Stdio};
 use std::{env, fs};
 
@@ -76,13 +76,31 @@ impl Directories {
         self.0.join("bin")
     }
 
+    fn run(&self) -> PathBuf {
+        self.0.join("run")
+    }
+
     /// The command that puts them there.
     fn install(&self) -> Command {
         let mut install = Command::new(binary("sluice-agent"));
-        install.arg("install").arg("--plugin").arg(binary("sluice")).arg("--sluicectl").arg(binary("sluicectl"));
+        install
+            .arg("--run-dir")
+            .arg(self.run())
+            .arg("install")
+            .arg("--plugin")
+            .arg(binary("sluice"))
+            .arg("--sluicectl")
+            .arg(binary("sluicectl"));
         install.arg("--cni-bin-dir").arg(self.cni()).arg("--bin-dir").arg(self.bin());
         install
     }
+}
+
+/// Runs a command where a directory is read-only: in a mount namespace of its own, which takes the mount along when it ends.
+fn read_only(directory: &Path, command: &Command) -> Result<Output> {
+    let mut alone = Command::new("unshare");
+    alone.args(["--mount", "sh", "-c", r#"mount -t tmpfs -o ro tmpfs "$0" && exec "$@""#]).arg(directory);
+    Ok(alone.arg(command.get_program()).args(command.get_args()).output()?)
 }
 
 impl Drop for Directories {
@@ -124,13 +142,31 @@ fn what_a_node_lacks_is_mounted_there_and_nowhere_else() -> Result<()> {
 #[test]
 fn a_directory_that_is_read_only_is_named_with_what_to_do() -> Result<()> {
     let directories = Directories::make("read-only")?;
-    let (cni, install) = (directories.cni(), directories.install());
-    // In a mount namespace of its own, which takes the mount along when it ends.
-    let mut alone = Command::new("unshare");
-    alone.args(["--mount", "sh", "-c", r#"mount -t tmpfs -o ro tmpfs "$0" && exec "$@""#]).arg(&cni);
-    let output = alone.arg(install.get_program()).args(install.get_args()).output()?;
+    let (cni, mut install) = (directories.cni(), directories.install());
+    let output = read_only(&cni, &install)?;
     ensure!(!output.status.success(), "it cannot be: {}", said(&output));
     let named = format!("installing sluice: writing to {}; it is read-only: mount the node's directory", cni.display());
     ensure!(said(&output).contains(&named), "{}", said(&output));
+
+    // No agent starts then: what was put there first tells why, until it is right.
+    let status = || -> Result<String> {
+        let mut status = Command::new(directories.bin().join("sluicectl"));
+        Ok(said(&status.arg("status").arg("--socket").arg(directories.run().join("agent.sock")).output()?))
+    };
+    let told = status()?;
+    ensure!(told.contains("; sluice-agent install ") && told.contains(&named), "{told}");
+    ensure!(install.output()?.status.success(), "it can be now");
+    ensure!(status()?.contains("is sluice-agent running on this node?"), "{}", status()?);
+    Ok(())
+}
+
+#[test]
+fn a_node_gets_its_plugin_where_there_is_no_place_for_sluicectl() -> Result<()> {
+    let directories = Directories::make("no-sluicectl")?;
+    let output = read_only(&directories.bin(), &directories.install())?;
+    ensure!(output.status.success(), "{}", said(&output));
+    let named = format!("installing sluicectl: writing to {}; it is read-only", directories.bin().display());
+    ensure!(said(&output).contains(&named), "{}", said(&output));
+    ensure!(directories.cni().join("sluice").exists() && directories.cni().join("loopback").exists(), "no plugin");
     Ok(())
 }

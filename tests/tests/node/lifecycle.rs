@@ -1,8 +1,10 @@
 //! Agents that come, die and go.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::UdpSocket;
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -225,6 +227,23 @@ fn only_pods_are_enforced_and_nobody_gets_anothers_address() -> Result<()> {
 }
 
 #[test]
+fn in_a_container_the_agent_is_waited_for_before_its_node_is_cleaned() -> Result<()> {
+    let mut lab = Lab::start(Plan { nodes: 1, ..Plan::default() })?;
+    let mut uninstall = lab.nodes[0].agent_command(&["uninstall", "--host-proc", "/proc"]);
+    let mut uninstall = uninstall.stdout(Stdio::piped()).spawn().context("starting to uninstall")?;
+    let mut said = BufReader::new(uninstall.stdout.take().context("its output")?);
+    let mut line = String::new();
+    said.read_line(&mut line)?;
+    assert!(line.starts_with("waiting for the agent of this node to end"), "{line}");
+    assert!(lab.nodes[0].status()?.ready, "nothing is taken from it");
+    lab.nodes[0].stop_agent();
+    let rest = std::io::read_to_string(&mut said)?;
+    assert!(uninstall.wait()?.success() && rest.contains("removed "), "{rest}");
+    assert!(!lab.nodes[0].directory.join("run").exists());
+    Ok(())
+}
+
+#[test]
 fn uninstalling_leaves_nothing() -> Result<()> {
     let mut lab = Lab::start(Plan { nodes: 1, routing: "vxlan", ..Plan::default() })?;
     let pod = lab.pod(1, "a")?;
@@ -234,6 +253,7 @@ fn uninstalling_leaves_nothing() -> Result<()> {
     // As an agent that was killed while it attached programs has left it.
     fs::write("/sys/kernel/rcu_expedited", "1")?;
     fs::write(lab.nodes[0].directory.join("run/rcu-expedited"), "")?;
+    fs::write(lab.nodes[0].directory.join("run/last-error"), "")?;
     fs::write(lab.nodes[0].directory.join("cni/.10-sluice.conflist.new"), "{")?;
     fs::write(lab.nodes[0].directory.join("state/not-ours"), "")?;
     let done = lab.nodes[0].agent_command(&["uninstall"]).output()?;

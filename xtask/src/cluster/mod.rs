@@ -2,6 +2,7 @@
 
 mod install;
 mod parts;
+mod running;
 pub mod upstream;
 
 use std::ffi::OsStr;
@@ -13,6 +14,7 @@ use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use anyhow::{Context, Result, ensure};
 
 use crate::run::{root, run, say, target};
+pub use running::Running;
 
 /// See the command's help.
 #[derive(clap::Args)]
@@ -60,10 +62,10 @@ enum Action {
 }
 
 /// What a cluster is like.
-#[derive(clap::Args, Clone, Copy, Debug, Default)]
+#[derive(clap::Args, Clone, Copy, Debug)]
 pub struct Shape {
     /// Nodes, each in a zone of its own
-    #[arg(long, default_value_t = 3, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(1..=9))]
+    #[arg(long, default_value_t = Self::default().nodes, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(1..=9))]
     pub nodes: u8,
     /// IPv6 instead of IPv4
     #[arg(long)]
@@ -83,6 +85,12 @@ pub struct Shape {
     /// Install Sluice by Helm instead of kubectl
     #[arg(long)]
     pub helm: bool,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self { nodes: 3, ipv6: false, dual: false, tunnel: false, native: false, pool: false, helm: false }
+    }
 }
 
 impl Shape {

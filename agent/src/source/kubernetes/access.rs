@@ -1,21 +1,15 @@
 //! Whether the API server answers, and lets this agent do what it must: what is wrong, and what to do.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::env;
+use std::error::Error;
+use std::io;
+use std::mem;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use futures::channel::mpsc::{self, UnboundedReceiver, UnboundedSender};
-use futures::future::{BoxFuture, FutureExt};
-use hyper::{Request, Response, Uri};
+use hyper::Uri;
 use k8s_openapi::jiff::Timestamp;
-use kube::Client;
-use kube::client::{Body, ClientBuilder};
-use kube::runtime::watcher::DefaultBackoff;
-use tokio::time::sleep;
-use tower::Service;
-use tower::layer::layer_fn;
 
+use super::client::Silence;
 use crate::causes;
 
 /// What the server is asked for, as the path of it there.
@@ -24,77 +18,14 @@ pub type Target = Arc<str>;
 /// Where the server is.
 #[derive(Clone, Debug)]
 pub struct Server {
-    url: Uri,
+    /// Its address.
+    pub url: Uri,
     /// Whether that is where pods are told that it is.
-    is_service: bool,
-}
-
-/// A client of a server, where that is, and at which paths it gives what it is asked for, whenever it does: a watch that
-/// goes on after an interruption may hear nothing for hours.
-///
-/// # Errors
-/// Where the settings make no client.
-pub fn connect(mut config: kube::Config) -> kube::Result<(Client, Server, UnboundedReceiver<Target>)> {
-    // Whoever asks tries again, and says what is wrong meanwhile; the client would be silent for minutes.
-    config.default_retry = false;
-    let host = config.cluster_url.host().unwrap_or_default().trim_matches(['[', ']']);
-    let is_service = env::var("KUBERNETES_SERVICE_HOST").is_ok_and(|service| service == host);
-    let server = Server { url: config.cluster_url.clone(), is_service };
-    let (gives, given) = mpsc::unbounded();
-    let layer = layer_fn(|inner| Noting { inner, gives: gives.clone() });
-    Ok((ClientBuilder::try_from(config)?.with_layer(&layer).build(), server, given))
-}
-
-/// Takes notice of answers.
-struct Noting<S> {
-    inner: S,
-    gives: UnboundedSender<Target>,
-}
-
-impl<S, B> Service<Request<Body>> for Noting<S>
-where
-    S: Service<Request<Body>, Response = Response<B>>,
-    S::Future: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = BoxFuture<'static, Result<S::Response, S::Error>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (gives, target) = (self.gives.clone(), Target::from(request.uri().path()));
-        let note = move |answer: &Response<B>| {
-            if answer.status().is_success() {
-                // Who has ended does not want to know.
-                let _ = gives.unbounded_send(target);
-            }
-        };
-        self.inner.call(request).map(|answer| answer.inspect(note)).boxed()
-    }
-}
-
-/// Has the server do something, again and again, ever less often, until it is done or the server says that it will not be.
-///
-/// # Errors
-/// What the server says then.
-pub async fn persist<T, F: Future<Output = kube::Result<T>>>(mut attempt: impl FnMut() -> F) -> kube::Result<T> {
-    let mut pause = DefaultBackoff::default();
-    loop {
-        match attempt().await {
-            Err(error) if passes(&error) => {
-                tracing::debug!(%error, "the API server is asked again");
-                sleep(pause.next().unwrap_or_default()).await;
-            }
-            done => return done,
-        }
-    }
+    pub is_service: bool,
 }
 
 /// Whether what is wrong may be right at the next attempt, without anybody's doing.
-fn passes(error: &kube::Error) -> bool {
+pub fn passes(error: &kube::Error) -> bool {
     !matches!(error, kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429)
 }
 
@@ -103,6 +34,8 @@ fn passes(error: &kube::Error) -> bool {
 pub enum Trouble {
     /// It does not let this agent: what is wrong, and what to do.
     Refused(String),
+    /// It lacks something, or has what should not be there: what is wrong, and what to do.
+    Amiss(String),
     /// It cannot be reached, or not as somebody whom it knows, or cannot do it.
     Away(Outage),
 }
@@ -136,10 +69,19 @@ impl From<&kube::Error> for Outage {
                 remedy: if status.code == 401 { Remedy::Credentials } else { Remedy::Server },
             },
             kube::Error::Auth(_) => Self { what: root, remedy: Remedy::Credentials },
+            _ if causes::chain(error).any(is_unheard) => {
+                Self { what: "nobody answers there".into(), remedy: Remedy::Place }
+            }
+            _ if causes::chain(error).any(|cause| cause.is::<Silence>()) => Self { what: root, remedy: Remedy::Server },
             _ if root.contains("certificate") => Self { what: root, remedy: Remedy::Certificate },
             _ => Self { what: root, remedy: Remedy::Place },
         }
     }
+}
+
+/// Whether that is what comes of packets that nobody answers, to a new connection or to one that was there.
+fn is_unheard(cause: &(dyn Error + 'static)) -> bool {
+    cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
 }
 
 /// What is at the bottom of an error: what is above says that a request has failed.
@@ -147,43 +89,75 @@ fn root(error: &kube::Error) -> String {
     causes::chain(error).last().map_or_else(String::new, ToString::to_string)
 }
 
+/// How often in a row an account must be refused before that is told: a server that has just started does not know the roles yet,
+/// and refuses everybody for a moment.
+pub const REFUSALS: u32 = 3;
+
 /// What the server does not give.
 pub struct Troubles {
     server: Server,
-    refused: BTreeMap<Target, String>,
-    away: BTreeMap<Target, Outage>,
+    /// How often an account must be refused before it counts.
+    refusals: u32,
+    of: BTreeMap<Target, Repeated>,
     /// Since when something of it is away.
     since: Timestamp,
 }
 
+/// A trouble, and how often in a row it was of this kind.
+struct Repeated {
+    trouble: Trouble,
+    times: u32,
+}
+
+impl Repeated {
+    /// What is to be said of it.
+    fn told(&self, refusals: u32) -> Option<&Trouble> {
+        match &self.trouble {
+            Trouble::Refused(_) => (self.times >= refusals).then_some(&self.trouble),
+            Trouble::Amiss(_) | Trouble::Away(_) => Some(&self.trouble),
+        }
+    }
+}
+
 impl Troubles {
-    /// None yet, with a server.
-    pub fn new(server: Server) -> Self {
-        Self { server, refused: BTreeMap::new(), away: BTreeMap::new(), since: Timestamp::UNIX_EPOCH }
+    /// None yet, with a server, of which so many refusals in a row count as one.
+    pub fn new(server: Server, refusals: u32) -> Self {
+        Self { server, refusals, of: BTreeMap::new(), since: Timestamp::UNIX_EPOCH }
     }
 
     /// Takes notice of what has come of asking for something. Whether that is another than before.
     pub fn note(&mut self, target: Target, access: Result<(), Trouble>, now: Timestamp) -> bool {
-        match access {
-            Ok(()) => self.refused.remove(&target).is_some() | self.away.remove(&target).is_some(),
-            Err(Trouble::Refused(why)) => {
-                self.away.remove(&target).is_some() | (self.refused.insert(target, why.clone()) != Some(why))
+        let was_away = self.outages().next().is_some();
+        let before = self.of.remove(&target);
+        if let Err(trouble) = access {
+            if matches!(trouble, Trouble::Away(_)) && !was_away {
+                self.since = now;
             }
-            Err(Trouble::Away(outage)) => {
-                if self.away.is_empty() {
-                    self.since = now;
-                }
-                self.refused.remove(&target).is_some() | (self.away.insert(target, outage.clone()) != Some(outage))
-            }
+            let is_same = |before: &&Repeated| mem::discriminant(&before.trouble) == mem::discriminant(&trouble);
+            let times = before.as_ref().filter(is_same).map_or(1, |before| before.times.saturating_add(1));
+            self.of.insert(Arc::clone(&target), Repeated { trouble, times });
         }
+        let told = |repeated: &Repeated| repeated.told(self.refusals).cloned();
+        before.as_ref().and_then(told) != self.of.get(&target).and_then(told)
     }
 
     /// All of them. Whether there is something that the server has said is the difference for who must live with it.
     pub fn problems(&self, is_listed: bool) -> Vec<String> {
         // What is wrong with the server is wrong for whatever it is asked for.
-        let outages: BTreeSet<&Outage> = self.away.values().collect();
+        let outages: BTreeSet<&Outage> = self.outages().collect();
         let outages = outages.into_iter().map(|outage| self.outage(outage, is_listed));
-        outages.chain(self.refused.values().cloned()).collect()
+        let others = self.of.values().filter_map(|repeated| match repeated.told(self.refusals)? {
+            Trouble::Refused(why) | Trouble::Amiss(why) => Some(why.clone()),
+            Trouble::Away(_) => None,
+        });
+        outages.chain(others).collect()
+    }
+
+    fn outages(&self) -> impl Iterator<Item = &Outage> {
+        self.of.values().filter_map(|repeated| match &repeated.trouble {
+            Trouble::Away(outage) => Some(outage),
+            Trouble::Refused(_) | Trouble::Amiss(_) => None,
+        })
     }
 
     fn outage(&self, Outage { what, remedy }: &Outage, is_listed: bool) -> String {
@@ -215,13 +189,15 @@ impl Troubles {
 
 #[cfg(test)]
 mod tests {
+    use tower::BoxError;
+
     use super::*;
 
     const NODES: &str = "/api/v1/nodes";
     const PODS: &str = "/api/v1/pods";
 
     fn troubles(is_service: bool) -> Troubles {
-        Troubles::new(Server { url: Uri::from_static("https://10.96.0.1"), is_service })
+        Troubles::new(Server { url: Uri::from_static("https://10.96.0.1"), is_service }, 2)
     }
 
     fn at(second: i64) -> Timestamp {
@@ -265,12 +241,28 @@ mod tests {
     }
 
     #[test]
-    fn who_is_let_no_more_is_not_away() {
+    fn who_is_let_no_more_is_not_away_and_refused_in_earnest_at_the_second_time() {
+        let refused = |why: &str| Err(Trouble::Refused(why.into()));
         let mut troubles = troubles(false);
-        troubles.note(NODES.into(), away("refused", Remedy::Place), at(0));
-        assert!(troubles.note(NODES.into(), Err(Trouble::Refused("may not".into())), at(0)));
-        assert_eq!(troubles.problems(true), ["may not"]);
-        troubles.note(NODES.into(), away("refused", Remedy::Place), at(0));
+        assert!(!troubles.note(NODES.into(), refused("may not list"), at(0)), "the server may have just started");
+        assert!(!troubles.note(PODS.into(), refused("may not list"), at(0)), "the same");
+        assert!(!troubles.note(NODES.into(), Ok(()), at(0)) && troubles.problems(true).is_empty());
+        assert!(troubles.note(PODS.into(), refused("may not watch"), at(0)));
+        assert_eq!(troubles.problems(true), ["may not watch"]);
+        assert!(troubles.note(PODS.into(), away("refused", Remedy::Place), at(0)));
         assert!(troubles.problems(true).len() == 1 && troubles.problems(true)[0].contains("refused"));
+        assert!(troubles.note(PODS.into(), refused("may not"), at(0)), "it is there again");
+        assert_eq!(troubles.problems(true), [""; 0]);
+        assert!(troubles.note(PODS.into(), Err(Trouble::Amiss("is not there".into())), at(0)), "this is so at once");
+        assert_eq!(troubles.problems(true), ["is not there"]);
+    }
+
+    #[test]
+    fn a_server_that_nobody_hears_and_one_that_owes_an_answer_are_different_matters() {
+        let of = |error: BoxError| Outage::from(&kube::Error::Service(error));
+        for unheard in [io::Error::from_raw_os_error(110), io::Error::new(io::ErrorKind::TimedOut, "elapsed")] {
+            assert_eq!(of(unheard.into()), Outage { what: "nobody answers there".into(), remedy: Remedy::Place });
+        }
+        assert_eq!(of(Silence.into()).remedy, Remedy::Server);
     }
 }

@@ -8,7 +8,7 @@ use futures::channel::mpsc::UnboundedSender;
 use ipnet::IpNet;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kube::api::PostParams;
+use kube::api::{ListParams, PostParams};
 use kube::runtime::watcher::DefaultBackoff;
 use kube::{Api, Client, ResourceExt};
 use sluice_policy::object::NodeObject as PolicyNode;
@@ -25,13 +25,13 @@ use crate::source::{Change, Object};
 
 /// Where the Leases are, whatever the namespace of an agent's account: two agents that looked at different places would take
 /// the same blocks.
-const NAMESPACE: &str = "kube-system";
+pub const NAMESPACE: &str = "kube-system";
 /// The label of those that are meant.
 const LABEL: &str = "sluice.dev/pod-cidr";
 /// What their names begin with; the block follows.
 const PREFIX: &str = "sluice-pod-cidr-";
 /// Until the watch must have told of a Lease that is there.
-const SEEN: Duration = Duration::from_secs(10);
+pub const SEEN: Duration = Duration::from_secs(10);
 
 /// A pool, and who takes blocks of it.
 pub struct Claimant {
@@ -52,7 +52,7 @@ pub enum BlockChange {
     Taken(Claim),
     /// It is free again.
     Freed(IpNet),
-    /// It is taken by something that the watch does not tell of.
+    /// It is taken by a Lease that the watch does not tell of.
     Strange(IpNet),
 }
 
@@ -222,7 +222,7 @@ impl Blocks {
         if families.is_empty() {
             return Ok(());
         }
-        Err(Trouble::Refused(format!(
+        Err(Trouble::Amiss(format!(
             "pod_cidr_pool has no free block of {} for this node: add a range to it on all nodes, or remove Nodes that are gone; their \
              Leases ({PREFIX}* in the namespace {NAMESPACE}) go with them",
             families.join(" and ")
@@ -231,11 +231,12 @@ impl Blocks {
 }
 
 /// Takes what is to be taken, until nobody orders any more. What has become of it, the watch tells: a block is the node's once
-/// that has told of its Lease, and so of all that were made before.
+/// that has told of its Lease, and so of all that were made before. It has so much time for that.
 pub async fn take(
     api: Api<Lease>,
     node: String,
     mut orders: watch::Receiver<Order>,
+    seen: Duration,
     tell: UnboundedSender<(Target, Told)>,
 ) {
     let mut pause = DefaultBackoff::default();
@@ -252,13 +253,20 @@ pub async fn take(
                 Err(error) => access = Err(trouble(*block, &error)),
             }
         }
+        let mut strange = Vec::new();
+        for block in found.intersection(&there) {
+            match is_strange(&api, *block).await {
+                Ok(true) => strange.push(Tiding::Block(BlockChange::Strange(*block))),
+                Ok(false) => {}
+                Err(error) => access = Err(trouble(*block, &error)),
+            }
+        }
         let is_failed = access.is_err();
-        let mut told = Told::access(access);
-        told.changes.extend(found.intersection(&there).map(|block| Tiding::Block(BlockChange::Strange(*block))));
+        let told = Told { changes: strange, ..Told::access(access) };
         if tell.unbounded_send(("pod_cidr_pool: take".into(), told)).is_err() {
             return;
         }
-        let wait = if is_failed { pause.next().unwrap_or_default() } else { SEEN };
+        let wait = if is_failed { pause.next().unwrap_or_default() } else { seen };
         let changed =
             if blocks.is_empty() { Ok(orders.changed().await) } else { timeout(wait, orders.changed()).await };
         match changed {
@@ -272,11 +280,19 @@ pub async fn take(
     }
 }
 
+/// Whether a block is taken by a Lease that the watch does not tell of. Of others it does, however late it is: one may be this
+/// node's own.
+async fn is_strange(api: &Api<Lease>, block: IpNet) -> kube::Result<bool> {
+    let name = name(block);
+    let list = api.list(&ListParams::default().fields(&format!("metadata.name={name}"))).await?;
+    Ok(list.iter().any(|lease| lease.name_any() == name && !lease.labels().contains_key(LABEL)))
+}
+
 fn trouble(block: IpNet, error: &kube::Error) -> Trouble {
     match error {
         kube::Error::Api(status) if status.is_forbidden() => Trouble::Refused(format!(
             "the API server does not let this agent take the block {block} of pod_cidr_pool ({}): give its account the verb create on \
-             leases of the API group \"coordination.k8s.io\" in the namespace {NAMESPACE}, as manifests/base/rbac.yaml does; it tries again",
+             leases of the API group \"coordination.k8s.io\" in the namespace {NAMESPACE}, as manifests/overlays/pool/rbac.yaml does; it tries again",
             status.message
         )),
         _ => Trouble::Away(error.into()),
@@ -437,7 +453,7 @@ mod tests {
         blocks.change(taken("fd00:78::/64", "b", "ub", 2));
         assert_eq!(told(&mut blocks), ["a: 10.78.0.0/24"]);
         let (_, access) = blocks.settle();
-        assert!(matches!(access, Err(Trouble::Refused(why)) if why.contains("no free block of IPv6 for this node")));
+        assert!(matches!(access, Err(Trouble::Amiss(why)) if why.contains("no free block of IPv6 for this node")));
         blocks.change(BlockChange::Freed("fd00:78::/64".parse().expect("a CIDR")));
         assert_eq!((told(&mut blocks), ordered(&orders)), (Vec::new(), vec!["fd00:78::/64".to_owned()]));
         assert_eq!(blocks.settle().1, Ok(()));

@@ -4,15 +4,34 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
-use kube::ResourceExt;
-use sluice_policy::cluster_policy::ClusterNetworkPolicy;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::watcher::DefaultBackoff;
+use kube::{Api, ResourceExt};
+use serde_json::json;
+use sluice_policy::cluster_policy::{API_VERSION, ClusterNetworkPolicy, KIND};
 use sluice_policy::object::Policy;
 use sluice_policy::{ObjectError, Severity, Strictness};
+use tokio::time::sleep;
+
+use super::MANAGER;
+use super::access::{Trouble, passes};
+use crate::causes;
 
 /// Whether all of a policy is supported.
 const SUPPORTED: &str = "sluice.dev/Supported";
 /// Longest message, bytes; the API server takes 32,768 characters.
 const LONGEST: usize = 32_000;
+
+/// What there is to write into a policy's status.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Due {
+    /// This.
+    Condition(Condition),
+    /// Nothing, nor what was to be written before.
+    Nothing,
+    /// Nothing but what was to be written before.
+    AsBefore,
+}
 
 /// What this agent has had written into policies' status, by the policies' UIDs. Agents of another version may say something
 /// else: each says it once, and the last one has it.
@@ -21,27 +40,30 @@ pub struct Conditions(BTreeMap<String, String>);
 
 impl Conditions {
     /// What a policy's status should say and does not. The agents of all nodes come to the same.
-    pub fn due(&mut self, policy: &ClusterNetworkPolicy) -> Option<Condition> {
+    pub fn due(&mut self, policy: &ClusterNetworkPolicy) -> Due {
         let (reason, doubts) = doubts(policy);
         let mut conditions = policy.status.iter().flat_map(|status| &status.conditions);
         let shown = conditions.find(|condition| condition.type_ == SUPPORTED);
+        let uid = policy.uid().unwrap_or_default();
         let (status, message) = match (doubts.is_empty(), shown) {
             // Nothing to say, and nothing to take back.
-            (true, None) => return None,
+            (true, None) => {
+                self.0.remove(&uid);
+                return Due::Nothing;
+            }
             (true, Some(_)) => ("True", String::new()),
             (false, _) => ("False", joined(&doubts)),
         };
         let is_shown =
             |shown: &Condition| (&*shown.status, &*shown.reason, &shown.message) == (status, reason, &message);
         if shown.is_some_and(is_shown) {
-            return None;
+            return Due::Nothing;
         }
-        let uid = policy.uid().unwrap_or_default();
         if self.0.insert(uid, message.clone()).as_ref() == Some(&message) {
-            return None;
+            return Due::AsBefore;
         }
         let since = shown.filter(|shown| shown.status == status).map(|shown| shown.last_transition_time.clone());
-        Some(Condition {
+        Due::Condition(Condition {
             type_: SUPPORTED.into(),
             status: status.into(),
             reason: reason.into(),
@@ -49,6 +71,43 @@ impl Conditions {
             last_transition_time: since.unwrap_or_else(|| Time(Timestamp::now())),
             observed_generation: None,
         })
+    }
+}
+
+/// Writes a condition into the status of a policy, again and again, ever less often, until it is done or the server says that it
+/// will not be. Who is refused goes on: somebody may let him.
+pub async fn write(
+    api: Api<ClusterNetworkPolicy>,
+    name: String,
+    condition: Condition,
+    tell: impl Fn(Result<(), Trouble>),
+) {
+    let patch = Patch::Apply(json!({
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": { "name": name },
+        "status": { "conditions": [condition] },
+    }));
+    let params = PatchParams::apply(MANAGER).force();
+    let mut pause = DefaultBackoff::default();
+    loop {
+        match api.patch_status(&name, &params, &patch).await {
+            Ok(_) => return tell(Ok(())),
+            Err(kube::Error::Api(status)) if status.is_forbidden() => tell(Err(Trouble::Refused(format!(
+                "the API server does not let this agent say in the status of {KIND} {name} what is not supported in it ({}): give its \
+                 account the verb patch on clusternetworkpolicies/status, as manifests/base/rbac.yaml does; policies are in force \
+                 all the same",
+                status.message
+            )))),
+            Err(error) if passes(&error) => {
+                tracing::debug!(%name, %error, "the policy's status is written again later")
+            }
+            Err(error) => {
+                let error = causes::of(&error);
+                return tracing::warn!(error, "the status of {KIND} {name} does not say what is not supported in it");
+            }
+        }
+        sleep(pause.next().unwrap_or_default()).await;
     }
 }
 
@@ -97,35 +156,44 @@ mod tests {
         .expect("a policy")
     }
 
+    fn condition(due: Due) -> Condition {
+        match due {
+            Due::Condition(condition) => condition,
+            Due::Nothing | Due::AsBefore => panic!("there is something to say"),
+        }
+    }
+
     #[test]
     fn what_is_not_supported_is_said_once_and_taken_back() {
         let names = json!([{ "action": "Deny", "to": [{ "domainNames": ["a.example"] }] }]);
         let mut conditions = Conditions::default();
-        assert_eq!(conditions.due(&policy(json!([]), &[])), None, "nothing to say");
-        let said = conditions.due(&policy(names.clone(), &[])).expect("something to say");
+        assert_eq!(conditions.due(&policy(json!([]), &[])), Due::Nothing, "nothing to say");
+        let said = condition(conditions.due(&policy(names.clone(), &[])));
         assert_eq!((&*said.status, &*said.reason), ("False", "UnsupportedFields"));
         assert!(said.message.starts_with("spec.egress[0].to[0].domainNames: "), "{}", said.message);
-        assert_eq!(conditions.due(&policy(names.clone(), std::slice::from_ref(&said))), None, "it is there");
+        assert_eq!(conditions.due(&policy(names.clone(), std::slice::from_ref(&said))), Due::Nothing, "it is there");
         let other = Condition { message: "of another version".into(), ..said.clone() };
-        assert_eq!(conditions.due(&policy(names.clone(), &[other])), None, "no agent is to be fought");
+        assert_eq!(conditions.due(&policy(names.clone(), &[other])), Due::AsBefore, "no agent is to be fought");
         let more = json!([{ "action": "Deny", "to": [{ "services": ["a"] }] }]);
-        let now = conditions.due(&policy(more, std::slice::from_ref(&said))).expect("something else to say");
+        let now = condition(conditions.due(&policy(more, std::slice::from_ref(&said))));
         let since = [&said, &now].map(|condition| condition.last_transition_time.0.as_second());
         assert_eq!(since[0], since[1], "it was not supported before");
-        let back = conditions.due(&policy(json!([]), &[now])).expect("to be taken back");
+        let back = condition(conditions.due(&policy(json!([]), &[now])));
         assert_eq!((&*back.status, &*back.message), ("True", ""));
-        assert_eq!(conditions.due(&policy(json!([]), std::slice::from_ref(&back))), None);
-        assert!(conditions.due(&policy(names, &[back])).is_some(), "it is not supported again");
+        assert_eq!(conditions.due(&policy(json!([]), std::slice::from_ref(&back))), Due::Nothing);
+        condition(conditions.due(&policy(names.clone(), &[back])));
+        assert_eq!(conditions.due(&policy(json!([]), &[])), Due::Nothing, "nobody has ever written it");
+        condition(conditions.due(&policy(names, &[])));
     }
 
     #[test]
     fn a_policy_that_cannot_be_read_says_so_and_one_that_is_taken_otherwise_does_not() {
         let to = |peer: serde_json::Value| policy(json!([{ "action": "Deny", "to": [peer] }]), &[]);
         let selector = json!({ "namespaces": { "matchLabels": { "a b": "c" } } });
-        let said = Conditions::default().due(&to(selector)).expect("something to say");
+        let said = condition(Conditions::default().due(&to(selector)));
         assert_eq!((&*said.status, &*said.reason), ("False", "Invalid"));
         assert!(said.message.starts_with("spec.egress[0].to[0].namespaces.matchLabels[a b]: "), "{}", said.message);
-        assert_eq!(Conditions::default().due(&to(json!({ "networks": ["10.0.0.1/8"] }))), None);
+        assert_eq!(Conditions::default().due(&to(json!({ "networks": ["10.0.0.1/8"] }))), Due::Nothing);
     }
 
     #[test]

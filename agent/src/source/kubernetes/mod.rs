@@ -2,14 +2,16 @@
 
 mod access;
 mod blocks;
+mod client;
 mod condition;
 mod known;
 mod lean;
 mod publish;
+mod rights;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::future;
 use std::net::IpAddr;
@@ -27,36 +29,37 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use serde_json::json;
 use sluice_policy::cluster_policy::{API_VERSION, ClusterNetworkPolicy, KIND};
 use sluice_policy::object::{PodObject, Policy};
 use sluice_policy::{Kind, ObjectError, ObjectName, PodName, Strictness};
-use tokio::time::sleep;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{Change, Object, Source};
 use crate::causes;
-use access::{Outage, Server, Target, Trouble, Troubles, connect, persist};
-use blocks::{Blocks, take};
-use condition::Conditions;
+use access::{Outage, REFUSALS, Server, Target, Trouble, Troubles};
+use blocks::{Blocks, SEEN, take};
+use client::{PATIENCE, connect};
+use condition::{Conditions, Due, write};
 use known::{Heard, Known, Tiding, Told};
 use lean::Lean;
 use publish::{Counts, Means, Word, publish};
 
-/// How long it may take to connect.
-const CONNECT: Duration = Duration::from_secs(10);
 /// Most changes that are told of at once.
 const BATCH: usize = 1024;
 /// Until the server is asked again for a kind that it does not have. Whoever installs one waits no longer for it.
 const ABSENT: Duration = Duration::from_secs(10);
-/// Until a pod is asked for again that the server does not give, and how often: for as long as an ADD waits for it.
+/// Until a pod is asked for again that the server does not give, how long one answer may take, and how long it is tried: for as
+/// long as an ADD waits for it.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-const ATTEMPTS: u32 = 10;
+const ANSWER: Duration = Duration::from_secs(4);
+const WAITED_FOR: Duration = Duration::from_secs(10);
 /// Most pods that are asked for at once: as many as there can be clients that wait for them.
 const ASKED_AT_ONCE: usize = 256;
 /// As whom the agents of all nodes set what is theirs of a status.
@@ -146,15 +149,15 @@ impl Kubernetes {
         Self { claimant, ..self }
     }
 
-    /// Asks once for every kind, and gives what is wrong.
+    /// Asks once for every kind, and for what the account may do, with a pool or without; gives what is wrong.
     ///
     /// # Errors
     /// Where there is no client.
-    pub fn examine(self) -> Result<Vec<String>> {
+    pub fn examine(self, has_pool: bool) -> Result<Vec<String>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.context("starting a client of the Kubernetes API")?.block_on(async {
             let (client, server, _given) = reach(self.kubeconfig.as_deref(), self.server).await?;
-            let mut troubles = Troubles::new(server);
+            let mut troubles = Troubles::new(server, 1);
             examine::<Node>(&client, &mut troubles).await;
             examine::<Pod>(&client, &mut troubles).await;
             examine::<Namespace>(&client, &mut troubles).await;
@@ -162,7 +165,9 @@ impl Kubernetes {
             examine::<Service>(&client, &mut troubles).await;
             examine::<EndpointSlice>(&client, &mut troubles).await;
             examine::<ClusterNetworkPolicy>(&client, &mut troubles).await;
-            Ok(troubles.problems(false))
+            let mut problems = troubles.problems(false);
+            problems.extend(rights::lacking(&client, has_pool).await);
+            Ok(problems)
         })
     }
 
@@ -192,9 +197,8 @@ async fn reach(kubeconfig: Option<&Path>, server: Option<Uri>) -> Result<(Client
         config.cluster_url = server;
     }
     trust_nobody_in_vain(&mut config);
-    config.connect_timeout = Some(CONNECT);
     tracing::info!(server = %config.cluster_url, "watching the Kubernetes API");
-    connect(config).context(
+    connect(&config, PATIENCE).context(
         "making a client of the Kubernetes API; where the system trusts no certificate authority, as in an image, the \
          kubeconfig must name the server's (certificate-authority)",
     )
@@ -215,7 +219,7 @@ impl Source for Kubernetes {
         runtime.context("starting the watch of the Kubernetes API")?.block_on(async {
             let Self { kubeconfig, server, asked, words, counts, services, claimant } = *self;
             let (client, server, given) = reach(kubeconfig.as_deref(), server).await?;
-            let listening = Listening { asked, words, counts, given, services, claimant, absent: ABSENT };
+            let listening = Listening { asked, words, counts, given, services, claimant, absent: ABSENT, seen: SEEN };
             follow(&client, server, listening, tell).await;
             Ok(())
         })
@@ -236,23 +240,25 @@ struct Listening {
     services: bool,
     /// Who takes blocks of a pool.
     claimant: Option<Claimant>,
-    /// How long until a kind is asked for again that the server does not have.
+    /// How long until a kind is asked for again that the server does not have,
     absent: Duration,
+    /// and until the watch must have told of a block that is taken.
+    seen: Duration,
 }
 
 /// Watches until nobody listens any more. While the server is away, what it said last stays. A kind that it does not have is
 /// asked for again after a time.
 async fn follow(client: &Client, server: Server, listening: Listening, tell: &mut dyn FnMut(Vec<Change>) -> bool) {
-    let Listening { asked, words, counts, given, services, claimant, absent } = listening;
+    let Listening { asked, words, counts, given, services, claimant, absent, seen } = listening;
     let (tells, noted) = mpsc::unbounded();
-    let pods = stream::select(watch::<Pod>(client), fetch(client, asked));
+    let pods = stream::select(watch::<Pod>(client), fetch(client, asked, tells.clone()));
     let pods = publish(Means { client: client.clone(), counts, tell: tells.clone() }, words, pods);
     let mut watches = vec![
         tidings(client, watch::<Node>(client)),
         tidings(client, pods),
         tidings(client, watch::<Namespace>(client)),
         tidings(client, watch::<NetworkPolicy>(client)),
-        tidings(client, report(client, watch_if_there::<ClusterNetworkPolicy>(client, absent))),
+        tidings(client, report(client, tells.clone(), watch_if_there::<ClusterNetworkPolicy>(client, absent))),
     ];
     if services {
         watches.extend([tidings(client, watch::<Service>(client)), tidings(client, watch::<EndpointSlice>(client))]);
@@ -261,7 +267,7 @@ async fn follow(client: &Client, server: Server, listening: Listening, tell: &mu
         watches.push(tidings(client, watch::<Lease>(client)));
         let node = claimant.node.clone();
         let (blocks, orders) = Blocks::new(claimant);
-        tokio::spawn(take(blocks::api(client), node, orders, tells));
+        tokio::spawn(take(blocks::api(client), node, orders, seen, tells));
         blocks
     });
     let mut unlisted = watches.len();
@@ -271,7 +277,7 @@ async fn follow(client: &Client, server: Server, listening: Listening, tell: &mu
         admin_policies(client).boxed(),
     ]);
     let mut batches = stream::select_all(watches).ready_chunks(BATCH);
-    let mut troubles = Troubles::new(server);
+    let mut troubles = Troubles::new(server, REFUSALS);
     while let Some(batch) = batches.next().await {
         let (mut changes, mut is_other, was_unlisted) = (Vec::new(), false, unlisted > 0);
         for (target, told) in batch {
@@ -448,7 +454,7 @@ fn admin_policies(client: &Client) -> impl Stream<Item = (Target, Told)> + Send 
             let access = if kinds.is_empty() {
                 Ok(())
             } else {
-                Err(Trouble::Refused(format!(
+                Err(Trouble::Amiss(format!(
                     "the API server has the kinds {} of {ADMIN_POLICIES}, which this agent does not know: what policies of them \
                      say is not enforced; write them as {KIND} of {API_VERSION}, and remove the old kinds",
                     kinds.join(" and ")
@@ -500,10 +506,10 @@ fn trouble<K: Watched>(error: &kube::Error) -> Trouble {
     match error {
         kube::Error::Api(status) if status.is_forbidden() => Trouble::Refused(format!(
             "the API server does not let this agent list and watch every {kind} ({}): give its account the verbs list and watch \
-             on {plural} of the API group {group:?}, as manifests/base/rbac.yaml does; {MEANWHILE}",
+             on {plural} of the API group {group:?}, as the manifests' rbac.yaml does; {MEANWHILE}",
             status.message
         )),
-        kube::Error::Api(status) if status.code == 404 => Trouble::Refused(format!(
+        kube::Error::Api(status) if status.code == 404 => Trouble::Amiss(format!(
             "the API server does not have the kind {kind} in {} ({}): it must be of Kubernetes {OLDEST} or later; {MEANWHILE}",
             K::api_version(&()),
             status.message
@@ -547,53 +553,92 @@ impl Backoff for Patience {
 /// Says in the status of policies what is not supported in them.
 fn report<S: Stream<Item = Heard<ClusterNetworkPolicy>> + Send>(
     client: &Client,
+    tell: UnboundedSender<(Target, Told)>,
     policies: S,
 ) -> impl Stream<Item = Heard<ClusterNetworkPolicy>> + Send + use<S> {
     let api: Api<ClusterNetworkPolicy> = Api::all(client.clone());
+    let tell = move |access| {
+        let target = Target::from("clusternetworkpolicies/status");
+        // Who has ended does not want to know.
+        drop(tell.unbounded_send((target, Told::access(access))));
+    };
     let mut conditions = Conditions::default();
+    // Of each policy one, for whom nobody waits, and who stops when he is dropped.
+    let mut writers: BTreeMap<String, JoinSet<()>> = BTreeMap::new();
     policies.inspect(move |heard| {
-        if let Heard::Event(Event::InitApply(policy) | Event::Apply(policy)) = heard
-            && let Some(condition) = conditions.due(policy)
-        {
-            let (api, name) = (api.clone(), policy.name_any());
-            // Nobody waits for it.
-            tokio::spawn(async move {
-                let patch = Patch::Apply(json!({
-                    "apiVersion": API_VERSION,
-                    "kind": KIND,
-                    "metadata": { "name": name },
-                    "status": { "conditions": [condition] },
-                }));
-                let params = PatchParams::apply(MANAGER).force();
-                if let Err(error) = persist(|| api.patch_status(&name, &params, &patch)).await {
-                    tracing::warn!(
-                        error = causes::of(&error),
-                        "the status of {KIND} {name} does not say what is not supported in it"
-                    );
-                }
-            });
+        let (policy, due) = match heard {
+            Heard::Event(Event::InitApply(policy) | Event::Apply(policy)) => (policy, conditions.due(policy)),
+            Heard::Event(Event::Delete(policy)) => (policy, Due::Nothing),
+            Heard::Event(Event::Init | Event::InitDone) | Heard::Fetched(_) | Heard::Absent | Heard::Nothing(_) => {
+                return;
+            }
+        };
+        let name = policy.name_any();
+        match due {
+            Due::Condition(condition) => {
+                let mut writer = JoinSet::new();
+                writer.spawn(write(api.clone(), name.clone(), condition, tell.clone()));
+                writers.insert(name, writer);
+            }
+            // Whoever may not write it need not.
+            Due::Nothing if writers.remove(&name).is_some() => tell(Ok(())),
+            Due::Nothing | Due::AsBefore => {}
         }
     })
 }
 
 /// Gets the pods that are asked for.
-fn fetch(client: &Client, asked: UnboundedReceiver<Ask>) -> impl Stream<Item = Heard<Pod>> + Send + use<> {
+fn fetch(
+    client: &Client,
+    asked: UnboundedReceiver<Ask>,
+    tell: UnboundedSender<(Target, Told)>,
+) -> impl Stream<Item = Heard<Pod>> + Send + use<> {
     let client = client.clone();
-    let pods = asked.map(move |ask| fetch_one(Api::namespaced(client.clone(), &ask.pod.namespace), ask));
+    let pods = asked.map(move |ask| {
+        let api = Api::namespaced(client.clone(), &ask.pod.namespace);
+        let tell = tell.clone();
+        // Who has ended does not want to know.
+        fetch_one(api, ask, move |access| drop(tell.unbounded_send(("pods: get".into(), Told::access(access)))))
+    });
     pods.buffer_unordered(ASKED_AT_ONCE).filter_map(|pod| future::ready(pod.map(Heard::Fetched)))
 }
 
-async fn fetch_one(api: Api<Lean<Pod>>, Ask { pod: name, uid }: Ask) -> Option<Pod> {
-    for attempt in 0..ATTEMPTS {
-        if attempt > 0 {
-            sleep(ASK_AGAIN).await;
+/// Asks for a pod while somebody waits for it; who is refused, until he is not, so that it is known when.
+async fn fetch_one(
+    api: Api<Lean<Pod>>,
+    Ask { pod: name, uid }: Ask,
+    tell: impl Fn(Result<(), Trouble>),
+) -> Option<Pod> {
+    let (until, mut pause) = (Instant::now() + WAITED_FOR, DefaultBackoff::default());
+    loop {
+        match timeout(ANSWER, api.get_opt(&name.name)).await {
+            Ok(Ok(pod)) => {
+                tell(Ok(()));
+                let is_meant = |pod: &Pod| PodObject::try_from(pod).is_ok_and(|object| object.is(&uid));
+                if let Some(pod) = pod.map(|Lean(pod)| pod).filter(is_meant) {
+                    return Some(pod);
+                }
+                // Gone, or another by now.
+                tracing::debug!(%name, uid, "the API server does not know this pod");
+            }
+            Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => {
+                tell(Err(Trouble::Refused(format!(
+                    "the API server does not let this agent ask for a pod by its name ({}): give its account the verb get on \
+                     pods, as manifests/base/rbac.yaml does; until then a new pod waits for the watch to tell of it, and is refused \
+                     as not known to the API server where that takes more than {} s",
+                    status.message,
+                    WAITED_FOR.as_secs()
+                ))));
+                sleep(pause.next().unwrap_or_default()).await;
+                continue;
+            }
+            Ok(Err(error)) => tracing::warn!(error = causes::of(&error), "asking for the pod {name} again"),
+            // The next question goes by another connection.
+            Err(_) => tracing::warn!("asking for the pod {name} again: no answer for {} s", ANSWER.as_secs()),
         }
-        match api.get_opt(&name.name).await {
-            Ok(Some(Lean(pod))) if PodObject::try_from(&pod).is_ok_and(|object| object.is(&uid)) => return Some(pod),
-            // Gone, or another by now.
-            Ok(_) => tracing::debug!(%name, uid, "the API server does not know this pod"),
-            Err(error) => tracing::warn!(error = causes::of(&error), "asking for the pod {name} again"),
+        if Instant::now() >= until {
+            return None;
         }
+        sleep(ASK_AGAIN).await;
     }
-    None
 }

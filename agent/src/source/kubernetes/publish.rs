@@ -1,6 +1,6 @@
 //! The addresses of new pods of this node, said on their objects before their kubelet says them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +25,8 @@ use super::known::{Heard, Told};
 
 /// Most pods whose addresses are being said at once.
 const AT_ONCE: usize = 32;
+/// So many conflicts in a row mean that another pod has the name. Those with writers who are quicker, a kubelet for one, end.
+pub const CONFLICTS: u32 = 5;
 
 /// What there is to say of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +89,8 @@ pub fn publish<S: Stream<Item = Heard<Pod>> + Send>(
     words: UnboundedReceiver<Word>,
     pods: S,
 ) -> impl Stream<Item = Heard<Pod>> + Send {
-    let mut speakers = Speakers { means, slots: Arc::new(Semaphore::new(AT_ONCE)), of: BTreeMap::new() };
+    let slots = Arc::new(Semaphore::new(AT_ONCE));
+    let mut speakers = Speakers { means, slots, of: BTreeMap::new(), ending: BTreeSet::new() };
     stream::select(words.map(Either::Left), pods.map(Either::Right)).filter_map(move |next| {
         future::ready(match next {
             Either::Left(word) => {
@@ -106,60 +109,72 @@ pub fn publish<S: Stream<Item = Heard<Pod>> + Send>(
 struct Speakers {
     means: Means,
     slots: Arc<Semaphore>,
-    of: BTreeMap<PodName, Speaker>,
-}
-
-/// Who says something of a pod: one word after the other, so that the last one is what stays. When this is dropped, it says no more.
-struct Speaker {
-    uid: String,
-    words: watch::Sender<Word>,
+    /// By the pods' UIDs: says one word after the other, so that the last one is what stays. When it is dropped, it says no more.
+    of: BTreeMap<String, watch::Sender<Word>>,
+    /// The UIDs of pods that have been told to end, whose objects go with all that they say.
+    ending: BTreeSet<String>,
 }
 
 impl Speakers {
     fn say(&mut self, word: Word) {
-        let is_same = self.of.get(&word.pod).is_some_and(|speaker| speaker.uid == word.uid);
-        if word.addresses.is_empty() {
-            // Of what was not said, or is another's, nothing is taken back.
-            if let Some(speaker) = self.of.remove(&word.pod).filter(|_| is_same) {
-                speaker.words.send_replace(word);
-            }
-        } else if let Some(speaker) = self.of.get(&word.pod).filter(|_| is_same) {
-            speaker.words.send_replace(word);
+        self.of.retain(|_, speaker| !speaker.is_closed());
+        if word.addresses.is_empty() && self.ending.contains(&word.uid) {
+            self.of.remove(&word.uid);
+        } else if let Some(speaker) = self.of.get(&word.uid) {
+            speaker.send_replace(word);
         } else {
-            let (pod, uid) = (word.pod.clone(), word.uid.clone());
-            let (words, next) = watch::channel(word);
+            // What is to be taken back, an agent before this one may have said.
+            let uid = word.uid.clone();
+            let (speaker, next) = watch::channel(word);
             tokio::spawn(speak(self.means.clone(), Arc::clone(&self.slots), next));
-            self.of.insert(pod, Speaker { uid, words });
+            self.of.insert(uid, speaker);
         }
     }
 
     /// Whose addresses its kubelet has said, or who is gone, needs nobody to speak for it.
     fn hear(&mut self, heard: &Heard<Pod>) {
-        let (pod, is_over) = match heard {
+        match heard {
+            Heard::Event(Event::Init) => self.ending.clear(),
             Heard::Event(Event::InitApply(pod) | Event::Apply(pod)) | Heard::Fetched(pod) => {
-                (pod, pod.status.as_ref().is_some_and(|status| status.pod_ip.is_some()))
+                let uid = pod.uid().unwrap_or_default();
+                // Before a pod was given a new sandbox, its kubelet has said other addresses.
+                if self.of.get(&uid).is_some_and(|speaker| is_said(&speaker.borrow().addresses, pod)) {
+                    self.of.remove(&uid);
+                }
+                if pod.metadata.deletion_timestamp.is_some() {
+                    self.ending.insert(uid);
+                }
             }
-            Heard::Event(Event::Delete(pod)) => (pod, true),
-            Heard::Event(Event::Init | Event::InitDone) | Heard::Absent | Heard::Nothing(_) => return,
-        };
-        let name = PodName::new(&pod.namespace().unwrap_or_default(), &pod.name_any());
-        if is_over && self.of.get(&name).is_some_and(|speaker| Some(&speaker.uid) == pod.metadata.uid.as_ref()) {
-            self.of.remove(&name);
+            Heard::Event(Event::Delete(pod)) => {
+                let uid = pod.uid().unwrap_or_default();
+                self.of.remove(&uid);
+                self.ending.remove(&uid);
+            }
+            Heard::Event(Event::InitDone) | Heard::Absent | Heard::Nothing(_) => {}
         }
     }
 }
 
+/// Whether its kubelet says that a pod has these addresses, of which there are some.
+fn is_said(addresses: &[IpAddr], pod: &Pod) -> bool {
+    let said = pod.status.iter().flat_map(|status| status.pod_ips.iter().flatten());
+    let said: BTreeSet<IpAddr> = said.filter_map(|ip| ip.ip.parse().ok()).collect();
+    !addresses.is_empty() && addresses.iter().all(|address| said.contains(address))
+}
+
 async fn speak(means: Means, slots: Arc<Semaphore>, mut words: watch::Receiver<Word>) {
-    let mut pause = DefaultBackoff::default();
+    let (mut pause, mut conflicts) = (DefaultBackoff::default(), 0);
     loop {
         let word = words.borrow_and_update().clone();
         let Ok(slot) = slots.acquire().await else { return };
         let said = means.say(&word).await;
         drop(slot);
+        conflicts = if said == Said::Conflict { conflicts + 1 } else { 0 };
         let changed = match said {
             Said::Yes => words.changed().await,
             Said::ToNobody => return,
-            Said::No => match timeout(pause.next().unwrap_or_default(), words.changed()).await {
+            Said::Conflict if conflicts == CONFLICTS => return,
+            Said::Conflict | Said::No => match timeout(pause.next().unwrap_or_default(), words.changed()).await {
                 Ok(changed) => changed,
                 Err(_) => continue,
             },
@@ -171,10 +186,13 @@ async fn speak(means: Means, slots: Arc<Semaphore>, mut words: watch::Receiver<W
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Said {
     Yes,
     /// The pod is gone, or another has its name.
     ToNobody,
+    /// Another has its name, or somebody else has written to it at the same time.
+    Conflict,
     /// Not yet.
     No,
 }
@@ -191,7 +209,7 @@ impl Means {
             }
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409 | 422) => {
                 tracing::debug!(%pod, uid, %status, "there is no such pod to say addresses of");
-                return Said::ToNobody;
+                return if status.code == 409 { Said::Conflict } else { Said::ToNobody };
             }
             Err(kube::Error::Api(status)) if status.is_forbidden() => Err(Some(Trouble::Refused(format!(
                 "the API server does not let this agent say which addresses new pods have ({}): give its account the verb patch on \

@@ -7,13 +7,16 @@ use std::sync::Mutex;
 use std::sync::mpsc::{self as channel, Receiver, Sender};
 use std::thread;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sluice_topology::{Pool, Range};
 
 use super::*;
 
 /// How long anything may take before it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long is waited here for what takes long elsewhere.
+const SOON: Duration = Duration::from_millis(10);
 
 const NODES: &str = "/api/v1/nodes";
 const PODS: &str = "/api/v1/pods";
@@ -28,11 +31,11 @@ struct Server(Arc<State>);
 
 struct State {
     address: SocketAddr,
-    /// By path: a list's items or an object; null: what nobody may see; a number: with which code it fails. Of paths that are not
-    /// there, it has nothing.
+    /// By path: a list's items or an object; null: what nobody may see; a number: with which code it fails; whether an answer has
+    /// a beginning that never has an end. Of paths that are not there, it has nothing.
     given: Mutex<BTreeMap<String, Value>>,
-    /// Paths at which nobody may make objects.
-    unmakeable: Mutex<BTreeSet<String>>,
+    /// Paths at which objects cannot be made, and with which code that fails.
+    unmakeable: Mutex<BTreeMap<String, u64>>,
     /// Watches that are open, by path: where more is to be said.
     watches: Mutex<BTreeMap<String, Vec<TcpStream>>>,
     /// What was made here, by path.
@@ -79,6 +82,13 @@ impl Server {
         self.0.given.lock().expect("locks").insert(path.into(), what);
     }
 
+    /// What a path has; for who asks for one by its name, there may be something else.
+    fn given(&self, path: &str, query: &str) -> Option<Value> {
+        let given = self.0.given.lock().expect("locks");
+        let by_name = query.contains("fieldSelector=metadata.name").then(|| given.get(&format!("{path}?name")));
+        by_name.flatten().or_else(|| given.get(path)).cloned()
+    }
+
     /// Says something to the watch of a path, which is open.
     fn say(&self, path: &str, what: &str, object: &Value) {
         let watches = self.0.watches.lock().expect("locks");
@@ -118,7 +128,8 @@ impl Server {
             reader.read_exact(&mut body).expect("reads");
             let happened = |what| self.0.happened.lock().expect("locks").send((path.to_owned(), what));
             self.0.asked_for.lock().expect("locks").insert(path.into(), query.into());
-            let given = self.0.given.lock().expect("locks").get(path).cloned();
+            let given = self.given(path, query);
+            let unmakeable = self.0.unmakeable.lock().expect("locks").get(path).copied();
             let is_given = matches!(given, Some(Value::Array(_) | Value::Object(_)));
             if is_given && query.contains("watch=") {
                 let _ = write!(writer, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n");
@@ -132,11 +143,11 @@ impl Server {
                 return;
             }
             let (code, text) = match given {
-                Some(Value::Array(_))
-                    if head[0].starts_with("POST") && self.0.unmakeable.lock().expect("locks").contains(path) =>
-                {
-                    let _ = self.0.happened.lock().expect("locks").send(("refused".into(), Value::Null));
-                    (403, status(403, "the account may not").to_string())
+                Some(Value::Array(_)) if head[0].starts_with("POST") && unmakeable.is_some() => {
+                    let refused = serde_json::from_slice(&body).expect("is JSON");
+                    let _ = self.0.happened.lock().expect("locks").send(("refused".into(), refused));
+                    let code = unmakeable.expect("there is one");
+                    (code, status(code, "the account may not").to_string())
                 }
                 Some(Value::Array(_)) if head[0].starts_with("POST") => {
                     let made: Value = serde_json::from_slice(&body).expect("is JSON");
@@ -147,6 +158,15 @@ impl Server {
                 Some(Value::Array(items)) => {
                     let list = json!({ "kind": "List", "apiVersion": "v1", "metadata": { "resourceVersion": "1" }, "items": items });
                     (200, list.to_string())
+                }
+                Some(Value::Bool(begins)) => {
+                    if begins {
+                        let _ = write!(writer, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n{{");
+                    }
+                    let _ = happened(Value::Null);
+                    // Until whoever has asked goes away.
+                    let _ = reader.read(&mut [0]);
+                    return;
                 }
                 Some(Value::Null) => (403, status(403, "the account may not").to_string()),
                 Some(Value::Number(code)) => {
@@ -201,20 +221,34 @@ impl Server {
     fn follow_all(&self, services: bool) -> (Receiver<Vec<Change>>, Messenger) {
         follow_at(self.0.address, services, None)
     }
+
+    /// The same, without Services, and with less patience than others.
+    fn follow_impatiently(&self) -> (Receiver<Vec<Change>>, Messenger) {
+        follow_for(self.0.address, false, None, Duration::from_millis(500))
+    }
 }
 
 /// Follows whoever serves an address.
 fn follow_at(address: SocketAddr, services: bool, claimant: Option<Claimant>) -> (Receiver<Vec<Change>>, Messenger) {
+    follow_for(address, services, claimant, client::PATIENCE)
+}
+
+/// The same, with so much patience for answers.
+fn follow_for(
+    address: SocketAddr,
+    services: bool,
+    claimant: Option<Claimant>,
+    patience: Duration,
+) -> (Receiver<Vec<Change>>, Messenger) {
     let (said, heard) = channel::channel();
     let (Kubernetes { asked, words, counts, .. }, messenger) = Kubernetes::new(None);
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("builds");
         runtime.block_on(async {
             let uri = format!("http://{address}").parse().expect("a URI");
-            let (client, server, given) = connect(kube::Config::new(uri)).expect("a client");
+            let (client, server, given) = connect(&kube::Config::new(uri), patience).expect("a client");
             let tell = &mut |changes| said.send(changes).is_ok();
-            let listening =
-                Listening { asked, words, counts, given, services, claimant, absent: Duration::from_millis(1) };
+            let listening = Listening { asked, words, counts, given, services, claimant, absent: SOON, seen: SOON };
             follow(&client, server, listening, tell).await;
         });
     });
@@ -522,6 +556,38 @@ fn a_server_that_is_back_is_no_problem_though_nothing_has_changed() {
     }
 }
 
+/// Its machine still acknowledges what it is sent.
+#[test]
+fn a_server_that_owes_an_answer_is_a_problem_and_asked_again() {
+    for begins in [false, true] {
+        let (server, _happened) = Server::start();
+        server.give(NODES, json!(begins));
+        let (heard, _asker) = server.follow_impatiently();
+        let told = first_problem(&heard);
+        assert!(told.contains("does not answer; see what is wrong with it"), "{told}");
+        server.give(NODES, json!([node("a", 1)]));
+        let mut awaited = BTreeSet::from(["Node a is", "listed", "problems: "]);
+        while !awaited.is_empty() {
+            next(&heard).iter().for_each(|word| {
+                awaited.remove(&**word);
+            });
+        }
+    }
+}
+
+/// A watch may have nothing to say for as long as it likes.
+#[test]
+fn a_watch_owes_nothing() {
+    let (server, happened) = Server::start();
+    server.give(NODES, json!([node("a", 1)]));
+    let (heard, _asker) = server.follow_impatiently();
+    assert_eq!(first(&heard), ["Node a is"]);
+    wait_for(&happened, NODES);
+    assert!(heard.recv_timeout(Duration::from_secs(2)).is_err(), "nothing is wrong");
+    server.say(NODES, "DELETED", &node("a", 2));
+    assert_eq!(next(&heard), ["Node a gone"]);
+}
+
 #[test]
 fn who_is_refused_asks_ever_less_often_until_it_is_answered() {
     let mut patience = Patience::default();
@@ -560,6 +626,36 @@ fn a_pod_that_is_asked_for_may_be_ahead_of_the_watch() {
     server.say(PODS, "DELETED", &pod("u1", 8));
     assert_eq!(next(&heard), ["Pod x/p u1 gone"], "of the other, nothing is said");
     server.say(PODS, "ADDED", &pod("u2", 9));
+    assert_eq!(next(&heard), ["Pod x/p u2 is"]);
+}
+
+#[test]
+fn who_may_ask_for_no_pod_is_told_which_verb_he_lacks_until_he_may() {
+    let (server, happened, heard, asker) = with_a_pod();
+    let path = "/api/v1/namespaces/x/pods/p";
+    server.give(path, Value::Null);
+    asker.ask(PodName::new("x", "p"), "u2".into());
+    let told = next(&heard);
+    assert!(told.len() == 1 && told[0].contains("the verb get on pods"), "{told:?}");
+    server.give(path, pod("u2", 9));
+    wait_for(&happened, path);
+    let mut awaited = BTreeSet::from(["Pod x/p u2 is", "problems: "]);
+    while !awaited.is_empty() {
+        next(&heard).iter().for_each(|word| {
+            awaited.remove(&**word);
+        });
+    }
+}
+
+/// One that begins to answer about a pod and does not end is asked again while the pod is waited for.
+#[test]
+fn a_question_about_a_pod_that_is_not_answered_is_asked_again() {
+    let (server, happened, heard, asker) = with_a_pod();
+    let path = "/api/v1/namespaces/x/pods/p";
+    server.give(path, json!(true));
+    asker.ask(PodName::new("x", "p"), "u2".into());
+    wait_for(&happened, path);
+    server.give(path, pod("u2", 9));
     assert_eq!(next(&heard), ["Pod x/p u2 is"]);
 }
 
@@ -609,6 +705,39 @@ fn what_is_not_supported_in_a_policy_stands_in_its_status() {
     assert_eq!((&conditions[0]["type"], &conditions[0]["status"]), (&json!("sluice.dev/Supported"), &json!("False")));
 }
 
+#[test]
+fn who_may_not_write_the_status_of_a_policy_is_told_which_verb_he_lacks_and_tries_again() {
+    let (server, happened) = Server::start();
+    let path = format!("{POLICIES}/all/status");
+    server.give(&path, Value::Null);
+    server.give(POLICIES, json!([policy(&json!([{ "action": "Deny", "to": [{ "domainNames": ["a.example"] }] }]))]));
+    let (heard, _asker) = server.follow();
+    let told = first_problem(&heard);
+    assert!(told.contains("the verb patch on clusternetworkpolicies/status"), "{told}");
+    server.0.given.lock().expect("locks").remove(&path);
+    assert_eq!(wait_for(&happened, &path)["status"]["conditions"][0]["type"], "sluice.dev/Supported");
+    while !next(&heard).contains(&"problems: ".into()) {}
+}
+
+#[test]
+fn what_was_to_be_written_into_a_policy_that_is_gone_is_no_problem_any_more() {
+    let (server, happened) = Server::start();
+    let path = format!("{POLICIES}/all/status");
+    let names = policy(&json!([{ "action": "Deny", "to": [{ "domainNames": ["a.example"] }] }]));
+    server.give(&path, Value::Null);
+    server.give(POLICIES, json!([names]));
+    let (heard, _asker) = server.follow();
+    first_problem(&heard);
+    wait_for(&happened, POLICIES);
+    server.say(POLICIES, "DELETED", &names);
+    let mut awaited = BTreeSet::from(["ClusterNetworkPolicy all c1 gone", "problems: "]);
+    while !awaited.is_empty() {
+        next(&heard).iter().for_each(|word| {
+            awaited.remove(&**word);
+        });
+    }
+}
+
 const STATUS: &str = "/api/v1/namespaces/x/pods/p/status";
 
 /// A server that has a pod, somebody who follows it, and who tells it something.
@@ -647,18 +776,46 @@ fn a_pods_addresses_stand_on_its_object_until_they_are_anothers() {
     assert_eq!(messenger.published()[1], 0);
 }
 
+/// The pod of a server, of which its kubelet says an address.
+fn told_of(address: &str, version: u32) -> Value {
+    let mut told = pod("u1", version);
+    told["status"] = json!({ "podIP": address, "podIPs": [{ "ip": address }] });
+    told
+}
+
 #[test]
-fn what_the_kubelet_has_said_is_not_taken_back() {
+fn what_the_kubelet_has_said_is_not_said_again_unless_it_is_of_a_sandbox_before() {
     let (server, happened, heard, messenger) = with_a_pod();
-    publish(&messenger, &["10.1.0.1"]);
+    server.give(STATUS, json!(503));
+    publish(&messenger, &["10.1.0.2"]);
     wait_for(&happened, STATUS);
-    let mut told = pod("u1", 2);
-    told["status"] = json!({ "podIP": "10.1.0.1", "podIPs": [{ "ip": "10.1.0.1" }] });
-    server.say(PODS, "MODIFIED", &told);
+    server.say(PODS, "MODIFIED", &told_of("10.1.0.1", 2));
+    assert_eq!(next(&heard), ["Pod x/p u1 is"]);
+    wait_for(&happened, STATUS);
+    server.say(PODS, "MODIFIED", &told_of("10.1.0.2", 3));
+    assert_eq!(next(&heard), ["Pod x/p u1 is"]);
+    server.0.given.lock().expect("locks").remove(STATUS);
+    while let Ok((_, patch)) = happened.recv_timeout(Duration::from_secs(4)) {
+        assert!(patch.is_null(), "{patch} is said again");
+    }
+}
+
+/// The kubelet says no addresses while a pod is given another sandbox: those of the one before may be another pod's by then.
+#[test]
+fn addresses_are_taken_back_whoever_has_said_them_unless_the_object_goes() {
+    let (server, happened, heard, messenger) = with_a_pod();
+    server.say(PODS, "MODIFIED", &told_of("10.1.0.1", 2));
     assert_eq!(next(&heard), ["Pod x/p u1 is"]);
     publish(&messenger, &[]);
-    publish(&messenger, &["10.1.0.3"]);
-    assert_eq!(condition(&wait_for(&happened, STATUS)).1, "10.1.0.3");
+    assert_eq!(condition(&wait_for(&happened, STATUS)).2, "delete", "an agent before has said it");
+    publish(&messenger, &["10.1.0.2"]);
+    assert_eq!(condition(&wait_for(&happened, STATUS)).1, "10.1.0.2");
+    let mut ending = told_of("10.1.0.2", 3);
+    ending["metadata"]["deletionTimestamp"] = "2025-03-01T09:00:00Z".into();
+    server.say(PODS, "MODIFIED", &ending);
+    assert_eq!(next(&heard), ["Pod x/p u1 is"]);
+    publish(&messenger, &[]);
+    assert!(happened.recv_timeout(Duration::from_secs(1)).is_err(), "it is taken back");
 }
 
 #[test]
@@ -673,6 +830,35 @@ fn who_may_not_say_addresses_is_told_which_verb_he_lacks_and_tries_again() {
     wait_for(&happened, STATUS);
     assert_eq!(next(&heard), ["problems: "]);
     assert!(messenger.published()[1] > 0);
+}
+
+/// Kubelets write to the same status.
+#[test]
+fn addresses_are_said_again_after_a_conflict_and_where_there_is_no_answer() {
+    let (server, happened) = Server::start();
+    server.give(PODS, json!([pod("u1", 1)]));
+    let (heard, messenger) = server.follow_impatiently();
+    assert_eq!(first(&heard), ["Pod x/p u1 is"]);
+    for trouble in [json!(409), json!(false)] {
+        server.give(STATUS, trouble);
+        publish(&messenger, &["10.1.0.1"]);
+        assert_eq!(wait_for(&happened, STATUS), Value::Null);
+        server.0.given.lock().expect("locks").remove(STATUS);
+        while wait_for(&happened, STATUS).is_null() {}
+    }
+}
+
+#[test]
+fn who_has_conflicts_only_is_another() {
+    let (server, happened, _heard, messenger) = with_a_pod();
+    server.give(STATUS, json!(409));
+    publish(&messenger, &["10.1.0.1"]);
+    for _ in 0..publish::CONFLICTS {
+        wait_for(&happened, STATUS);
+    }
+    server.0.given.lock().expect("locks").remove(STATUS);
+    publish(&messenger, &["10.1.0.2"]);
+    assert_eq!(condition(&wait_for(&happened, STATUS)).1, "10.1.0.2", "it has another one, which may be said");
 }
 
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
@@ -732,9 +918,11 @@ fn who_may_take_no_block_is_told_which_verb_he_lacks() {
     let (server, happened) = Server::start();
     server.give(NODES, json!([node_with_uid("a")]));
     server.give(LEASES, json!([]));
-    server.0.unmakeable.lock().expect("locks").insert(LEASES.into());
+    server.0.unmakeable.lock().expect("locks").insert(LEASES.into(), 403);
     let heard = claimant(&server, "a");
-    wait_for(&happened, "refused");
+    for _ in 0..REFUSALS {
+        wait_for(&happened, "refused");
+    }
     server.0.unmakeable.lock().expect("locks").clear();
     let (cidrs, wrong) = pod_cidrs(&heard, "a");
     assert!(["10.78.0.0/24", "10.78.1.0/24"].contains(&&*cidrs), "{cidrs}");
@@ -755,6 +943,24 @@ fn a_block_whose_lease_is_removed_is_taken_again() {
     let again = wait_for(&happened, LEASES);
     assert_eq!(again["metadata"]["name"], lease["metadata"]["name"]);
     assert_eq!(pod_cidrs(&heard, "a").0, before);
+}
+
+/// The watch may be late, and the Lease this node's own, of which it had no answer.
+#[test]
+fn a_block_that_is_there_is_strange_only_where_the_watch_will_not_tell_of_it() {
+    for label in ["sluice.dev/pod-cidr", "other"] {
+        let (server, happened) = Server::start();
+        server.give(NODES, json!([node_with_uid("a")]));
+        server.give(LEASES, json!([]));
+        server.0.unmakeable.lock().expect("locks").insert(LEASES.into(), 409);
+        let heard = claimant(&server, "a");
+        let first = wait_for(&happened, "refused")["metadata"]["name"].clone();
+        let lease = json!({ "metadata": { "name": first, "labels": { label: "taken" } } });
+        server.give(&format!("{LEASES}?name"), json!([lease]));
+        let others = (0..20).map(|_| wait_for(&happened, "refused")["metadata"]["name"].clone());
+        assert_eq!(others.into_iter().any(|name| name != first), label == "other", "{label}");
+        drop(heard);
+    }
 }
 
 fn told(heard: Vec<Heard<Pod>>) -> Vec<String> {

@@ -45,3 +45,31 @@ imagePullSecrets: {{- range . }}
 {{- end }}
 {{- end }}
 {{- end }}
+
+{{- /* The agent's settings. Helm takes those that are null away; here they are again, for who looks what can be set. */ -}}
+{{- define "sluice.settings" -}}
+{{- $settings := deepCopy .Values.config }}
+{{- range list "cgroup" "ipam" "plugin_log_file" }}
+{{- if not (hasKey $settings .) }}{{ $_ := set $settings . nil }}{{ end }}
+{{- end }}
+{{- toYaml $settings }}
+{{- end }}
+
+{{- /* Refuses what the agent would, and no schema can say: settings that contradict one another. */ -}}
+{{- define "sluice.check" -}}
+{{- with .Values.config.masquerade }}
+{{- if ge (int .port_first) (int .port_last) }}
+{{- fail (printf "config.masquerade.port_first %v and port_last %v are no range of ports" .port_first .port_last) }}
+{{- end }}
+{{- end }}
+{{- if and (eq .Values.config.dsr "ipip") (not .Values.config.maglev) }}
+{{- fail "config.dsr needs config.maglev, by which all nodes choose the same backends" }}
+{{- end }}
+{{- range .Values.config.pod_cidr_pool }}
+{{- $least := regexFind "[0-9]+$" .cidr | int }}
+{{- $most := contains ":" .cidr | ternary 126 30 }}
+{{- if or (lt (int .block) $least) (gt (int .block) $most) }}
+{{- fail (printf "config.pod_cidr_pool has blocks of /%v for %s; they are to be of /%d to /%d" .block .cidr $least $most) }}
+{{- end }}
+{{- end }}
+{{- end }}
