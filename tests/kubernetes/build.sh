@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds Kubernetes, etcd, containerd, CoreDNS and the upstream tests from their Go modules, as the go.mod files beside pin them, and
-# a tunnel of ours, into $CLUSTER/bin. What is there already costs Go's own comparison.
+# a tunnel of ours, into $CLUSTER/bin, and puts what they need beside, into $CLUSTER/manifests. What is there already costs Go's own comparison.
 #   CLUSTER=DIR build.sh
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -37,5 +37,7 @@ build containerd containerd -tags "$static" -ldflags "$of" -o "$bin/" $c/cmd/{co
 build 'the shim of containerd' containerd -tags "$static no_grpc" -ldflags "$of" -o "$bin/" $c/cmd/containerd-shim-runc-v2
 
 build ginkgo e2e -ldflags '-s -w' -o "$bin/ginkgo" github.com/onsi/ginkgo/v2/ginkgo
+install -D -m 644 "$(cd policies && go mod download && go list -m -f '{{.Dir}}' sigs.k8s.io/network-policy-api)"/config/crd/experimental/*_clusternetworkpolicies.yaml \
+	"$CLUSTER/manifests/clusternetworkpolicies.yaml"
 echo '    the upstream tests ...'
 (cd e2e && nice go test -c -ldflags "$versioned" -o "$bin/e2e.test" .)

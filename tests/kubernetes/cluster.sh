@@ -139,6 +139,9 @@ init() {
 	local name=$1 what=$2 own=$run/$1 c d
 	hostname "$name"
 	mount -t proc proc /proc
+	# Each boot has a name of its own.
+	cat /proc/sys/kernel/random/uuid >"$own/boot_id"
+	mount --bind "$own/boot_id" /proc/sys/kernel/random/boot_id
 	umount -l /sys # not just over it: mountinfo would still list the old control groups
 	mount -t sysfs sysfs /sys
 	mount -t tmpfs -o mode=755 cgroup /sys/fs/cgroup
@@ -436,7 +439,7 @@ leave() {
 	local name=$1 f
 	[ -d "$run/$name" ] && [ "$name" != cp ] || die "no node is called $name"
 	halt "$name"
-	kubectl delete node "$name" >/dev/null
+	kubectl delete node "$name" --ignore-not-found >/dev/null
 	drop_cgroups "$name"
 	for f in $(families); do net cp ip "-$f" route flush via "$("net$f" "$(host "$name")")"; done
 	rm -rf --one-file-system "${run:?}/$name"

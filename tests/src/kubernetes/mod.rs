@@ -1,7 +1,12 @@
 //! A cluster of real kubelets with Sluice in it, as `cargo xtask cluster up` starts it, and what tests ask of it.
 
+mod asking;
+mod attached;
+mod image;
 mod namespace;
+mod network;
 mod pod;
+mod undone;
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -13,8 +18,10 @@ use std::{env, fs};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+pub use asking::Asking;
 pub use namespace::Namespace;
 pub use pod::Pod;
+pub use undone::{Undone, words};
 
 /// The image that does what tests need (upstream's `agnhost`), as the cluster has it.
 pub const AGNHOST: &str = "agnhost:lab";
@@ -109,7 +116,39 @@ impl Cluster {
         said(self.script("exec").arg(node).arg(client).args(["-n", "k8s.io"]).args(arguments))
     }
 
-    /// Has the script beside the cluster do something to it: `join`, `reboot`, `load`.
+    /// What Helm prints, as the cluster's administrator.
+    ///
+    /// # Errors
+    /// Where it fails, with what it says.
+    pub fn helm(&self, arguments: &[&str]) -> Result<String> {
+        let helm = env::var("SLUICE_HELM").context("SLUICE_HELM is not set: `cargo xtask test kubernetes` sets it")?;
+        let configuration = self.place("admin.conf").display().to_string();
+        self.outside(&[&[&helm, "--kubeconfig", &configuration, "--namespace", "kube-system"], arguments].concat())
+    }
+
+    /// The kustomization that Sluice was installed by.
+    pub fn installation(&self) -> String {
+        self.directory.join("install").display().to_string()
+    }
+
+    /// Waits until each node has its pod of a DaemonSet of the system, and that is ready.
+    ///
+    /// # Errors
+    /// Where one does not get so.
+    pub fn rolled_out(&self, name: &str) -> Result<()> {
+        let set = format!("daemonset/{name}");
+        self.kubectl(&["-n", "kube-system", "rollout", "status", &set, "--timeout=240s"]).map(|_| ())
+    }
+
+    /// Waits until all nodes are Ready.
+    ///
+    /// # Errors
+    /// Where one does not get so.
+    pub fn nodes_ready(&self) -> Result<()> {
+        self.kubectl(&["wait", "--for=condition=Ready", "--timeout=120s", "node", "--all"]).map(|_| ())
+    }
+
+    /// Has the script beside the cluster do something to it: `join`, `reboot`, `leave`, `load`.
     ///
     /// # Errors
     /// Where it fails, with what it says.
@@ -157,6 +196,11 @@ impl Cluster {
     /// Where something of the running cluster's may lie; it goes with the cluster.
     pub fn place(&self, name: &str) -> PathBuf {
         self.directory.join("run").join(name)
+    }
+
+    /// Something that was made for clusters beforehand, beside `bin` and `images`.
+    pub fn made(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
     }
 
     /// What the kernel shows of the first process of a node, or of `cp`, where the control plane is: by it, others reach

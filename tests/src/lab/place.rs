@@ -63,6 +63,17 @@ impl Place {
         Ok(place)
     }
 
+    /// The place that a process is in (by what the kernel shows of it), for as long as that is there; it is not ours, and stays.
+    ///
+    /// # Errors
+    /// Where there is no such process.
+    pub fn of(process: &Path) -> Result<Self> {
+        // An absolute path is itself, wherever it is looked for.
+        let name = process.join("ns/net").display().to_string();
+        let file = File::open(&name).with_context(|| format!("opening the namespace {name}"))?;
+        Ok(Self { name, file, group: None, keep: true })
+    }
+
     /// The same place, for others to do something there meanwhile; it is there until the first is dropped.
     ///
     /// # Errors

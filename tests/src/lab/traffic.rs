@@ -195,9 +195,23 @@ impl Steady {
     /// As [`start`](Steady::start).
     pub fn start_with_patience(client: &Place, server: &Place, address: IpAddr, patience: Duration) -> Result<Self> {
         let listener = server.inside(|| Ok(UdpSocket::bind(any(address))?))?;
-        let port = listener.local_addr()?.port();
-        let socket = client.inside(|| Ok(UdpSocket::bind(any(address))?))?;
-        socket.connect((address, port))?;
+        let at = SocketAddr::new(address, listener.local_addr()?.port());
+        Self::datagrams(client, listener, at, patience)
+    }
+
+    /// As [`start`](Steady::start), by way of a Service: where the server listens is one thing, where it is asked another.
+    ///
+    /// # Errors
+    /// As [`start`](Steady::start).
+    pub fn by_service(client: &Place, server: &Place, port: u16, at: SocketAddr) -> Result<Self> {
+        let own = SocketAddr::new(any(at.ip()).ip(), port);
+        let listener = server.inside(|| UdpSocket::bind(own).with_context(|| format!("listening at {own}")))?;
+        Self::datagrams(client, listener, at, PATIENCE)
+    }
+
+    fn datagrams(client: &Place, listener: UdpSocket, at: SocketAddr, patience: Duration) -> Result<Self> {
+        let socket = client.inside(|| Ok(UdpSocket::bind(any(at.ip()))?))?;
+        socket.connect(at)?;
         listener.set_read_timeout(Some(Duration::from_millis(100)))?;
         socket.set_read_timeout(Some(patience))?;
         let is_over = Arc::new(AtomicBool::new(false));

@@ -1,9 +1,11 @@
 //! Sluice in a cluster of real kubelets: what Kubernetes does on a pod network.
 
+mod admin;
 mod fitness;
 mod hosts;
 mod ingress;
 mod installation;
+mod machines;
 mod names;
 mod nodes;
 mod pods;
@@ -11,4 +13,5 @@ mod policies;
 mod servers;
 mod services;
 mod tunnel;
+mod upgrade;
 mod workloads;

@@ -2,22 +2,8 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use sluice_tests::kubernetes::{AGNHOST, Cluster, Namespace, hostname_at};
+use sluice_tests::kubernetes::{AGNHOST, Asking, Cluster, Namespace, Undone, hostname_at, words};
 use sluice_tests::lab::{until, until_so};
-
-/// What is done to the cluster, and is undone when this goes.
-struct Undone<'a> {
-    cluster: &'a Cluster,
-    by: Vec<Vec<String>>,
-}
-
-impl Drop for Undone<'_> {
-    fn drop(&mut self) {
-        for command in &self.by {
-            let _ = self.cluster.kubectl(&command.iter().map(String::as_str).collect::<Vec<_>>());
-        }
-    }
-}
 
 /// Takes the agent off n1, and replaces no other; it comes back in the end.
 fn without_agent(cluster: &Cluster) -> Result<Undone<'_>> {
@@ -32,14 +18,10 @@ fn without_agent(cluster: &Cluster) -> Result<Undone<'_>> {
     let others = json!({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [others]}});
     let off = change(json!({"type": "OnDelete", "rollingUpdate": null}), json!({"nodeAffinity": others}));
     let back = change(json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}}), Value::Null);
-    let undone = Undone { cluster, by: vec![back, words(ROLLED_OUT), words(READY)] };
+    let undone = Undone::by(cluster, [back, words(ROLLED_OUT), words(READY)]);
     cluster.kubectl(&off.iter().map(String::as_str).collect::<Vec<_>>())?;
     until_so("the agent is gone", || Ok(agents(cluster)?.iter().all(|(node, _)| node != "n1")))?;
     Ok(undone)
-}
-
-fn words(command: &str) -> Vec<String> {
-    command.split(' ').map(str::to_owned).collect()
 }
 
 const ROLLED_OUT: &str = "-n kube-system rollout status daemonset/sluice --timeout=120s";
@@ -137,7 +119,7 @@ fn an_agent_that_does_not_reach_the_api_server_stops_the_rollout_and_breaks_noth
     pods_of(&namespace, "n1", "n2")?;
     namespace.pod("other").on("n2").role("old").serve()?;
     let undo = "-n kube-system rollout undo daemonset/sluice";
-    let undone = Undone { cluster: &cluster, by: [undo, ROLLED_OUT, READY].map(words).into() };
+    let undone = Undone::by(&cluster, [undo, ROLLED_OUT, READY].map(words));
     // Nobody is there.
     let nowhere = if cluster.outsider()?.is_ipv4() { "https://192.0.2.1:6443" } else { "https://[2001:db8::1]:6443" };
     let set = format!("SLUICE_API_SERVER={nowhere}");
@@ -183,22 +165,14 @@ fn a_drained_node_hands_its_pods_over_without_an_unanswered_request() -> Result<
     ensure!(on("n1")? > 0, "some are on the node that is to be drained");
     let service = hostname_at(namespace.field("service/many", ".spec.clusterIP")?.parse()?, 80);
     until("served", || namespace.fetch("client", &service))?;
-    let ask = format!(
-        "while [ ! -e /tmp/stop ]; do curl -sSfg --max-time 5 {service} >>/tmp/answers 2>>/tmp/failures; echo >>/tmp/answers; done"
-    );
-    let asks = format!("setsid sh -c '{ask}; touch /tmp/stopped' </dev/null >/dev/null 2>&1 &");
-    namespace.exec("client", &["sh", "-c", &asks])?;
+    let asking = Asking::start(&namespace, "client", "--max-time 5", &service)?;
 
-    let undone = Undone { cluster: &cluster, by: vec![words("uncordon n1")] };
+    let undone = Undone::by(&cluster, [words("uncordon n1")]);
     cluster.kubectl(&["drain", "n1", "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=120s"])?;
     namespace.kubectl(&["rollout", "status", "deployment/many", "--timeout=90s"])?;
     assert_eq!(on("n1")?, 0);
-    namespace.exec("client", &["touch", "/tmp/stop"])?;
-    until("the client stops", || namespace.exec("client", &["ls", "/tmp/stopped"]))?;
-    let failures = namespace.exec("client", &["cat", "/tmp/failures"])?;
-    ensure!(failures.is_empty(), "{failures}");
-    let answers = namespace.exec("client", &["sh", "-c", "sort /tmp/answers | uniq -c"])?;
-    ensure!(answers.matches("many-").count() > 4, "it was served by old ones and new ones: {answers}");
+    let answers = asking.stop()?;
+    ensure!(answers.len() > 4, "it was served by old ones and new ones: {answers:?}");
     drop(undone);
     namespace.serve("back", "n1")?;
     assert_eq!(namespace.fetch("client", &hostname_at(namespace.addresses("back")?[0], 8080))?, "back");
