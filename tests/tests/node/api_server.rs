@@ -34,7 +34,7 @@ fn an_agent_asks_the_server_at_the_address_that_it_is_given() -> Result<()> {
 #[test]
 fn an_agent_notices_that_the_server_is_not_heard_any_more_and_that_it_is_again() -> Result<()> {
     let mut lab = Lab::start(Plan { nodes: 1, routing: "native", ..Plan::default() })?;
-    let mut node: Value = serde_json::from_slice(&fs::read(lab.manifests().join("n1.json"))?)?;
+    let node: Value = serde_json::from_slice(&fs::read(lab.manifests().join("n1.json"))?)?;
     let api = ApiServer::start(&lab.nodes[0])?;
     api.give(NODES, json!([node]));
     lab.nodes[0].stop_agent();
@@ -62,8 +62,8 @@ fn an_agent_notices_that_the_server_is_not_heard_any_more_and_that_it_is_again()
         ensure!(problems.is_empty(), "{problems:?}");
         Ok(())
     })?;
-    node["metadata"]["name"] = "n2".into();
-    api.say(NODES, "ADDED", &node)?;
+    let other = json!({ "kind": "Node", "apiVersion": "v1", "metadata": { "name": "n2", "uid": "u2", "resourceVersion": "2" } });
+    api.say(NODES, "ADDED", &other)?;
     until("the agent hears of changes", || {
         let nodes = n1.status()?.objects.nodes;
         ensure!(nodes == 2, "{nodes}");
