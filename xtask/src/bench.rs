@@ -34,7 +34,7 @@ enum Bench {
     Services,
     /// What a large cluster takes of an agent
     Footprint,
-    /// The same through a real API server; only by name, for it builds Kubernetes (cargo xtask cluster), and takes 13 GiB of
+    /// The same through a real API server; only by name, for it builds Kubernetes (cargo xtask cluster), and takes 12 GiB of
     /// memory and ten minutes (SLUICE_NODES=1000: a fifth of that)
     FootprintServed,
     /// From new pods, labels and policies to all nodes of a real cluster, and what idle agents take; only by name, for it
