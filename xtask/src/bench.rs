@@ -12,7 +12,7 @@ use crate::{build, setup};
 /// See the command's help.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Which; without, all but delays
+    /// Which; without, all but footprint-served and delays
     #[arg(value_enum)]
     benches: Vec<Bench>,
 }
@@ -34,6 +34,9 @@ enum Bench {
     Services,
     /// What a large cluster takes of an agent
     Footprint,
+    /// The same through a real API server; only by name, for it builds Kubernetes (cargo xtask cluster), and takes 12 GiB of
+    /// memory and ten minutes (SLUICE_NODES=1000: a fifth of that)
+    FootprintServed,
     /// From new pods, labels and policies to all nodes of a real cluster, and what idle agents take; only by name, for it
     /// builds and starts a cluster where none is up (cargo xtask cluster)
     Delays,
@@ -42,7 +45,11 @@ enum Bench {
 impl Bench {
     /// Those that need nothing but this machine.
     fn usual() -> Vec<Self> {
-        Self::value_variants().iter().copied().filter(|bench| *bench != Self::Delays).collect()
+        Self::value_variants().iter().copied().filter(|bench| !bench.needs_kubernetes()).collect()
+    }
+
+    fn needs_kubernetes(self) -> bool {
+        matches!(self, Self::FootprintServed | Self::Delays)
     }
 
     fn name(self) -> &'static str {
@@ -54,6 +61,7 @@ impl Bench {
             Self::Policy => "policy",
             Self::Services => "services",
             Self::Footprint => "footprint",
+            Self::FootprintServed => "footprint-served",
             Self::Delays => "delays",
         }
     }
@@ -61,7 +69,9 @@ impl Bench {
     /// Debian packages that it compares with or needs.
     fn packages(self) -> &'static [&'static str] {
         match self {
-            Self::Datapath | Self::Restart | Self::Policy | Self::Footprint | Self::Delays => &[],
+            Self::Datapath | Self::Restart | Self::Policy | Self::Footprint | Self::FootprintServed | Self::Delays => {
+                &[]
+            }
             Self::Throughput => &["iperf3", "containernetworking-plugins"],
             Self::Cni => &["containernetworking-plugins"],
             Self::Services => &["iptables", "nftables"],
@@ -82,6 +92,9 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
         setup::install(bench.packages())?;
     }
     let cluster = Cluster::default();
+    if benches.contains(&Bench::FootprintServed) {
+        cluster.build()?;
+    }
     let is_needed = benches.contains(&Bench::Delays) && !cluster.is_up()?;
     let _running = is_needed.then(|| Running::start(&cluster, Shape::default(), Network::Sluice, false)).transpose()?;
     let names: Vec<&str> = benches.iter().map(|bench| bench.name()).collect();

@@ -16,7 +16,8 @@ mod throughput;
 use anyhow::{Result, bail};
 
 /// The names of all benches.
-pub const NAMES: [&str; 8] = ["datapath", "throughput", "cni", "restart", "policy", "services", "footprint", "delays"];
+pub const NAMES: [&str; 9] =
+    ["datapath", "throughput", "cni", "restart", "policy", "services", "footprint", "footprint-served", "delays"];
 
 /// Runs benches, publishes what each finds, and ends with what is to be reached.
 ///
@@ -42,6 +43,7 @@ pub fn run(names: &[String]) -> Result<()> {
             "policy" => policy::run()?,
             "services" => services::run()?,
             "footprint" => footprint::run()?,
+            "footprint-served" => footprint::run_served()?,
             "delays" => delays::run()?,
             _ => bail!("there is no bench {name:?}; there are {}", NAMES.join(", ")),
         };

@@ -21,6 +21,11 @@ impl Process {
         Self("/proc/self".into())
     }
 
+    /// The process with this number.
+    pub fn of(number: u32) -> Self {
+        Self(format!("/proc/{number}"))
+    }
+
     /// The agent of a node.
     ///
     /// # Errors

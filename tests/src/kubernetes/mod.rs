@@ -58,10 +58,7 @@ impl Cluster {
     }
 
     fn running(turn: Turn) -> Result<Self> {
-        let directory = env::var_os("SLUICE_CLUSTER").map(PathBuf::from);
-        let directory = directory.context(
-            "SLUICE_CLUSTER is not set: `cargo xtask test kubernetes` and `cargo xtask bench delays` set it",
-        )?;
+        let directory = directory()?;
         ensure!(directory.join("run/up").exists(), "no cluster runs in {}", directory.display());
         Ok(Self { directory, _turn: turn })
     }
@@ -241,6 +238,21 @@ impl Cluster {
         command.arg(action).env("CLUSTER", &self.directory);
         command
     }
+}
+
+/// Where clusters have their things.
+fn directory() -> Result<PathBuf> {
+    env::var_os("SLUICE_CLUSTER")
+        .map(PathBuf::from)
+        .context("SLUICE_CLUSTER is not set: `cargo xtask test kubernetes` and `cargo xtask bench` set it")
+}
+
+/// Where the programs of Kubernetes are, for who needs some of them without a cluster.
+///
+/// # Errors
+/// Where nobody has said so.
+pub fn programs() -> Result<PathBuf> {
+    Ok(directory()?.join("bin"))
 }
 
 /// What a command prints.

@@ -181,7 +181,7 @@ impl Cluster {
     /// # Errors
     /// Where something cannot be built or does not start.
     pub fn up(&self, shape: Shape, network: Network) -> Result<()> {
-        parts::ready(self)?;
+        self.build()?;
         say("Starting the cluster");
         let mut up = self.script("up");
         up.env("NODES", shape.nodes.to_string()).env("FAMILIES", shape.families().0);
@@ -197,6 +197,14 @@ impl Cluster {
         );
         run(&mut up)?;
         if network == Network::Sluice { install::install(self, shape) } else { Ok(()) }
+    }
+
+    /// Builds what is missing, and starts nothing.
+    ///
+    /// # Errors
+    /// Where something cannot be built.
+    pub fn build(&self) -> Result<()> {
+        parts::ready(self)
     }
 
     /// Whether it is up.

@@ -1,14 +1,12 @@
 //! A cluster at work: pods are replaced, their Services' slices follow, and nodes say that they are there.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
 use super::cluster::{Cluster, Life, List};
-use super::server::Server;
 
 /// Changes of pods a second.
 const PODS: usize = 100;
@@ -21,10 +19,36 @@ const AT_ONCE: usize = 50;
 /// From one pod to the next that is replaced: another namespace and app, on another node. Prime.
 const STRIDE: usize = 7_919;
 
+/// What becomes of an object.
+#[derive(Clone, Copy, Debug)]
+pub enum What {
+    /// It is new,
+    Added,
+    /// it is another,
+    Modified,
+    /// or it is gone.
+    Deleted,
+}
+
+/// Who tells agents what becomes of objects.
+pub trait Tell {
+    /// Tells of an object of a list, by its number; writes it, with the change's version where that is part of it.
+    ///
+    /// # Errors
+    /// Where it cannot be told.
+    fn tell(&self, list: List, number: usize, what: What, write: &dyn Fn(u64, &mut String)) -> Result<()>;
+
+    /// Tells which version all are at, where nobody does so otherwise.
+    ///
+    /// # Errors
+    /// As [`tell`](Self::tell).
+    fn bookmark(&self) -> Result<()>;
+}
+
 /// Who has the cluster change.
-pub struct Churn {
-    cluster: Arc<Cluster>,
-    server: Server,
+pub struct Churn<'a> {
+    cluster: &'a Cluster,
+    server: &'a dyn Tell,
     /// Pods that are being replaced, and what is next for each.
     replaced: VecDeque<(usize, Next)>,
     pods: usize,
@@ -42,16 +66,16 @@ enum Next {
     Runs,
 }
 
-impl Churn {
+impl<'a> Churn<'a> {
     /// Nothing has changed yet.
-    pub fn of(cluster: &Arc<Cluster>, server: &Server) -> Self {
-        Self { cluster: Arc::clone(cluster), server: server.clone(), replaced: VecDeque::new(), pods: 0, nodes: 0 }
+    pub fn of(cluster: &'a Cluster, server: &'a dyn Tell) -> Self {
+        Self { cluster, server, replaced: VecDeque::new(), pods: 0, nodes: 0 }
     }
 
     /// Has the cluster change for some seconds; gives how many changes there were for a second.
     ///
     /// # Errors
-    /// Where nobody watches.
+    /// Where changes cannot be told.
     pub fn go_on(&mut self, seconds: u32) -> Result<f64> {
         let (started, mut changes, mut reports) = (Instant::now(), 0, 0);
         for tick in 1..=seconds * TICKS {
@@ -77,7 +101,7 @@ impl Churn {
     /// Has all pods run that are being replaced.
     ///
     /// # Errors
-    /// Where nobody watches.
+    /// Where changes cannot be told.
     pub fn settle(&mut self) -> Result<()> {
         while self.step()? > 0 {}
         Ok(())
@@ -87,26 +111,27 @@ impl Churn {
     fn step(&mut self) -> Result<usize> {
         let Some((pod, next)) = self.replaced.pop_front() else { return Ok(0) };
         let (what, life, then) = match next {
-            Next::IsTold => ("MODIFIED", Life::Terminating, Some(Next::Stops)),
-            Next::Stops => ("MODIFIED", Life::Stopped, Some(Next::IsGone)),
-            Next::IsGone => ("DELETED", Life::Stopped, Some(Next::Comes)),
+            Next::IsTold => (What::Modified, Life::Terminating, Some(Next::Stops)),
+            Next::Stops => (What::Modified, Life::Stopped, Some(Next::IsGone)),
+            Next::IsGone => (What::Deleted, Life::Stopped, Some(Next::Comes)),
             Next::Comes => {
                 self.cluster.replace(pod);
-                ("ADDED", Life::Pending, Some(Next::IsScheduled))
+                (What::Added, Life::Pending, Some(Next::IsScheduled))
             }
-            Next::IsScheduled => ("MODIFIED", Life::Scheduled, Some(Next::Runs)),
-            Next::Runs => ("MODIFIED", Life::Running, None),
+            Next::IsScheduled => (What::Modified, Life::Scheduled, Some(Next::Runs)),
+            Next::Runs => (What::Modified, Life::Running, None),
         };
         self.replaced.extend(then.map(|then| (pod, then)));
-        self.server.say(List::Pods, what, |version, out| self.cluster.write_pod(pod, life, version, out))?;
+        let cluster = self.cluster;
+        self.server.tell(List::Pods, pod, what, &|version, out| cluster.write_pod(pod, life, version, out))?;
         let without = match next {
             Next::IsTold => Some(pod),
             Next::Runs => None,
             Next::Stops | Next::IsGone | Next::Comes | Next::IsScheduled => return Ok(1),
         };
         let service = Cluster::service_of(pod);
-        let slice = |version, out: &mut String| self.cluster.write_slice(service, without, version, out);
-        self.server.say(List::Slices, "MODIFIED", slice)?;
+        let slice = |version, out: &mut String| cluster.write_slice(service, without, version, out);
+        self.server.tell(List::Slices, service, What::Modified, &slice)?;
         Ok(2)
     }
 
@@ -123,6 +148,7 @@ impl Churn {
     fn report(&mut self) -> Result<()> {
         let node = self.nodes % self.cluster.size.nodes;
         self.nodes += 1;
-        self.server.say(List::Nodes, "MODIFIED", |version, out| self.cluster.write(List::Nodes, node, version, out))
+        let write = |version, out: &mut String| self.cluster.write(List::Nodes, node, version, out);
+        self.server.tell(List::Nodes, node, What::Modified, &write)
     }
 }

@@ -1,10 +1,11 @@
 //! A large cluster, of which only its numbers are kept: its objects are written out when they are asked for.
 
+use std::env;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
 
 use super::objects;
@@ -19,6 +20,13 @@ const REPLICAS: usize = 14;
 const WITH_POLICIES: usize = 5;
 /// Addresses of a pod and its successors on their node.
 const SUCCESSORS: u32 = 8;
+/// Nodes where nobody says how many, and for how many there is a namespace.
+const NODES: usize = 5_000;
+const NODES_A_NAMESPACE: usize = 5;
+/// The smallest: policies are in some namespaces only.
+const FEWEST: usize = NODES_A_NAMESPACE * WITH_POLICIES;
+/// What says it.
+const WANTED: &str = "SLUICE_NODES";
 
 /// How large a cluster is.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +38,19 @@ pub struct Size {
 }
 
 impl Size {
+    /// 5,000 nodes, 150,000 pods and 10,000 Services, or in proportion to as many nodes as `SLUICE_NODES` wants.
+    ///
+    /// # Errors
+    /// Where that is no number, or too small.
+    pub fn wanted() -> Result<Self> {
+        let nodes = match env::var(WANTED) {
+            Ok(text) => text.parse().with_context(|| format!("{WANTED}={text} is no number of nodes"))?,
+            Err(_) => NODES,
+        };
+        ensure!(nodes >= FEWEST, "{WANTED}={nodes}: at least {FEWEST}");
+        Ok(Self { nodes, namespaces: nodes / NODES_A_NAMESPACE })
+    }
+
     /// Pods, those among them that have ended.
     pub fn pods(self) -> usize {
         self.namespaces * PODS
@@ -123,6 +144,7 @@ struct Templates {
     slice: Template,
     endpoint: Template,
     policy: Template,
+    reservation: Template,
 }
 
 impl Cluster {
@@ -152,6 +174,7 @@ impl Cluster {
             slice: Template::of(&objects::slice()),
             endpoint: Template::of(&objects::endpoint()),
             policy: Template::of(&objects::policy()),
+            reservation: Template::of(&objects::reservation()),
         };
         let successors = (0..size.pods()).map(|_| AtomicU32::new(0)).collect();
         Self { size, own, templates, successors }
@@ -182,6 +205,25 @@ impl Cluster {
                 self.write_named(&self.templates.policy, (namespace * WITH_POLICIES, app), version, out);
             }
         }
+    }
+
+    /// Where etcd has an object of a list.
+    pub fn key(&self, list: List, number: usize) -> String {
+        let (namespace, app) = of_app(number);
+        match list {
+            List::Nodes => format!("/registry/minions/{}", self.node_name(number)),
+            List::Pods => format!("/registry/pods/ns-{}/{}", number / PODS, self.pod_name(number)),
+            List::Namespaces => format!("/registry/namespaces/ns-{number}"),
+            List::Services => format!("/registry/services/specs/ns-{namespace}/app-{app}"),
+            List::Slices => format!("/registry/endpointslices/ns-{namespace}/app-{app}-x7k2p"),
+            List::Policies => format!("/registry/networkpolicies/ns-{}/app-{app}", namespace * WITH_POLICIES),
+        }
+    }
+
+    /// Writes what reserves the address of a Service, which agents do not list; gives where etcd has it.
+    pub fn write_reservation(&self, service: usize, out: &mut String) -> String {
+        self.write_named(&self.templates.reservation, of_app(service), 0, out);
+        format!("/registry/ipaddresses/{}", service_address(service))
     }
 
     /// Whether a pod has run to its end.
@@ -271,7 +313,7 @@ impl Cluster {
         template.fill(out, |gap, out| {
             let _ = match gap {
                 "name" => write!(out, "ns-{namespace}"),
-                "address" => write!(out, "{}", Ipv4Addr::from_bits(0x0a60_000a + number as u32)),
+                "address" => write!(out, "{}", service_address(number)),
                 "uid" => write!(out, "{}", uid(3, number, 0)),
                 "next" => write!(out, "app-{}", (app + 1) % APPS),
                 gap => write_common(gap, (namespace, app), version, out),
@@ -320,6 +362,10 @@ fn of_app(number: usize) -> (usize, usize) {
     (number / APPS, number % APPS)
 }
 
+fn service_address(service: usize) -> Ipv4Addr {
+    Ipv4Addr::from_bits(0x0a60_000a + service as u32)
+}
+
 fn zone(node: usize) -> String {
     format!("region-1-{}", ["a", "b", "c"][node % 3])
 }
@@ -352,6 +398,7 @@ mod tests {
     use k8s_openapi::api::discovery::v1::EndpointSlice;
     use k8s_openapi::api::networking::v1::NetworkPolicy;
     use serde::de::DeserializeOwned;
+    use serde_json::Value;
 
     use super::*;
 
@@ -386,6 +433,25 @@ mod tests {
             cluster.write_pod(1, life, 7, &mut text);
             serde_json::from_str::<Pod>(&text).unwrap_or_else(|error| panic!("{life:?}: {error}: {text}"));
         }
+    }
+
+    #[test]
+    fn etcd_has_objects_by_their_names() {
+        let cluster = cluster();
+        for list in List::ALL {
+            let object: Value = read(&cluster, list, cluster.count(list) - 1);
+            let name = |field: &str| object["metadata"][field].as_str().map(|name| format!("/{name}"));
+            let names = name("namespace").unwrap_or_default() + &name("name").expect("a name");
+            let key = cluster.key(list, cluster.count(list) - 1);
+            assert!(key.ends_with(&names) && key.starts_with("/registry/"), "{key}: {names}");
+        }
+        let mut text = String::new();
+        let key = cluster.write_reservation(11, &mut text);
+        let (service, object): (Service, Value) =
+            (read(&cluster, List::Services, 11), serde_json::from_str(&text).expect("it is JSON"));
+        let address = service.spec.and_then(|spec| spec.cluster_ip).expect("a cluster IP");
+        assert_eq!((key.rsplit('/').next(), object["metadata"]["name"].as_str()), (Some(&*address), Some(&*address)));
+        assert_eq!(object["spec"]["parentRef"]["name"].as_str(), service.metadata.name.as_deref());
     }
 
     #[test]

@@ -406,6 +406,21 @@ pub fn service() -> Value {
     })
 }
 
+/// What reserves the address of a Service: the API server makes one anew where it finds none.
+pub fn reservation() -> Value {
+    json!({
+        "kind": "IPAddress",
+        "apiVersion": "networking.k8s.io/v1",
+        "metadata": {
+            "name": "<address>", "uid": "<uid>", "creationTimestamp": MADE,
+            "labels": {
+                "ipaddress.kubernetes.io/ip-family": "IPv4", "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io",
+            },
+        },
+        "spec": { "parentRef": { "resource": "services", "namespace": "<namespace>", "name": "<app>" } },
+    })
+}
+
 /// The EndpointSlice of a Service.
 pub fn slice() -> Value {
     json!({

@@ -11,6 +11,7 @@ use std::thread;
 use anyhow::{Context, Result};
 use serde_json::json;
 
+use super::churn::{Tell, What};
 use super::cluster::{Cluster, List};
 use crate::lab::{Node, until, write_kubeconfig};
 
@@ -88,29 +89,6 @@ impl Server {
         seen.swap(asked, Ordering::Relaxed) != asked
     }
 
-    /// Tells those who watch a list of a change (`ADDED`, `MODIFIED`, `DELETED`); writes the object with the change's version.
-    ///
-    /// # Errors
-    /// Where nobody watches.
-    pub fn say(&self, list: List, what: &str, write: impl FnOnce(u64, &mut String)) -> Result<()> {
-        let version = self.state.version.fetch_add(1, Ordering::Relaxed) + 1;
-        let mut text = format!("{{\"type\":\"{what}\",\"object\":");
-        write(version, &mut text);
-        text.push_str("}\n");
-        self.state.tell(list, &text)
-    }
-
-    /// Tells all who watch which version they are at.
-    ///
-    /// # Errors
-    /// Where nobody watches.
-    pub fn bookmark(&self) -> Result<()> {
-        let metadata = json!({ "resourceVersion": self.state.version().to_string(), "creationTimestamp": null });
-        let text =
-            json!({ "type": "BOOKMARK", "object": { "kind": "Bookmark", "apiVersion": "v1", "metadata": metadata } });
-        List::ALL.into_iter().try_for_each(|list| self.state.tell(list, &format!("{text}\n")))
-    }
-
     /// Breaks the watch of a list off, and forgets where it was: who watches must list anew.
     ///
     /// # Errors
@@ -134,6 +112,29 @@ impl Server {
                 .map(|_| ())
                 .with_context(|| format!("nobody watches {}", list.name()))
         })
+    }
+}
+
+impl Tell for Server {
+    /// To those who watch the list.
+    fn tell(&self, list: List, _: usize, what: What, write: &dyn Fn(u64, &mut String)) -> Result<()> {
+        let version = self.state.version.fetch_add(1, Ordering::Relaxed) + 1;
+        let what = match what {
+            What::Added => "ADDED",
+            What::Modified => "MODIFIED",
+            What::Deleted => "DELETED",
+        };
+        let mut text = format!("{{\"type\":\"{what}\",\"object\":");
+        write(version, &mut text);
+        text.push_str("}\n");
+        self.state.tell(list, &text)
+    }
+
+    fn bookmark(&self) -> Result<()> {
+        let metadata = json!({ "resourceVersion": self.state.version().to_string(), "creationTimestamp": null });
+        let text =
+            json!({ "type": "BOOKMARK", "object": { "kind": "Bookmark", "apiVersion": "v1", "metadata": metadata } });
+        List::ALL.into_iter().try_for_each(|list| self.state.tell(list, &format!("{text}\n")))
     }
 }
 
