@@ -92,6 +92,9 @@ impl Known {
                 let (namespace, name) = key(&object);
                 if let Some(names) = self.objects.get_mut(&namespace) {
                     names.remove(&*name);
+                    if names.is_empty() {
+                        self.objects.remove(&namespace);
+                    }
                 }
                 K::gone(&namespace, &name, object.uid().unwrap_or_default()).into_iter().collect()
             }
