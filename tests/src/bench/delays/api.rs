@@ -7,6 +7,8 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::WatchStreamExt;
@@ -32,16 +34,8 @@ pub trait Kind:
 {
 }
 
-impl<K> Kind for K where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Debug
-        + Serialize
-        + DeserializeOwned
-        + Send
-        + 'static
-{
-}
+impl Kind for Pod {}
+impl Kind for NetworkPolicy {}
 
 /// A client, for one namespace. It speaks from the network that the thread is in which makes it.
 pub struct Api {
