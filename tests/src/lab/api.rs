@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -119,18 +119,16 @@ impl ApiServer {
         let mut writer = stream.try_clone()?;
         let mut lines = BufReader::new(stream).lines();
         loop {
-            let head: Vec<String> = (&mut lines).map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
-            let Some(target) = head.first().and_then(|line| line.split(' ').nth(1)) else { return Ok(()) };
-            let (path, query) = target.split_once('?').unwrap_or((target, ""));
+            let Some((path, query)) = next_request(&mut lines) else { return Ok(()) };
             let mut state = self.state();
             if query.contains("watch=") {
                 write!(writer, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n")?;
-                state.watches.insert(path.into(), writer);
+                state.watches.insert(path, writer);
                 return Ok(());
             }
-            state.asked.push(path.into());
-            let (code, body) = match state.given.get(path) {
-                Some(Value::Array(items)) => (200, page(items, query)),
+            state.asked.push(path.clone());
+            let (code, body) = match state.given.get(&path) {
+                Some(Value::Array(items)) => (200, page(items, &query)),
                 Some(Value::Null) => (403, status(403, "Forbidden")),
                 Some(object) => (200, object.clone()),
                 None => (404, status(404, "NotFound")),
@@ -140,6 +138,14 @@ impl ApiServer {
             write!(writer, "HTTP/1.1 {code} X\r\n{kind}\r\nContent-Length: {}\r\n\r\n{body}", body.len())?;
         }
     }
+}
+
+/// What is asked for next, without a body, on a connection: its path and its query. `None`: nothing any more.
+pub fn next_request(lines: &mut impl Iterator<Item = io::Result<String>>) -> Option<(String, String)> {
+    let head: Vec<String> = lines.map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
+    let target = head.first()?.split(' ').nth(1)?;
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    Some((path.into(), query.into()))
 }
 
 /// Writes a kubeconfig for an API server that has this address on a node, and lets everybody do everything.

@@ -25,7 +25,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use sluice_api::DenialStatus;
 
-pub use api::{ApiServer, write_kubeconfig};
+pub use api::{ApiServer, next_request, write_kubeconfig};
 pub use disk::FullDisk;
 pub use node::{Node, binary};
 pub use place::{Place, ip, spawn_in};

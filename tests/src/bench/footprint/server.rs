@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::churn::{Tell, What};
 use super::cluster::{Cluster, List};
-use crate::lab::{Node, until, write_kubeconfig};
+use crate::lab::{Node, next_request, until, write_kubeconfig};
 
 /// The first version of anything.
 const FIRST: u64 = 1_000_000;
@@ -160,17 +160,15 @@ impl State {
         let mut writer = stream.try_clone()?;
         let mut lines = BufReader::new(stream).lines();
         loop {
-            let head: Vec<String> = (&mut lines).map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
-            let Some(target) = head.first().and_then(|line| line.split(' ').nth(1)) else { return Ok(()) };
-            let (path, query) = target.split_once('?').unwrap_or((target, ""));
+            let Some((path, query)) = next_request(&mut lines) else { return Ok(()) };
             let list = List::ALL.into_iter().find(|list| list.path() == path);
             if query.contains("watch=") {
                 write!(writer, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n")?;
-                lock(&self.watches).insert(path.into(), writer);
+                lock(&self.watches).insert(path, writer);
                 return Ok(());
             }
             self.pages[0].fetch_add(1, Ordering::Relaxed);
-            let body = self.page(list, query);
+            let body = self.page(list, &query);
             if let Some(list) = list {
                 lock(&self.sent).entry(list).or_default().listed += body.len() as u64;
             }
