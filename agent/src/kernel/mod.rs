@@ -9,6 +9,7 @@ mod features;
 mod flows;
 mod grace;
 mod layout;
+mod links;
 pub mod loading;
 mod meter;
 mod object;

@@ -1,7 +1,7 @@
 //! Generations of programs: loaded as a whole, and put in place of one another without a packet between.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use aya::maps::MapData;
 use aya::programs::links::{FdLink, LinkOrder, PinnedLink};
@@ -15,6 +15,7 @@ use sluice_abi::{Hook, maps};
 
 use super::error::{Doing, KernelError};
 use super::layout::{Expected, Fit, Pins};
+use super::links::Held;
 use super::{layout, loading, object, services};
 
 /// Priority and handle of our filters: what they are known by, and replaced under.
@@ -270,16 +271,27 @@ fn filter(program: &mut SchedClassifier, hook: Hook, device: &str) -> Result<(),
     Ok(())
 }
 
-/// Ends a pinned link, if it is there.
+/// Ends a pinned link, if it is there: when this returns, its program is off.
 ///
 /// # Errors
-/// Where the pin cannot be removed.
+/// Where the kernel refuses, or the pin cannot be removed.
 pub fn unlink(path: &Path) -> Result<(), KernelError> {
-    // Held until the pin is gone: what ends with a descriptor ends now, what ends with a pin some time later.
-    let link = PinnedLink::from_pin(path);
-    unpin(path)?;
-    drop(link);
-    Ok(())
+    end(Held::of(path), path)?;
+    unpin(path)
+}
+
+/// Puts a link that is pinned elsewhere in place of the one that is pinned here, if one is, and ends that.
+///
+/// # Errors
+/// Where the kernel refuses, or the pin cannot be renamed.
+pub fn supersede(fresh: &Path, path: &Path) -> Result<(), KernelError> {
+    let before = Held::of(path);
+    rename(fresh, path)?;
+    end(before, path)
+}
+
+fn end(link: io::Result<Option<Held>>, path: &Path) -> Result<(), KernelError> {
+    link.and_then(|link| link.map_or(Ok(()), Held::end)).doing(|| format!("ending the link {}", path.display()))
 }
 
 /// Removes a pin, if it is there.

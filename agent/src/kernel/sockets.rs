@@ -8,7 +8,7 @@ use aya::programs::{CgroupAttachMode, CgroupSockAddr, CgroupSockAddrAttachType a
 
 use super::error::{Doing, KernelError};
 use super::layout::Pins;
-use super::programs::{Programs, rename, unlink, unpin};
+use super::programs::{Programs, supersede, unlink};
 use crate::mounts;
 
 /// The programs, and where they are attached.
@@ -34,7 +34,8 @@ pub fn root() -> Result<std::path::PathBuf, KernelError> {
 }
 
 /// Attaches this generation's programs to a control group, in place of those of another and without a call between: for a
-/// moment both translate, and what the one has translated is neither a service nor a backend to the other.
+/// moment both translate, and what the one has translated is neither a service nor a backend to the other. When this returns,
+/// only these do.
 ///
 /// # Errors
 /// Where the kernel refuses.
@@ -47,9 +48,9 @@ pub fn attach(programs: &Programs, pins: &Pins, group: &Path) -> Result<(), Kern
         let id = program.attach(&directory, CgroupAttachMode::Single).doing(action)?;
         let link: FdLink = program.take_link(id).doing(action)?.try_into().doing(action)?;
         let (fresh, path) = (pins.links().join(format!("{name}:new")), pins.links().join(name));
-        unpin(&fresh)?;
+        unlink(&fresh)?;
         link.pin(&fresh).doing(|| format!("pinning {}", fresh.display()))?;
-        rename(&fresh, &path)?;
+        supersede(&fresh, &path)?;
     }
     Ok(())
 }

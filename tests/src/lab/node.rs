@@ -8,6 +8,7 @@ use std::time::Duration;
 use std::{env, fs};
 
 use anyhow::{Context, Result, bail, ensure};
+use aya::programs::links::PinnedLink;
 use sluice_api::{Answer, Call, Client, Counter, DenialStatus, SOCKET, ServicePortStatus, Status};
 
 use super::{Families, Place, Plan, manifest, until};
@@ -142,6 +143,16 @@ impl Node {
             versions.filter_map(|version| fs::read_dir(version.path().join("programs")).ok()).flatten().flatten();
         let found = generations.map(|generation| generation.path().join(name)).find(|path| path.exists());
         found.with_context(|| format!("{} has no program {name}", self.name))
+    }
+
+    /// The links between its agent's programs and where they are attached, held: they outlive their pins.
+    ///
+    /// # Errors
+    /// Where they cannot be opened.
+    pub fn pinned_links(&self) -> Result<Vec<PinnedLink>> {
+        let versions = fs::read_dir(self.bpf_dir()).context("looking for links")?.flatten();
+        let pins = versions.filter_map(|version| fs::read_dir(version.path().join("links")).ok()).flatten();
+        pins.map(|pin| Ok(PinnedLink::from_pin(pin?.path())?)).collect()
     }
 
     /// Starts the agent.
