@@ -87,6 +87,10 @@ fn rights(chart: &mut Tried) -> Result<()> {
     may(&all, "install", &MOUNT)?;
     may(&all, "agent", &ENTER)?;
     is(all.mounted("install", "/host/proc")?, json!("/proc"))?;
+    is(&all.pod()?["spec"]["automountServiceAccountToken"], json!(false))?;
+    const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+    ensure!(all.mounted("agent", ACCOUNT).is_ok(), "the agent has no token");
+    ensure!(all.mounted("install", ACCOUNT).is_err(), "install has the agent's token");
     is(all.mounted("agent", "/var/run/netns")?, json!("/var/run/netns"))?;
 
     let all = chart.with(&["mount=false"])?;
