@@ -111,7 +111,8 @@ fn helm_installs_changes_rolls_back_and_removes_sluice() -> Result<()> {
         "-n",
         "kube-system",
         "get",
-        "all,serviceaccount,configmap,role,rolebinding",
+        "all,serviceaccount,configmap,role,rolebinding,clusterrole,clusterrolebinding,validatingadmissionpolicy,\
+         validatingadmissionpolicybinding",
         "-l",
         "app.kubernetes.io/name=sluice",
         "-o",

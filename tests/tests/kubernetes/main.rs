@@ -1,5 +1,6 @@
 //! Sluice in a cluster of real kubelets: what Kubernetes does on a pod network.
 
+mod accounts;
 mod admin;
 mod fitness;
 mod hosts;

@@ -76,6 +76,7 @@ fn make(chart: &Chart, write: bool) -> Result<Vec<PathBuf>> {
     let metrics = chart.render(&["metricsService.enabled=true", "config.metrics_address=0.0.0.0:9921"])?;
     let files = [
         ("base/rbac.yaml", install.part("rbac.yaml")?),
+        ("base/admission.yaml", install.part("admission.yaml")?),
         ("base/daemonset.yaml", install.part("daemonset.yaml")?),
         ("base/agent.yaml", &install.settings()?),
         ("components/metrics/service.yaml", metrics.part("metrics.yaml")?),

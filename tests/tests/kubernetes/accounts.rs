@@ -1,0 +1,110 @@
+//! What the token of a node's agent is good for.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use sluice_tests::kubernetes::{Cluster, Namespace};
+use sluice_tests::lab::until;
+
+/// The condition in which agents say addresses.
+const ADDRESSES: &str = "sluice.dev/Addresses";
+
+/// Whoever has the token of a node's agent.
+struct Bearer<'a> {
+    cluster: &'a Cluster,
+    namespace: &'a Namespace<'a>,
+    token: String,
+}
+
+impl<'a> Bearer<'a> {
+    /// Reads the token where the node's kubelet has put it for the agent.
+    fn of(cluster: &'a Cluster, namespace: &'a Namespace<'a>, node: &str) -> Result<Self> {
+        let on_node = format!("--field-selector=spec.nodeName={node}");
+        let agents = "-lapp.kubernetes.io/name=sluice,app.kubernetes.io/component=agent";
+        let uid = cluster.kubectl(&[
+            "-n",
+            "kube-system",
+            "get",
+            "pods",
+            agents,
+            &on_node,
+            "-o",
+            "jsonpath={.items[*].metadata.uid}",
+        ])?;
+        let token = format!("/var/lib/kubelet/pods/{uid}/volumes/kubernetes.io~projected/account/token");
+        Ok(Self { cluster, namespace, token: cluster.on(node, &["cat", &token])? })
+    }
+
+    /// Asks for a change of a pod's status; gives the object as it is then, or why it was refused.
+    fn patch(&self, pod: &str, kind: &str, patch: &Value) -> Result<Value> {
+        let server = self.cluster.ask("server", &[])?;
+        let url = format!("{}/api/v1/namespaces/{}/pods/{pod}/status", server.trim(), self.namespace.name);
+        let authority = self.cluster.place("pki/ca.crt").display().to_string();
+        let headers =
+            [format!("Authorization: Bearer {}", self.token), format!("Content-Type: application/{kind}+json")];
+        let [token, kind] = &headers;
+        let (patch, limits) = (patch.to_string(), ["curl", "-sSg", "--max-time", "20", "--cacert", &authority]);
+        let answer = self
+            .cluster
+            .outside(&[&limits[..], &["-X", "PATCH", "-H", token, "-H", kind, "-d", &patch, &url]].concat())?;
+        let answer: Value = serde_json::from_str(&answer).with_context(|| answer.clone())?;
+        ensure!(answer["kind"] == "Pod", "{}", answer["message"]);
+        Ok(answer)
+    }
+
+    /// Such a change is forbidden, for this reason.
+    fn may_not(&self, pod: &str, kind: &str, patch: &Value, why: &str) -> Result<()> {
+        let refused = self.patch(pod, kind, patch);
+        ensure!(refused.as_ref().is_err_and(|error| error.to_string().contains(why)), "{pod}, {patch}: {refused:?}");
+        Ok(())
+    }
+}
+
+/// What an agent says of a pod's addresses.
+fn said(pod: &Value) -> Option<&str> {
+    let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+    conditions.filter(|it| it["type"] == ADDRESSES).find_map(|it| it["message"].as_str())
+}
+
+#[test]
+fn an_agent_may_say_addresses_of_its_nodes_pods_and_nothing_else() -> Result<()> {
+    let cluster = Cluster::shared()?;
+    let namespace = Namespace::new(&cluster, "speakers")?;
+    namespace.serve("own", "n1")?;
+    namespace.serve("other", "n2")?;
+    let pod = |name: &str| cluster.get(&["-n", &namespace.name, "pod", name]);
+    for name in ["own", "other"] {
+        until("its agent has said its addresses", || {
+            let pod = pod(name)?;
+            let addresses = said(&pod).with_context(|| pod["status"].to_string())?;
+            let all = namespace.addresses(name)?.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+            ensure!(addresses == all, "{addresses} instead of {all}");
+            Ok(())
+        })?;
+    }
+
+    const MERGE: &str = "strategic-merge-patch";
+    const REPLACE: &str = "merge-patch";
+    let agent = Bearer::of(&cluster, &namespace, "n1")?;
+    let status = |status: Value| json!({ "status": status });
+    let condition = |kind: &str| json!({ "type": kind, "status": "True", "message": "192.0.2.1" });
+    let addresses = status(json!({ "conditions": [condition(ADDRESSES)] }));
+    agent.may_not("other", MERGE, &addresses, "of the node n1 only")?;
+    let podips = json!({ "podIP": "192.0.2.1", "podIPs": [{ "ip": "192.0.2.1" }] });
+    for (kind, patch, why) in [
+        (REPLACE, status(podips), "no status of pods but"),
+        (REPLACE, status(json!({ "containerStatuses": null })), "no status of pods but"),
+        (
+            MERGE,
+            status(json!({ "conditions": [condition(ADDRESSES), condition("example.com/Mine")] })),
+            "no status of pods but",
+        ),
+        (MERGE, status(json!({ "conditions": [{ "type": "Ready", "$patch": "delete" }] })), "no status of pods but"),
+        (MERGE, json!({ "metadata": { "labels": { "role": "other" } } }), "no metadata of pods"),
+    ] {
+        agent.may_not("own", kind, &patch, why)?;
+    }
+    assert_eq!(said(&agent.patch("own", MERGE, &addresses)?), Some("192.0.2.1"));
+    let nothing = status(json!({ "conditions": [{ "type": ADDRESSES, "$patch": "delete" }] }));
+    assert_eq!(said(&agent.patch("own", MERGE, &nothing)?), None);
+    Ok(())
+}
