@@ -11,7 +11,7 @@ use super::{Cluster, said};
 use crate::lab::binary;
 
 /// Its name.
-const NAME: &str = "sluice.dev/sluice:another";
+const NAME: &str = "sluice.invalid/sluice:another";
 /// Where an image has what, by the names of the binaries.
 const PLACES: [(&str, &str); 3] =
     [("sluice", "opt/cni/bin/sluice"), ("sluice-agent", "usr/bin/sluice-agent"), ("sluicectl", "usr/bin/sluicectl")];

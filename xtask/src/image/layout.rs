@@ -102,7 +102,7 @@ mod tests {
 
     fn image(revision: &str, labels: &[(String, String)]) -> Layout {
         let commit = Commit { revision: revision.into(), seconds: 1, time: "1970-01-01T00:00:01Z".into() };
-        let (name, version, licences) = ("sluice.dev/sluice:0.1.0", "0.1.0", "MIT");
+        let (name, version, licences) = ("sluice.invalid/sluice:0.1.0", "0.1.0", "MIT");
         let about = About { arch: Arch::Arm64, name, version, licences, labels, commit: &commit };
         make(&about, b"archive", compress(b"archive").expect("compresses"))
     }

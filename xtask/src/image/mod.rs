@@ -35,7 +35,7 @@ pub struct Arguments {
     /// The machine that it is for; without, this one
     #[arg(long, value_enum)]
     arch: Option<Arch>,
-    /// The image's name with a tag; without, sluice.dev/sluice and the version
+    /// The image's name with a tag; without, sluice.invalid/sluice and the version
     #[arg(long, value_name = "NAME:TAG")]
     tag: Option<String>,
     /// A label beside the usual ones; may be given more than once
@@ -66,7 +66,7 @@ pub fn make(arguments: &Arguments) -> Result<PathBuf> {
     }
     ensure!(!arguments.twice || commit.is_clean(), "what is not committed cannot be built again: commit it first");
     let version = env!("CARGO_PKG_VERSION");
-    let name = arguments.tag.clone().unwrap_or_else(|| format!("sluice.dev/sluice:{version}"));
+    let name = arguments.tag.clone().unwrap_or_else(|| format!("sluice.invalid/sluice:{version}"));
 
     let compiler = Compiler::find(arch)?;
     let components = components::all(arch, &|| compiler.rustc())?;

@@ -125,7 +125,7 @@ fn image(chart: &mut Tried) -> Result<()> {
         is(&all.container(container)?["imagePullPolicy"], json!("Always"))?;
         let all = chart.with(&[&digest, secrets, uninstall])?;
         let version = env!("CARGO_PKG_VERSION");
-        is(&all.container(container)?["image"], json!(format!("sluice.dev/sluice:{version}@{DIGEST}")))?;
+        is(&all.container(container)?["image"], json!(format!("sluice.invalid/sluice:{version}@{DIGEST}")))?;
         is(&all.pod()?["spec"]["imagePullSecrets"], json!([{ "name": "one" }, { "name": "two" }]))?;
     }
     Ok(())
