@@ -140,12 +140,20 @@ fn place(chart: &mut Tried) -> Result<()> {
         "tolerations[0].key=gpu",
         "tolerations[0].operator=Exists",
     ];
+    const TERM: &str = "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0]";
+    let affinity = [("key", "type"), ("operator", "NotIn"), ("values[0]", "virtual")]
+        .map(|(field, value)| format!("{TERM}.matchExpressions[0].{field}={value}"));
+    let place: Vec<_> = place.into_iter().chain(affinity.iter().map(String::as_str)).collect();
     for uninstall in ["uninstall=false", "uninstall=true"] {
         let all = chart.with(&[&place[..], &[uninstall]].concat())?;
         let pod = &all.pod()?["spec"];
         is(&pod["priorityClassName"], json!("mine"))?;
         is(&pod["nodeSelector"], json!({ "disk": "ssd" }))?;
         is(&pod["tolerations"], json!([{ "key": "gpu", "operator": "Exists" }]))?;
+        let terms = json!([{ "matchExpressions": [{ "key": "type", "operator": "NotIn", "values": ["virtual"] }] }]);
+        let required = json!({ "nodeSelectorTerms": terms });
+        let affinity = json!({ "requiredDuringSchedulingIgnoredDuringExecution": required });
+        is(&pod["affinity"], json!({ "nodeAffinity": affinity }))?;
         is(&pod["hostNetwork"], json!(true))?;
     }
     let all = chart.with(&["maxUnavailable=20%", "resources.requests.cpu=1", "resources.limits.memory=1Gi"])?;

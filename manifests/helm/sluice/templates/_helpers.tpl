@@ -38,6 +38,9 @@ hostNetwork: true
 dnsPolicy: Default
 priorityClassName: {{ .Values.priorityClassName }}
 nodeSelector: {{- toYaml .Values.nodeSelector | nindent 2 }}
+{{- with .Values.affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
 tolerations: {{- toYaml .Values.tolerations | nindent 2 }}
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets: {{- range . }}
