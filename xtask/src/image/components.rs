@@ -23,6 +23,8 @@ pub struct Component {
     pub licence: String,
     /// Where it is from, as package URLs write it; `None`: from here.
     pub purl: Option<String>,
+    /// The SHA-256 of the archive that it came in, where whoever keeps it says so.
+    pub sha256: Option<String>,
     /// Where texts of its licence are: a file, or a directory to look for them in.
     pub texts: Vec<PathBuf>,
     /// Ids of what it is made of.
@@ -58,13 +60,13 @@ pub fn licences(components: &Components) -> String {
 /// Where cargo or the compilers do not say.
 pub fn all(arch: Arch, rustc: &dyn Fn() -> Command) -> Result<Components> {
     let toolchain = [libc(arch)?, libgcc(arch)?, std(rustc)?];
-    let mut components = read(&metadata(&root(), &arch.target())?, &PACKAGES)?;
+    let mut components = workspace(&root(), &arch.target(), &PACKAGES)?;
     let linked = toolchain.each_ref().map(Component::id);
     for name in PACKAGES {
         let binaries = components.values_mut().filter(|component| component.name == name);
         binaries.for_each(|binary| binary.needs.extend(linked.clone()));
     }
-    let kernel = read(&metadata(&root().join("ebpf"), "bpfel-unknown-none")?, &["sluice-ebpf"])?;
+    let kernel = workspace(&root().join("ebpf"), "bpfel-unknown-none", &["sluice-ebpf"])?;
     let embedded = kernel.values().find(|component| component.name == "sluice-ebpf").map(Component::id);
     if let Some(agent) = components.values_mut().find(|component| component.name == "sluice-agent") {
         agent.needs.extend(embedded);
@@ -96,7 +98,7 @@ fn libc(arch: Arch) -> Result<Component> {
     let text = text.with_context(|| format!("the licence of the C library is at none of {}", TEXTS.join(", ")))?;
     let purl = Some(format!("pkg:generic/glibc@{version}"));
     let licence = "LGPL-2.1-or-later".into();
-    Ok(Component { name: "glibc".into(), version, licence, purl, texts: vec![text], needs: BTreeSet::new() })
+    Ok(Component { name: "glibc".into(), version, licence, purl, texts: vec![text], ..Component::default() })
 }
 
 /// The version in what the C library says of itself.
@@ -113,13 +115,12 @@ fn libgcc(arch: Arch) -> Result<Component> {
     let cc = arch.cc();
     let said = output(Command::new(&cc).arg("-dumpfullversion"));
     let version = said.with_context(|| format!("asking {cc} for its version; it is to be GCC"))?.trim().to_owned();
-    Ok(Component {
-        name: "libgcc".into(),
-        purl: Some(format!("pkg:generic/libgcc@{version}")),
-        version,
-        licence: "GPL-3.0-or-later WITH GCC-exception-3.1".into(),
-        ..Component::default()
-    })
+    // As Debian has them; the second has the exception.
+    let base = format!("/usr/share/doc/gcc-{}-base/copyright", version.split('.').next().unwrap_or_default());
+    let texts = ["/usr/share/common-licenses/GPL-3", &base].map(PathBuf::from).into();
+    let purl = Some(format!("pkg:generic/libgcc@{version}"));
+    let licence = "GPL-3.0-or-later WITH GCC-exception-3.1".into();
+    Ok(Component { name: "libgcc".into(), version, licence, purl, texts, ..Component::default() })
 }
 
 /// Rust's own library, of the compiler that `rustc` starts.
@@ -136,8 +137,28 @@ fn std(rustc: &dyn Fn() -> Command) -> Result<Component> {
         version,
         licence: "MIT OR Apache-2.0".into(),
         texts: TEXTS.map(|name| documents.join(name)).into(),
-        needs: BTreeSet::new(),
+        ..Component::default()
     })
+}
+
+/// What goes into packages of a workspace, with the sums by which cargo knows what it has fetched.
+fn workspace(directory: &Path, target: &str, roots: &[&str]) -> Result<Components> {
+    let mut components = read(&metadata(directory, target)?, roots)?;
+    let lock = directory.join("Cargo.lock");
+    let mut sums = sums(&fs::read_to_string(&lock).with_context(|| format!("reading {}", lock.display()))?);
+    components.iter_mut().for_each(|(id, component)| component.sha256 = sums.remove(id));
+    Ok(components)
+}
+
+/// The sums in a `Cargo.lock`, by the ids of packages.
+fn sums(lock: &str) -> HashMap<String, String> {
+    let packages = lock.split("[[package]]").filter_map(|package| {
+        let field = |name: &str| {
+            package.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = \"")?.strip_suffix('"'))
+        };
+        Some((format!("{}@{}", field("name")?, field("version")?), field("checksum")?.to_owned()))
+    });
+    packages.collect()
 }
 
 /// What cargo says of a workspace.
@@ -214,7 +235,7 @@ impl Package {
             licence: self.license.as_deref().unwrap_or("NOASSERTION").replace('/', " OR "),
             purl: (!is_ours).then(|| format!("pkg:cargo/{}@{}", self.name, self.version)),
             texts,
-            needs: BTreeSet::new(),
+            ..Component::default()
         })
     }
 }
@@ -291,6 +312,13 @@ mod tests {
         assert_eq!(components["agent@1.0.0"].purl, None);
         assert_eq!(components["lib@1.0.0"].purl.as_deref(), Some("pkg:cargo/lib@1.0.0"));
         assert_eq!(components["lib@1.0.0"].licence, "MIT OR Apache-2.0");
+    }
+
+    #[test]
+    fn what_was_fetched_has_a_sum() {
+        let lock = "version = 4\n\n[[package]]\nname = \"agent\"\nversion = \"1.0.0\"\n\n[[package]]\nname = \"lib\"\n\
+                    version = \"2.0.0\"\nsource = \"registry+x\"\nchecksum = \"ab12\"\ndependencies = [\n \"deep\",\n]\n";
+        assert_eq!(sums(lock), HashMap::from([("lib@2.0.0".into(), "ab12".into())]));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::components::{Component, Components};
+use crate::run::root;
 
 /// How names of files begin that are about licences.
 const NAMES: [&str; 6] = ["license", "licence", "copying", "copyright", "notice", "unlicense"];
@@ -48,6 +49,10 @@ fn files(component: &Component) -> Result<Vec<PathBuf>> {
                 files.push(path);
             }
         }
+    }
+    // Some come without: this one's text is the same for everybody, and here.
+    if files.is_empty() && component.licence.split(" OR ").any(|choice| choice == "Apache-2.0") {
+        files.push(root().join("LICENSE-APACHE"));
     }
     // A directory's order is its own.
     files.sort();
@@ -103,6 +108,16 @@ mod tests {
         assert!(joined.contains("a@1, b@1\n\nPermission\nis granted\n"), "{joined}");
         assert!(joined.contains("b@1\n\nAs is\n"), "{joined}");
         assert!(joined.contains("\nc@1: MIT (comes without a text)\n"), "{joined}");
+    }
+
+    #[test]
+    fn who_comes_without_a_text_has_the_one_that_is_here() {
+        let of = |licence: &str| files(&Component { licence: licence.into(), ..Component::default() }).expect("lists");
+        for licence in ["Apache-2.0", "MIT OR Apache-2.0"] {
+            assert_eq!(of(licence), [root().join("LICENSE-APACHE")]);
+        }
+        assert!(of("MIT").is_empty() && of("Apache-2.0 AND ISC").is_empty());
+        assert!(root().join("LICENSE-APACHE").exists());
     }
 
     #[test]

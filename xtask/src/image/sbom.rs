@@ -49,6 +49,9 @@ fn component(component: &Component, roots: &[&str]) -> Value {
     if let Some(purl) = &component.purl {
         value["purl"] = json!(purl);
     }
+    if let Some(sha256) = &component.sha256 {
+        value["hashes"] = json!([{ "alg": "SHA-256", "content": sha256 }]);
+    }
     value
 }
 
@@ -65,6 +68,7 @@ mod tests {
             version: "1.0.0".into(),
             licence: "MIT".into(),
             purl: purl.map(str::to_owned),
+            sha256: purl.map(|_| "ab12".into()),
             needs: needs.iter().map(|id| (*id).to_owned()).collect(),
             ..Component::default()
         };
@@ -76,6 +80,8 @@ mod tests {
         assert_eq!(bill["metadata"]["timestamp"], "1970-01-01T00:00:00Z");
         assert_eq!(bill["components"][0]["type"], "application");
         assert_eq!(bill["components"][1]["purl"], "pkg:cargo/lib@1.0.0");
+        let hashes = [&bill["components"][0]["hashes"], &bill["components"][1]["hashes"]];
+        assert_eq!(hashes, [&Value::Null, &json!([{ "alg": "SHA-256", "content": "ab12" }])]);
         assert_eq!(bill["dependencies"][0], json!({ "ref": "sluice@0.1.0", "dependsOn": ["agent@1.0.0"] }));
         let ids = |value: &Value, key: &str| -> BTreeSet<String> {
             let of = |it: &Value| it[key].as_str().expect("text").to_owned();
