@@ -61,13 +61,13 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Puts both on the node, mounts what is missing there, and says what became of it. The directories are to be there: one that
+/// Puts both on the node, mounts what is missing there (beside others, below the run directory), and says what became of it. The directories are to be there: one that
 /// is made here would be the container's, and nothing of it on the node. `sluicectl` comes first, for it tells of what fails
 /// then; only people need it, so the node gets its network without.
 ///
 /// # Errors
 /// Where the plugin cannot be read, its directory not be written to, or something not be mounted, with what to do.
-pub fn run(install: &Install) -> Result<()> {
+pub fn run(install: &Install, run_dir: &Path) -> Result<()> {
     if let Err(error) = place(&install.sluicectl, &install.bin_dir, SLUICECTL) {
         eprintln!("pods have their network without it: {error:#}");
     }
@@ -84,7 +84,7 @@ pub fn run(install: &Install) -> Result<()> {
         ),
     }
     // Last: from there, the image is out of sight.
-    install.host_proc.as_deref().map_or(Ok(()), mount)
+    install.host_proc.as_deref().map_or(Ok(()), |proc| mount(proc, run_dir))
 }
 
 /// All that there can be of it in these directories.
@@ -145,12 +145,12 @@ fn fresh(directory: &Path, name: &str) -> PathBuf {
     directory.join(format!(".{name}.new"))
 }
 
-fn mount(proc: &Path) -> Result<()> {
+fn mount(proc: &Path, run_dir: &Path) -> Result<()> {
     mounts::enter(proc).context("going to where the node's files are")?;
     if mounts::ensure_bpf()? {
         println!("mounted a BPF file system at {}", mounts::BPF);
     }
-    if let Some(place) = mounts::ensure_groups()? {
+    if let Some(place) = mounts::ensure_groups(run_dir)? {
         println!("mounted control groups of version 2 at {}", place.display());
     }
     Ok(())

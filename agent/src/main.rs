@@ -52,8 +52,9 @@ fn main() -> ExitCode {
     match command {
         // In a container that has neither settings nor rights but those to write.
         Some(Command::Install(install)) => {
-            let result = install::run(&install);
-            ending::note(&flags.run_dir(), INSTALL, &result);
+            let run_dir = flags.run_dir();
+            let result = install::run(&install, &run_dir);
+            ending::note(&run_dir, INSTALL, &result);
             end(result)
         }
         Some(Command::Check(check)) => end(prepare(flags).and_then(|config| check::run(&config, &check))),

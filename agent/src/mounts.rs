@@ -14,8 +14,8 @@ pub const BPF: &str = "/sys/fs/bpf";
 const MOUNTS: &str = "/proc/self/mounts";
 /// Where control groups are, of whichever version.
 const GROUPS: &str = "/sys/fs/cgroup";
-/// Where those of version 2 are mounted where those of version 1 have that place.
-const GROUPS_BESIDE: &str = "/run/sluice/cgroup";
+/// Where, below the run directory, those of version 2 are mounted where those of version 1 have that place.
+const GROUPS_BESIDE: &str = "cgroup";
 
 /// Goes to where a process 1 sees files and control groups, for good: what is mounted from now on is mounted there. This process
 /// may have no other threads.
@@ -62,16 +62,17 @@ pub fn is_bpf(directory: &Path) -> bool {
     nix::sys::statfs::statfs(directory).is_ok_and(|stat| stat.filesystem_type().0 == MAGIC)
 }
 
-/// Mounts control groups of version 2 where there are none; gives where, if it was so.
+/// Mounts control groups of version 2 where there are none; gives where, if it was so. It is one that an agent's container sees:
+/// the run directory is among those of the node that it has.
 ///
 /// # Errors
 /// Where the kernel refuses.
-pub fn ensure_groups() -> Result<Option<PathBuf>> {
+pub fn ensure_groups(run_dir: &Path) -> Result<Option<PathBuf>> {
     let mounts = mounts()?;
     if of_kind(&mounts, "cgroup2").is_some() {
         return Ok(None);
     }
-    let place = PathBuf::from(place_for_groups(&mounts));
+    let place = place_for_groups(&mounts, run_dir);
     fs::create_dir_all(&place).with_context(|| format!("making {}", place.display()))?;
     mount("cgroup2", &place)?;
     Ok(Some(place))
@@ -89,15 +90,16 @@ pub fn groups() -> io::Result<Option<PathBuf>> {
 ///
 /// # Errors
 /// Where the kernel refuses.
-pub fn remove_groups() -> Result<Option<PathBuf>> {
+pub fn remove_groups(run_dir: &Path) -> Result<Option<PathBuf>> {
     let mounts = mounts()?;
-    let place = Path::new(GROUPS_BESIDE);
-    if !places(&mounts).any(|(mounted, _)| Path::new(mounted) == place) {
+    // As the kernel lists it, without links.
+    let place = fs::canonicalize(run_dir.join(GROUPS_BESIDE)).ok();
+    let Some(place) = place.filter(|place| places(&mounts).any(|(mounted, _)| Path::new(mounted) == place)) else {
         return Ok(None);
-    }
-    nix::mount::umount(place).with_context(|| format!("unmounting {}", place.display()))?;
-    fs::remove_dir(place).with_context(|| format!("removing {}", place.display()))?;
-    Ok(Some(place.to_owned()))
+    };
+    nix::mount::umount(&place).with_context(|| format!("unmounting {}", place.display()))?;
+    fs::remove_dir(&place).with_context(|| format!("removing {}", place.display()))?;
+    Ok(Some(place))
 }
 
 /// What is mounted, as the kernel lists it.
@@ -128,8 +130,9 @@ fn is_lent(mounts: &str, place: &str) -> bool {
     places(mounts).any(|(mounted, _)| mounted == place)
 }
 
-fn place_for_groups(mounts: &str) -> &'static str {
-    if places(mounts).any(|(place, _)| Path::new(place).starts_with(GROUPS)) { GROUPS_BESIDE } else { GROUPS }
+fn place_for_groups(mounts: &str, run_dir: &Path) -> PathBuf {
+    let is_taken = places(mounts).any(|(place, _)| Path::new(place).starts_with(GROUPS));
+    if is_taken { run_dir.join(GROUPS_BESIDE) } else { PathBuf::from(GROUPS) }
 }
 
 #[cfg(test)]
@@ -154,7 +157,8 @@ mod tests {
 
     #[test]
     fn they_are_mounted_beside_those_of_version_1_and_else_where_everybody_has_them() {
-        assert_eq!(place_for_groups(&format!("{SYS}{FIRST}")), GROUPS_BESIDE);
-        assert_eq!(place_for_groups(SYS), GROUPS);
+        let run_dir = Path::new("/run/net");
+        assert_eq!(place_for_groups(&format!("{SYS}{FIRST}"), run_dir), Path::new("/run/net/cgroup"));
+        assert_eq!(place_for_groups(SYS, run_dir), Path::new(GROUPS));
     }
 }

@@ -6,7 +6,7 @@ use std::{fs, io};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use sluice_api::{LAST_ERROR, RUN_DIR, SOCKET};
+use sluice_api::{LAST_ERROR, SOCKET};
 use sluice_netlink::Netlink;
 
 use crate::config::Config;
@@ -72,14 +72,13 @@ pub fn run(config: &Config, uninstall: &Uninstall) -> Result<()> {
     for directory in [config.state_dir.join("addresses"), config.run_dir.join("endpoints")] {
         remove(&directory, fs::remove_dir_all(&directory))?;
     }
-    if let Some(place) = mounts::remove_groups()? {
+    if let Some(place) = mounts::remove_groups(&config.run_dir)? {
         say(format!("the control groups mounted at {}", place.display()));
     }
     for path in [config.run_dir.join(SOCKET), config.run_dir.join(LAST_ERROR), prepare::lock_path(&config.run_dir)] {
         remove(&path, fs::remove_file(&path))?;
     }
-    // The last is where control groups may have been mounted, whatever the settings say.
-    for directory in [&config.state_dir, &config.run_dir, Path::new(RUN_DIR)] {
+    for directory in [&config.state_dir, &config.run_dir] {
         remove(directory, unless_shared(fs::remove_dir(directory)))?;
     }
     for path in install::places(uninstall.cni_bin_dir.as_deref(), uninstall.bin_dir.as_deref()) {

@@ -13,9 +13,14 @@ struct Bare(Child);
 
 impl Bare {
     fn start() -> Result<Self> {
-        const BARE: &str = "umount -l /sys && mount -t sysfs sysfs /sys && echo up && exec sleep infinity";
+        Self::after("true")
+    }
+
+    /// One that has done something more before it is up.
+    fn after(more: &str) -> Result<Self> {
+        let bare = format!("umount -l /sys && mount -t sysfs sysfs /sys && {more} && echo up && exec sleep infinity");
         let mut unshare = Command::new("unshare");
-        unshare.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", BARE]);
+        unshare.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", &bare]);
         let node = Self(unshare.stdout(Stdio::piped()).spawn().context("starting a node")?);
         Ok(node)
     }
@@ -136,6 +141,17 @@ fn what_a_node_lacks_is_mounted_there_and_nowhere_else() -> Result<()> {
     ensure!(again.status.success() && !said(&again).contains("mounted"), "{}", said(&again));
     assert_eq!(said(&again).matches("unchanged").count(), 2, "{}", said(&again));
     assert_eq!(node.mounted("bpf")?, ["/sys/fs/bpf"]);
+    Ok(())
+}
+
+#[test]
+fn control_groups_beside_those_of_version_1_are_where_an_agents_container_sees_them() -> Result<()> {
+    let mut node = Bare::after("mount -t tmpfs cgroup /sys/fs/cgroup")?;
+    node.is_up()?;
+    let directories = Directories::make("groups")?;
+    let output = node.run(&directories.install())?;
+    ensure!(output.status.success(), "{}", said(&output));
+    assert_eq!(node.mounted("cgroup2")?, [directories.run().join("cgroup").display().to_string()]);
     Ok(())
 }
 
