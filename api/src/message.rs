@@ -163,6 +163,9 @@ pub struct Status {
     pub policy: PolicyStatus,
     /// Objects or settings that could not be used, each with what is wrong and what to do.
     pub problems: Vec<String>,
+    /// What there is not and need not be: what that means, and how to have it.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// How many objects a source has told of.

@@ -168,6 +168,9 @@ fn table(answer: &Answer) -> Table {
             for problem in &status.problems {
                 table.row(["problem", problem]);
             }
+            for note in &status.notes {
+                table.row(["note", note]);
+            }
             table
         }
         Answer::Endpoints(endpoints) => {

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use sluice_api::{Answer, Call, Client, EndpointRecord, PortMapping, Records, SOCKET};
@@ -21,6 +22,11 @@ use crate::wire::{self, GATEWAY_MAC, Pair};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long it may take where its answer is not needed.
 const SHORT_PATIENCE: Duration = Duration::from_secs(2);
+/// For how long a node is not said to be broken whose agent gives way to another: that is away for some seconds. The kubelet takes
+/// a runtime for dead that has told of no status for 30 s (`baseRuntimeSyncThreshold`, Kubernetes 1.37).
+const HANDOVER: Duration = Duration::from_secs(10);
+/// Between two looks for it.
+const PACE: Duration = Duration::from_millis(100);
 
 /// Does what is asked, and prints what is to be told. What is not told has not happened: an ADD is undone.
 ///
@@ -279,15 +285,26 @@ impl PluginCall<'_> {
 
     fn status(&self) -> Result<(), CniError> {
         let unavailable = |message: String| CniError::new(Code::Unavailable, message);
-        let answer = self.agent(PATIENCE).and_then(|mut agent| Ok(agent.call(Call::Status {})?));
-        match answer.map_err(|error| unavailable(error.message))? {
-            Answer::Status(status) if status.ready => {}
-            Answer::Status(status) => {
-                let what = status.waiting_for.unwrap_or_else(|| "it does not say for what".into());
-                return Err(unavailable(format!("the agent is not ready; it waits for: {what}")));
+        let since = Instant::now();
+        while let Err(why) = self.is_served() {
+            if since.elapsed() >= HANDOVER {
+                return Err(unavailable(why));
             }
-            _ => return Err(unavailable("the agent answered something else than its status".into())),
+            thread::sleep(PACE);
         }
         self.ipam().ready(self.arguments).map_err(|error| unavailable(error.message))
+    }
+
+    /// Whether there is an agent that takes pods, or why not.
+    fn is_served(&self) -> Result<(), String> {
+        let answer = self.agent(PATIENCE).and_then(|mut agent| Ok(agent.call(Call::Status {})?));
+        match answer.map_err(|error| error.message)? {
+            Answer::Status(status) if status.ready => Ok(()),
+            Answer::Status(status) => {
+                let what = status.waiting_for.unwrap_or_else(|| "it does not say for what".into());
+                Err(format!("the agent is not ready; it waits for: {what}"))
+            }
+            _ => Err("the agent answered something else than its status".into()),
+        }
     }
 }

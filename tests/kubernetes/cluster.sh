@@ -161,6 +161,9 @@ init() {
 			mount --bind "$own$d" "$d"
 		done
 	fi
+	# Machines without IPv6 name one of both only.
+	printf '%s localhost\n' 127.0.0.1 ::1 >"$own/hosts"
+	[ ! -e /etc/hosts ] || mount --bind "$own/hosts" /etc/hosts
 	mount --make-rshared /
 	ip link set lo up
 	touch "$own/ready"

@@ -15,8 +15,8 @@ use anyhow::Result;
 use sluice_netlink::{Link, Netlink};
 
 use crate::config::{Config, Routing};
-use crate::host;
 use crate::kernel::{Ahead, Strangers};
+use crate::{causes, host};
 use netfilter::Chains;
 
 /// Until it is looked for again: nobody tells of most of it.
@@ -93,7 +93,7 @@ impl Onlooker {
         ];
         for (what, look) in parts {
             if let Err(error) = look(self, &mut sight) {
-                sight.unknown.push(format!("{what}: {error:#}"));
+                sight.unknown.push(format!("{what}: {}", causes::of(error.as_ref())));
             }
         }
         sight

@@ -79,6 +79,7 @@ impl Model {
             },
             policy: self.policy_status(),
             problems: self.all_problems().cloned().collect(),
+            notes: self.notes.clone(),
         }
     }
 

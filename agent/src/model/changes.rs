@@ -89,6 +89,10 @@ impl Model {
                 self.source_problems.set(problems);
                 (None, false)
             }
+            Change::Notes(notes) => {
+                self.notes = notes;
+                (None, false)
+            }
             Change::Listed => (None, false),
         }
     }

@@ -105,6 +105,8 @@ struct Model {
     shared_ports: Problems,
     /// What the source cannot read.
     source_problems: Problems,
+    /// Of what the source does not have and need not.
+    notes: Vec<String>,
     /// What is wrong with the ways between nodes.
     problems: Problems,
     waiting_for: Option<String>,
@@ -183,6 +185,7 @@ pub fn run(config: Config) -> Result<()> {
         shared_ports: Problems::default(),
         policies: Policies::new(&config.node_name, index, messenger),
         source_problems: Problems::default(),
+        notes: Vec::new(),
         problems: Problems::default(),
         waiting_for: Some("the first listing of all objects".into()),
         configuration: Configuration::default(),

@@ -273,7 +273,7 @@ ports: [{name: '', port: 8080}]
                 Change::Gone(name, _) => format!("{name} gone"),
                 Change::Wrong(error) => error.to_string(),
                 Change::Problems(problems) => format!("{} problem", problems.len()),
-                Change::Listed => panic!("files do not know whether they are all"),
+                Change::Notes(_) | Change::Listed => panic!("files do not know whether they are all"),
             })
             .collect();
         assert_eq!(told, ["Node a gone", "Node b is", "NetworkPolicy x/db is", "1 problem"]);

@@ -60,6 +60,8 @@ pub enum Change {
     Wrong(ObjectError),
     /// Of all that cannot be read: where it is, what is wrong, what to do.
     Problems(Vec<String>),
+    /// Of what there is not and need not be: what that means, and how to have it.
+    Notes(Vec<String>),
     /// With this, all that there is has been told of.
     Listed,
 }

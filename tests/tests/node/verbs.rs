@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -89,7 +90,7 @@ fn without_an_agent_nothing_is_added_but_all_can_be_deleted() -> Result<()> {
     Call::new(&lab.nodes[0], "STATUS", "x", Path::new("/"))?.run()?;
     lab.nodes[0].stop_agent();
     let node = &lab.nodes[0];
-    assert_eq!(Call::new(node, "STATUS", "x", Path::new("/"))?.fails()?.0, 50);
+    assert_eq!(Call::new(node, "STATUS", "x", Path::new("/"))?.fails()?.0, 50, "nobody comes");
     let place = Place::make(&format!("{}-c", node.place.name))?;
     assert_eq!(Call::new(node, "ADD", "c", &place.path())?.fails()?.0, 11);
     assert_eq!(traces(&lab)?, (2, 4, 2));
@@ -102,6 +103,20 @@ fn without_an_agent_nothing_is_added_but_all_can_be_deleted() -> Result<()> {
     assert_eq!(traces(&lab)?, (1, 2, 1));
     gc.config("cni.dev/valid-attachments", Value::Null).run()?;
     assert_eq!(traces(&lab)?, (0, 0, 0), "{gone} was not among the valid");
+    Ok(())
+}
+
+#[test]
+fn a_node_is_not_broken_whose_agent_gives_way_to_another() -> Result<()> {
+    let mut lab = lab()?;
+    let node = &mut lab.nodes[0];
+    let asked = Call::new(node, "STATUS", "x", Path::new("/"))?;
+    node.stop_agent();
+    thread::scope(|scope| {
+        let answered = scope.spawn(|| asked.run());
+        node.start_agent()?;
+        answered.join().expect("no panic")
+    })?;
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use anyhow::{Result, bail};
 
 use super::Sight;
 use super::netfilter::Place;
+use crate::causes;
 use chains::{count, is_kube_proxys};
 
 /// What is wrong with what is there of it, and what to do.
@@ -73,7 +74,7 @@ pub fn clean_up() -> Result<()> {
     let steps: [Step; 3] = [("nf_tables", tables::remove), ("iptables-legacy", legacy::remove), ("IPVS", ipvs::remove)];
     for (where_, step) in steps {
         if let Err(error) = step(&mut report) {
-            report.left(format!("{where_}: {error:#}"));
+            report.left(format!("{where_}: {}", causes::of(error.as_ref())));
         }
     }
     if !report.left.is_empty() {

@@ -36,6 +36,8 @@ pub enum Trouble {
     Refused(String),
     /// It lacks something, or has what should not be there: what is wrong, and what to do.
     Amiss(String),
+    /// It does not have what it need not: what that means, and how to have it.
+    Absent(String),
     /// It cannot be reached, or not as somebody whom it knows, or cannot do it.
     Away(Outage),
 }
@@ -114,7 +116,7 @@ impl Repeated {
     fn told(&self, refusals: u32) -> Option<&Trouble> {
         match &self.trouble {
             Trouble::Refused(_) => (self.times >= refusals).then_some(&self.trouble),
-            Trouble::Amiss(_) | Trouble::Away(_) => Some(&self.trouble),
+            Trouble::Amiss(_) | Trouble::Absent(_) | Trouble::Away(_) => Some(&self.trouble),
         }
     }
 }
@@ -148,15 +150,24 @@ impl Troubles {
         let outages = outages.into_iter().map(|outage| self.outage(outage, is_listed));
         let others = self.of.values().filter_map(|repeated| match repeated.told(self.refusals)? {
             Trouble::Refused(why) | Trouble::Amiss(why) => Some(why.clone()),
-            Trouble::Away(_) => None,
+            Trouble::Absent(_) | Trouble::Away(_) => None,
         });
         outages.chain(others).collect()
+    }
+
+    /// What is not there and need not be.
+    pub fn notes(&self) -> Vec<String> {
+        let notes = self.of.values().filter_map(|repeated| match &repeated.trouble {
+            Trouble::Absent(note) => Some(note.clone()),
+            Trouble::Refused(_) | Trouble::Amiss(_) | Trouble::Away(_) => None,
+        });
+        notes.collect()
     }
 
     fn outages(&self) -> impl Iterator<Item = &Outage> {
         self.of.values().filter_map(|repeated| match &repeated.trouble {
             Trouble::Away(outage) => Some(outage),
-            Trouble::Refused(_) | Trouble::Amiss(_) => None,
+            Trouble::Refused(_) | Trouble::Amiss(_) | Trouble::Absent(_) => None,
         })
     }
 

@@ -71,7 +71,12 @@ impl Known {
         let access = match &heard {
             // That something is heard was noted when the server answered.
             Heard::Event(_) | Heard::Fetched(_) => None,
-            Heard::Absent => Some(Ok(())),
+            Heard::Absent => Some(Err(Trouble::Absent(format!(
+                "the API server does not have the kind {} in {}, so there are none, which is well where nobody wants any; to have \
+                 them, install its CustomResourceDefinition, which counts at once",
+                K::kind(&()),
+                K::api_version(&())
+            )))),
             Heard::Nothing(trouble) => Some(Err(trouble.clone())),
         };
         let changes = match heard {

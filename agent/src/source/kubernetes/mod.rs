@@ -278,6 +278,8 @@ async fn follow(client: &Client, server: Server, listening: Listening, tell: &mu
     ]);
     let mut batches = stream::select_all(watches).ready_chunks(BATCH);
     let mut troubles = Troubles::new(server, REFUSALS);
+    // Problems and notes.
+    let mut said = (Vec::new(), Vec::new());
     while let Some(batch) = batches.next().await {
         let (mut changes, mut is_other, was_unlisted) = (Vec::new(), false, unlisted > 0);
         for (target, told) in batch {
@@ -298,7 +300,12 @@ async fn follow(client: &Client, server: Server, listening: Listening, tell: &mu
             is_other |= troubles.note("pod_cidr_pool".into(), access, Timestamp::now());
         }
         changes.extend((was_unlisted && unlisted == 0).then_some(Change::Listed));
-        changes.extend(is_other.then(|| Change::Problems(troubles.problems(unlisted == 0))));
+        if is_other {
+            let now = (troubles.problems(unlisted == 0), troubles.notes());
+            changes.extend((now.0 != said.0).then(|| Change::Problems(now.0.clone())));
+            changes.extend((now.1 != said.1).then(|| Change::Notes(now.1.clone())));
+            said = now;
+        }
         if !changes.is_empty() && !tell(changes) {
             return;
         }

@@ -11,6 +11,7 @@ use futures::stream::{self, Stream, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
+use kube::core::Status;
 use kube::runtime::watcher::{DefaultBackoff, Event};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
@@ -162,6 +163,12 @@ fn is_said(addresses: &[IpAddr], pod: &Pod) -> bool {
     !addresses.is_empty() && addresses.iter().all(|address| said.contains(address))
 }
 
+/// Whether it is refused since the object that has the name by now has another UID, which no patch may change.
+fn is_of_another(status: &Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    status.code == 422 && causes.into_iter().any(|cause| cause.field == "metadata.uid")
+}
+
 async fn speak(means: Means, slots: Arc<Semaphore>, mut words: watch::Receiver<Word>) {
     let (mut pause, mut conflicts) = (DefaultBackoff::default(), 0);
     loop {
@@ -173,7 +180,10 @@ async fn speak(means: Means, slots: Arc<Semaphore>, mut words: watch::Receiver<W
         let changed = match said {
             Said::Yes => words.changed().await,
             Said::ToNobody => return,
-            Said::Conflict if conflicts == CONFLICTS => words.changed().await,
+            Said::Conflict if conflicts == CONFLICTS => {
+                means.counts.failed.fetch_add(1, Ordering::Relaxed);
+                words.changed().await
+            }
             Said::Conflict | Said::No => match timeout(pause.next().unwrap_or_default(), words.changed()).await {
                 Ok(changed) => changed,
                 Err(_) => continue,
@@ -207,16 +217,22 @@ impl Means {
                 tracing::debug!(%pod, uid, ?addresses, "the pod's object says its addresses");
                 Ok(())
             }
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409 | 422) => {
-                tracing::debug!(%pod, uid, %status, "there is no such pod to say addresses of");
-                return if status.code == 409 { Said::Conflict } else { Said::ToNobody };
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                tracing::debug!(%pod, uid, %status, "another has the pod's name, or writes to it");
+                return Said::Conflict;
             }
-            Err(kube::Error::Api(status)) if status.is_forbidden() => Err(Some(Trouble::Refused(format!(
-                "the API server does not let this agent say which addresses new pods have ({}): give its account the verb patch on \
-                 pods/status, as manifests/base/rbac.yaml does; until then the policies of other nodes know a new pod only once its \
-                 kubelet has said its addresses, some seconds later",
-                status.message
-            )))),
+            Err(kube::Error::Api(status)) if status.code == 404 || is_of_another(&status) => {
+                tracing::debug!(%pod, uid, %status, "there is no such pod to say addresses of");
+                return Said::ToNobody;
+            }
+            Err(kube::Error::Api(status)) if status.is_forbidden() || status.code == 422 => {
+                Err(Some(Trouble::Refused(format!(
+                    "the API server does not let this agent say which addresses new pods have ({}): give its account the verb patch \
+                     on pods/status, as manifests/base/rbac.yaml does, and see that no admission policy or webhook denies it; until \
+                     then the policies of other nodes know a new pod only once its kubelet has said its addresses, some seconds later",
+                    status.message
+                ))))
+            }
             Err(error) => {
                 tracing::debug!(%pod, uid, %error, "the pod's addresses are said again later");
                 Err(None)

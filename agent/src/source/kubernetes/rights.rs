@@ -8,18 +8,19 @@ use kube::{Api, Client};
 
 use super::blocks;
 
-/// Verbs on a resource, as manifests/base/rbac.yaml gives them.
+/// Verbs on a resource, as a manifest gives them.
 struct Right {
     verbs: &'static [&'static str],
     group: &'static str,
     resource: &'static str,
     subresource: Option<&'static str>,
     namespace: Option<&'static str>,
+    manifest: &'static str,
 }
 
 impl Right {
     const fn new(verbs: &'static [&'static str], group: &'static str, resource: &'static str) -> Self {
-        Self { verbs, group, resource, subresource: None, namespace: None }
+        Self { verbs, group, resource, subresource: None, namespace: None, manifest: "manifests/base/rbac.yaml" }
     }
 
     const fn on_status(self) -> Self {
@@ -28,6 +29,10 @@ impl Right {
 
     const fn within(self, namespace: &'static str) -> Self {
         Self { namespace: Some(namespace), ..self }
+    }
+
+    const fn by(self, manifest: &'static str) -> Self {
+        Self { manifest, ..self }
     }
 }
 
@@ -55,8 +60,9 @@ const ALWAYS: [Right; 9] = [
     Right::new(&["patch"], POLICIES, "clusternetworkpolicies").on_status(),
 ];
 /// What one needs that takes blocks of a pool.
-const FOR_POOL: Right =
-    Right::new(&["create", "list", "watch"], "coordination.k8s.io", "leases").within(blocks::NAMESPACE);
+const FOR_POOL: Right = Right::new(&["create", "list", "watch"], "coordination.k8s.io", "leases")
+    .within(blocks::NAMESPACE)
+    .by("manifests/overlays/pool/rbac.yaml");
 
 /// What the account lacks, and what to do.
 pub async fn lacking(client: &Client, has_pool: bool) -> Vec<String> {
@@ -71,8 +77,9 @@ pub async fn lacking(client: &Client, has_pool: bool) -> Vec<String> {
         }
         if !lacking.is_empty() {
             problems.push(format!(
-                "the API server does not let this agent {} {right}: give its account the rights of manifests/base/rbac.yaml",
-                lacking.join(" and ")
+                "the API server does not let this agent {} {right}: give its account the rights of {}",
+                lacking.join(" and "),
+                right.manifest
             ));
         }
     }
@@ -148,6 +155,7 @@ mod tests {
         assert_eq!(lacking_at(&[], true), [""; 0]);
         let [patch] = &lacking_at(&["patch pods status"], false)[..] else { panic!("it is one") };
         assert!(patch.contains("does not let this agent patch pods/status of the API group \"\": give"), "{patch}");
+        assert!(patch.ends_with("manifests/base/rbac.yaml"), "{patch}");
         let [both] = &lacking_at(&["watch pods", "get pods"], false)[..] else { panic!("it is one") };
         assert!(both.contains("watch and get pods of"), "{both}");
     }
@@ -158,5 +166,6 @@ mod tests {
         assert_eq!(lacking_at(REFUSED, false), [""; 0]);
         let [lease] = &lacking_at(REFUSED, true)[..] else { panic!("it is one") };
         assert!(lease.contains("create leases of the API group \"coordination.k8s.io\" in kube-system: "), "{lease}");
+        assert!(lease.ends_with("manifests/overlays/pool/rbac.yaml"), "{lease}");
     }
 }

@@ -266,12 +266,25 @@ fn body_of_policy() -> String {
     json!({ "apiVersion": API_VERSION, "kind": KIND, "metadata": { "name": "all" } }).to_string()
 }
 
-/// What is told of next, as words; empty lists are passed over.
+/// What is told of next, as words; notes are passed over.
 fn next(heard: &Receiver<Vec<Change>>) -> Vec<String> {
     loop {
         let changes = heard.recv_timeout(PATIENCE).expect("it goes on");
-        if !changes.is_empty() {
-            return changes.iter().map(word).collect();
+        let words: Vec<String> = changes.iter().filter_map(word).collect();
+        if !words.is_empty() {
+            return words;
+        }
+    }
+}
+
+/// The next notes.
+fn noted(heard: &Receiver<Vec<Change>>) -> Vec<String> {
+    loop {
+        let changes = heard.recv_timeout(PATIENCE).expect("it goes on");
+        let mut notes =
+            changes.into_iter().filter_map(|change| if let Change::Notes(notes) = change { Some(notes) } else { None });
+        if let Some(notes) = notes.next() {
+            return notes;
         }
     }
 }
@@ -286,16 +299,17 @@ fn first(heard: &Receiver<Vec<Change>>) -> Vec<String> {
     words
 }
 
-fn word(change: &Change) -> String {
-    match change {
+fn word(change: &Change) -> Option<String> {
+    Some(match change {
         Change::Is(Object::Pod(pod)) => format!("Pod {} {} is", pod.pod.name, pod.pod.uid),
         Change::Is(object) => format!("{} is", object.name()),
         Change::Gone(name, uid) if uid.is_empty() => format!("{name} gone"),
         Change::Gone(name, uid) => format!("{name} {uid} gone"),
         Change::Wrong(error) => format!("{} wrong", error.object),
         Change::Problems(problems) => format!("problems: {}", problems.join(", ")),
+        Change::Notes(_) => return None,
         Change::Listed => "listed".into(),
-    }
+    })
 }
 
 fn wait_for(happened: &Happened, path: &str) -> Value {
@@ -380,6 +394,16 @@ fn services_are_told_of_where_they_are_asked_for() {
     assert!(!asked_for[NODES].contains("Selector"), "{:?}", asked_for[NODES]);
     let without_ended = "fieldSelector=status.phase%21%3DSucceeded%2Cstatus.phase%21%3DFailed";
     assert!(asked_for[PODS].contains(without_ended), "{:?}", asked_for[PODS]);
+}
+
+#[test]
+fn of_a_kind_that_need_not_be_there_it_is_noted_how_to_have_it() {
+    let (server, _happened) = Server::start();
+    let (heard, _asker) = server.follow();
+    let notes = noted(&heard);
+    assert!(notes.len() == 1 && notes[0].contains("install its CustomResourceDefinition"), "{notes:?}");
+    server.give(POLICIES, json!([policy(&json!([]))]));
+    assert_eq!(noted(&heard), [""; 0]);
 }
 
 #[test]
@@ -822,16 +846,19 @@ fn addresses_are_taken_back_whoever_has_said_them_unless_the_object_goes() {
 
 #[test]
 fn who_may_not_say_addresses_is_told_which_verb_he_lacks_and_tries_again() {
-    let (server, happened, heard, messenger) = with_a_pod();
-    server.give(STATUS, Value::Null);
-    publish(&messenger, &["10.1.0.1"]);
-    let told = next(&heard);
-    assert!(told.len() == 1 && told[0].contains("the verb patch on pods/status"), "{told:?}");
-    assert_eq!(messenger.published()[0], 0);
-    server.0.given.lock().expect("locks").remove(STATUS);
-    wait_for(&happened, STATUS);
-    assert_eq!(next(&heard), ["problems: "]);
-    assert!(messenger.published()[1] > 0);
+    // By authorization, and by admission.
+    for refusal in [Value::Null, json!(422)] {
+        let (server, happened, heard, messenger) = with_a_pod();
+        server.give(STATUS, refusal);
+        publish(&messenger, &["10.1.0.1"]);
+        let told = next(&heard);
+        assert!(told.len() == 1 && told[0].contains("the verb patch on pods/status"), "{told:?}");
+        assert_eq!(messenger.published()[0], 0);
+        server.0.given.lock().expect("locks").remove(STATUS);
+        wait_for(&happened, STATUS);
+        assert_eq!(next(&heard), ["problems: "]);
+        assert!(messenger.published()[1] > 0);
+    }
 }
 
 /// Kubelets write to the same status.
@@ -971,7 +998,7 @@ fn told(heard: Vec<Heard<Pod>>) -> Vec<String> {
     for heard in heard {
         let told = known.hear(heard);
         words.extend(told.changes.iter().map(|tiding| match tiding {
-            Tiding::Object(change) => word(change),
+            Tiding::Object(change) => word(change).expect("no notes"),
             Tiding::Block(change) => panic!("{change:?}"),
         }));
         words.extend(told.is_listed.then(|| "listed".to_owned()));
