@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use super::comparisons::Comparisons;
-use super::scope::{is_in_scope, skipped};
+use super::scope::{is_in_scope, skipped, with_remedy};
 use crate::cluster::Shape;
 
 /// A test and what became of it.
@@ -131,10 +131,10 @@ fn outcome(spec: Spec, shape: Shape) -> Option<Outcome> {
         }
         "passed" => State::Passed,
         // It found out for itself that it is not for this cluster.
-        "skipped" | "pending" if !message.is_empty() => State::Skipped(message),
+        "skipped" | "pending" if !message.is_empty() => State::Skipped(with_remedy(message)),
         "skipped" | "pending" => {
             let (_, reason) = skipped(shape).find(|(part, _)| name.contains(part)).filter(|_| is_in_scope(&name))?;
-            State::Skipped(format!("needs, or is about, what is not here: {reason}"))
+            State::Skipped(reason.to_owned())
         }
         other => State::Failed(format!("{other}: {}", message.lines().next().unwrap_or_default())),
     };
@@ -184,10 +184,7 @@ mod tests {
         assert_eq!(seen[0], of(State::Passed));
         assert_eq!(seen[1], of(failed("failed: no answer")));
         let both = "[sig-network] Both [Feature:IPv6DualStack] works".to_owned();
-        assert_eq!(
-            seen[2],
-            (both, State::Skipped("needs, or is about, what is not here: a cluster of two families (`--dual`)".into()))
-        );
+        assert_eq!(seen[2], (both, State::Skipped("needs a cluster of two families (`--dual`)".into())));
         assert_eq!(seen[3], of(State::Skipped("needs two zones".into())));
         let dual = Shape { dual: true, ..Shape::default() };
         assert_eq!(outcomes(&specs, 3, &[], dual).len(), 3, "in a cluster of two families that is no reason");
@@ -218,5 +215,12 @@ mod tests {
         assert_eq!(seen[0].1, failed("passed, but only after asking again (1 times)"));
         late["CapturedGinkgoWriterOutput"] = "] VALIDATION SUCCESSFUL\n".into();
         assert_eq!(outcomes(&[late], 1, &[], Shape::default())[0].1, State::Passed);
+    }
+
+    #[test]
+    fn a_test_that_finds_out_for_itself_what_is_not_there_is_told_what_it_takes() {
+        let zones = "need at least 3 zones, with at least 2 schedulable nodes each";
+        let seen = outcomes(&[spec("[sig-network] Traffic", "skipped", zones)], 1, &[], Shape::default());
+        assert_eq!(seen[0].1, State::Skipped(format!("{zones} (`--nodes 6`)")));
     }
 }
