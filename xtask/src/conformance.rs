@@ -29,7 +29,7 @@ impl Record {
             let text = output(Command::new("git").args(arguments).current_dir(root()));
             let text =
                 text.with_context(|| format!("asking git ({}): results are of a commit", arguments.join(" ")))?;
-            Ok::<_, anyhow::Error>(text.trim().to_owned())
+            Ok::<_, anyhow::Error>(text.trim_end().to_owned())
         };
         // Other results do not change what is tested.
         let changed = git(&["status", "--porcelain", "--", ".", &format!(":!{DIRECTORY}")])?;

@@ -23,7 +23,7 @@ impl Comparisons {
                 again += 1;
             } else if is_of_itself(line) {
                 again = again.saturating_sub(1);
-            } else if line.ends_with(" is ready") || line.ends_with(" is not ready") {
+            } else if line.contains("] server ") && line.ends_with(" ready") {
                 // The pods' servers are being waited for: there are no policies yet.
                 again = 0;
             } else if line.contains("VALIDATION SUCCESSFUL") {
