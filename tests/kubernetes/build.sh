@@ -26,7 +26,7 @@ k=k8s.io/kubernetes
 build 'Kubernetes (a quarter of an hour at the first time)' kubernetes -ldflags "$versioned" -o "$bin/" \
 	$k/cmd/{kube-apiserver,kube-controller-manager,kube-scheduler,kubelet,kube-proxy,kubectl}
 build etcd kubernetes -ldflags '-s -w' -o "$bin/etcd" go.etcd.io/etcd/server/v3
-build 'what runs in the pods of tests' kubernetes -ldflags '-s -w' -o "$bin/" $k/test/images/{agnhost,regression-issue-74839} ./images
+build 'what runs in the pods of tests' kubernetes -ldflags '-s -w' -o "$bin/" $k/test/images/{agnhost,nonewprivs,regression-issue-74839} ./images
 build 'a tunnel for the API server' tunnel -ldflags '-s -w' -o "$bin/tunnel" .
 build CoreDNS coredns -ldflags '-s -w' -o "$bin/coredns" .
 

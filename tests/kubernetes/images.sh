@@ -102,6 +102,10 @@ root=$tmp/issue
 install -D "$bin/regression-issue-74839" "$root/regression-issue-74839"
 image issue-74839 "$root" '"Entrypoint": ["/regression-issue-74839"]' "${called[issue-74839]}"
 
+root=$tmp/nonewprivs
+install -D -m 6755 "$bin/nonewprivs" "$root/usr/local/bin/nnp" # it is about what becomes of these bits
+image nonewprivs "$root" '"Cmd": ["nnp"]' "${called[nonewprivs]}"
+
 root=$tmp/coredns
 install -D "$bin/coredns" "$root/coredns"
 image coredns "$root" '"Entrypoint": ["/coredns"]' coredns:lab

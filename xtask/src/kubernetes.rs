@@ -6,10 +6,11 @@ use anyhow::{Result, ensure};
 
 use crate::cluster::upstream::{self, Outcome, State};
 use crate::cluster::{Cluster, Network, Running, Shape};
+use crate::conformance::Record;
+use crate::manifests;
 use crate::run::{cargo, say};
 use crate::score::Score;
 use crate::test::count;
-use crate::{conformance, manifests};
 
 /// What only this tier knows.
 #[derive(clap::Args)]
@@ -28,7 +29,7 @@ pub struct Options {
     /// kubernetes: the plugins of the CNI project and kube-proxy instead of Sluice, upstream tests only, to compare with
     #[arg(long, conflicts_with_all = ["helm", "pool"])]
     reference: bool,
-    /// kubernetes: write docs/conformance.md by the upstream tests' results
+    /// kubernetes: write the upstream tests' results into docs/conformance, in the file of such a cluster; needs a clean work tree
     #[arg(long, conflicts_with_all = ["focus", "reference"])]
     record: bool,
 }
@@ -52,6 +53,11 @@ pub fn run(options: &Options, object: &Path) -> Result<Score> {
         !options.shape.helm || options.only == Some(Part::Upstream),
         "our own tests remove and install Sluice by kubectl, and one of them by Helm: with --helm, run --only upstream"
     );
+    ensure!(
+        !options.record || options.only != Some(Part::Own),
+        "--record writes the upstream tests' results, and --only own runs none of those: leave one of both out"
+    );
+    let record = if options.record { Some(Record::begin()?) } else { None };
     let cluster = Cluster::default();
     let network = if options.reference { Network::Reference } else { Network::Sluice };
     let _running = Running::start(&cluster, options.shape, network, options.keep)?;
@@ -68,8 +74,8 @@ pub fn run(options: &Options, object: &Path) -> Result<Score> {
     if options.only != Some(Part::Own) {
         let outcomes = upstream::run(&cluster, options.shape, options.focus.as_deref())?;
         score.add(tell(&outcomes));
-        if options.record {
-            conformance::write(&cluster, options.shape, &outcomes)?;
+        if let Some(record) = record {
+            record.write(&cluster, options.shape, &outcomes)?;
         }
     }
     let focus = options.focus.as_deref().unwrap_or_default();

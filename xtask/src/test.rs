@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use crate::run::{cargo, host, say, target};
 use crate::score::Score;
-use crate::{build, fuzz, kernels, kubernetes, setup};
+use crate::{build, fuzz, kernels, kubernetes, manifests, setup};
 
 /// See the command's help.
 #[derive(clap::Args)]
@@ -25,7 +25,7 @@ pub struct Arguments {
 /// What can be tested by itself.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Tier {
-    /// Formatting and lints
+    /// Formatting and lints, and whether kubectl applies what the Helm chart says, where there is Go
     Lint,
     /// Pure logic, files, sockets
     Unit,
@@ -93,6 +93,7 @@ impl Tier {
                     score.add(Score::of(status.success()));
                 }
                 score.add(kernel_lints()?);
+                score.add(manifest_lints());
                 Ok(score)
             }
             Self::Unit => count(cargo().args(["test", "--workspace", "--exclude", "sluice-tests"]), object),
@@ -125,6 +126,18 @@ fn kernel_lints() -> Result<Score> {
         .status()
         .context("starting cargo")?;
     Ok(Score::of(status.success()))
+}
+
+/// Whether kubectl applies what the chart says. Helm is built with Go, which a machine that runs nothing else of Kubernetes need not have.
+fn manifest_lints() -> Score {
+    if let Err(error) = setup::go("Helm") {
+        say(&format!("Manifests are not compared with the chart: {error}"));
+        return Score::default();
+    }
+    Score::of(manifests::are_right().unwrap_or_else(|error| {
+        println!("Manifests cannot be compared with the chart: {error:#}");
+        false
+    }))
 }
 
 /// Runs tests and counts what they say of themselves. What says nothing and fails is one failure.

@@ -64,7 +64,7 @@ enum Action {
 /// What a cluster is like.
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub struct Shape {
-    /// Nodes, in three zones; with six, upstream tests run that need two in each
+    /// Nodes, in three zones; with six, the three upstream tests of traffic distribution run that need two in each
     #[arg(long, default_value_t = Self::default().nodes, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(1..=9))]
     pub nodes: u8,
     /// IPv6 instead of IPv4
@@ -109,6 +109,17 @@ impl Shape {
             (false, true) => Some("native"),
             (false, false) => None,
         }
+    }
+
+    /// A name of it, of letters, digits and hyphens.
+    pub fn slug(self) -> String {
+        let (families, _) = self.families();
+        let mut slug = format!("{families}-{}-nodes", self.nodes);
+        for part in [self.routing(), self.pool.then_some("pool"), self.helm.then_some("helm")].into_iter().flatten() {
+            slug.push('-');
+            slug.push_str(part);
+        }
+        slug
     }
 }
 
@@ -254,5 +265,20 @@ impl Cluster {
     fn pass(&self, action: &str, arguments: &[impl AsRef<OsStr>]) -> Result<ExitCode> {
         let status: ExitStatus = self.script(action).args(arguments).status().context(SCRIPT)?;
         Ok(status.code().map_or(ExitCode::FAILURE, |code| ExitCode::from(u8::try_from(code).unwrap_or(1))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Shape;
+
+    #[test]
+    fn shapes_that_differ_have_names_that_do() {
+        let it = Shape::default();
+        assert_eq!(it.slug(), "ipv4-3-nodes");
+        assert_eq!(
+            Shape { dual: true, nodes: 6, tunnel: true, pool: true, helm: true, ..it }.slug(),
+            "dual-6-nodes-vxlan-pool-helm"
+        );
     }
 }

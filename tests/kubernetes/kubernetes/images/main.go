@@ -20,6 +20,7 @@ func main() {
 		{"agnhost-previous", image.AgnhostPrev},
 		{"nginx", image.Nginx},
 		{"issue-74839", image.RegressionIssue74839},
+		{"nonewprivs", image.Nonewprivs},
 	} {
 		fmt.Println(it.name, image.GetE2EImage(it.image))
 	}

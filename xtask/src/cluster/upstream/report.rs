@@ -1,53 +1,15 @@
-//! The upstream project's own end-to-end tests: which of them run, and what became of them.
+//! What ginkgo reports of the tests.
 
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use super::{Cluster, Shape};
-use crate::run::say;
-
-/// The group of which all tests run.
-const NETWORK: &str = "[sig-network]";
-/// The group of which those run in which something talks to a pod, and what these are called.
-const NODE: &str = "[sig-node]";
-const TALKING: [&str; 8] = [
-    "Probing container",
-    "Container Lifecycle Hook",
-    "PreStop",
-    "KubeletManagedEtcHosts",
-    "Pods should support remote command",
-    "Pods should support retrieving logs",
-    "Pods should contain environment variables for services",
-    "InitContainer",
-];
-
-/// Why tests of these names do not run, by the first that fits.
-const SKIPPED: [(&str, &str); 13] = [
-    ("[Feature:OffByDefault]", "feature gates that are off by default"),
-    ("[Feature:SCTPConnectivity]", "this kernel has no SCTP"),
-    ("[Feature:LoadBalancer]", "a cloud's load balancers"),
-    (DUAL, "a cluster of two families (`--dual`)"),
-    ("[Feature:Networking-", "the Internet, or a measurement"),
-    ("[Feature:PerformanceDNS]", "a measurement of the DNS server"),
-    ("[Feature:KubeProxyNFAcct]", "kube-proxy's own counters"),
-    ("[sig-network] KubeProxy", "kube-proxy's own settings of connection tracking"),
-    ("kube-proxy urls", "kube-proxy's own ports"),
-    ("after restarting kube-proxy", "kube-proxy, and a login on nodes"),
-    ("after restarting apiserver", "a login on the control plane"),
-    ("[Provider:", "another provider of machines"),
-    ("DNS configMap", "the add-on manager's DNS server, which these reconfigure"),
-];
-
-const DUAL: &str = "[Feature:IPv6DualStack]";
-
-/// How long everything may take.
-const LIMIT: &str = "90m";
-/// Tests at once: they mostly wait.
-const AT_ONCE: &str = "--procs=4";
+use super::comparisons::Comparisons;
+use super::scope::{is_in_scope, skipped, with_remedy};
+use crate::cluster::Shape;
 
 /// A test and what became of it.
 #[derive(Debug)]
@@ -55,8 +17,8 @@ pub struct Outcome {
     /// Its full name.
     pub name: String,
     pub state: State,
-    /// How often it was begun.
-    pub attempts: u32,
+    /// Of policies, if it is about those.
+    pub comparisons: Comparisons,
     /// Seconds.
     pub seconds: f64,
 }
@@ -76,66 +38,6 @@ impl State {
     pub fn is_failed(&self) -> bool {
         matches!(self, Self::Failed(_))
     }
-}
-
-/// Runs the tests: all that there are reasons to run, or those whose names fit a regular expression.
-///
-/// # Errors
-/// Where they cannot be run; those that fail are no error.
-pub fn run(cluster: &Cluster, shape: Shape, focus: Option<&str>) -> Result<Vec<Outcome>> {
-    let report = cluster.directory().join("upstream");
-    // A run that reports nothing must not have an earlier one's results.
-    if report.exists() {
-        fs::remove_dir_all(&report).with_context(|| format!("removing {}", report.display()))?;
-    }
-    fs::create_dir_all(&report).with_context(|| format!("making {}", report.display()))?;
-    let mut ginkgo = cluster.script("beside");
-    ginkgo.arg(cluster.directory().join("bin/ginkgo")).args(["run", AT_ONCE, "--no-color", "--keep-going"]);
-    ginkgo.args(["--silence-skips", "--json-report=report.json", &format!("--timeout={LIMIT}")]).current_dir(&report);
-    ginkgo.arg(format!("--output-dir={}", report.display()));
-    ginkgo.args(focus.map_or_else(everything, |it| vec![it.to_owned()]).iter().map(|it| format!("--focus={it}")));
-    for (skipped, _) in skipped(shape) {
-        ginkgo.arg(format!("--skip={}", escape(skipped)));
-    }
-    ginkgo.arg(cluster.directory().join("bin/e2e.test")).arg("--").args([
-        "--provider=skeleton",
-        "--disable-log-dump",
-        "--dump-logs-on-failure=false",
-        "--delete-namespace-on-failure",
-    ]);
-    ginkgo.arg(format!("--num-nodes={}", shape.nodes));
-    ginkgo.arg(format!("--kubeconfig={}", cluster.directory().join("run/admin.conf").display()));
-    ginkgo.arg(format!("--kubectl-path={}", cluster.directory().join("bin/kubectl").display()));
-    let log = report.join("log");
-    say(&format!("Running the upstream tests (their log: {})", log.display()));
-    let output = fs::File::create(&log).with_context(|| format!("writing {}", log.display()))?;
-    let errors = output.try_clone().context("writing the log")?;
-    let status = ginkgo.stdout(output).stderr(errors).status().context("starting ginkgo")?;
-    let outcomes = read(&report.join("report.json"), shape)
-        .with_context(|| format!("the upstream tests have told nothing ({status}): see {}", log.display()))?;
-    let is_told = status.success() || outcomes.iter().any(|it| it.state.is_failed());
-    ensure!(is_told, "the upstream tests ended with {status}, though none failed: see {}", log.display());
-    Ok(outcomes)
-}
-
-/// Regular expressions of all that is in scope.
-fn everything() -> Vec<String> {
-    vec![escape(NETWORK), format!("{}.*({})", escape(NODE), TALKING.map(escape).join("|"))]
-}
-
-/// Whether a test is among those that a full run is about.
-fn is_in_scope(name: &str) -> bool {
-    name.contains(NETWORK) || name.contains(NODE) && TALKING.iter().any(|it| name.contains(it))
-}
-
-/// Names of tests that do not run in such a cluster, with the reasons.
-fn skipped(shape: Shape) -> impl Iterator<Item = (&'static str, &'static str)> {
-    SKIPPED.into_iter().filter(move |(name, _)| !(shape.dual && *name == DUAL))
-}
-
-/// A regular expression of a text as it is.
-fn escape(text: &str) -> String {
-    text.chars().flat_map(|it| (!it.is_alphanumeric() && it != ' ').then_some('\\').into_iter().chain([it])).collect()
 }
 
 #[derive(Deserialize)]
@@ -166,6 +68,9 @@ struct Spec {
     run_time: u64,
     #[serde(default)]
     failure: Option<Failure>,
+    /// What it logs.
+    #[serde(default)]
+    captured_ginkgo_writer_output: String,
 }
 
 #[derive(Deserialize, Default)]
@@ -175,7 +80,10 @@ struct Failure {
 }
 
 /// Reads what ginkgo reports.
-fn read(report: &Path, shape: Shape) -> Result<Vec<Outcome>> {
+///
+/// # Errors
+/// Where there is nothing of the kind.
+pub fn read(report: &Path, shape: Shape) -> Result<Vec<Outcome>> {
     let text = fs::read(report).with_context(|| format!("reading {}", report.display()))?;
     let suites: Vec<Suite> =
         serde_json::from_slice(&text).with_context(|| format!("understanding {}", report.display()))?;
@@ -193,7 +101,7 @@ fn of_suite(suite: Suite, shape: Shape) -> Vec<Outcome> {
     let whole = reasons.into_iter().map(|reason| Outcome {
         name: "the run as a whole".into(),
         state: State::Failed(reason),
-        attempts: 1,
+        comparisons: Comparisons::default(),
         seconds: 0.0,
     });
     let mut outcomes = whole.collect::<Vec<_>>();
@@ -215,18 +123,23 @@ fn outcome(spec: Spec, shape: Shape) -> Option<Outcome> {
     words.push(if is_test { spec.leaf_node_text } else { spec.leaf_node_type });
     let name = words.join(" ");
     let message = spec.failure.unwrap_or_default().message;
+    let comparisons = Comparisons::of_log(&spec.captured_ginkgo_writer_output);
     let state = match spec.state.as_str() {
+        // Policies have to hold from the moment that they are there, and those who run these tests in earnest are not that patient.
+        "passed" if comparisons.again > 0 => {
+            State::Failed(format!("passed, but only after asking again ({} times)", comparisons.again))
+        }
         "passed" => State::Passed,
         // It found out for itself that it is not for this cluster.
-        "skipped" | "pending" if !message.is_empty() => State::Skipped(message),
+        "skipped" | "pending" if !message.is_empty() => State::Skipped(with_remedy(message)),
         "skipped" | "pending" => {
             let (_, reason) = skipped(shape).find(|(part, _)| name.contains(part)).filter(|_| is_in_scope(&name))?;
-            State::Skipped(format!("needs, or is about, what is not here: {reason}"))
+            State::Skipped(reason.to_owned())
         }
         other => State::Failed(format!("{other}: {}", message.lines().next().unwrap_or_default())),
     };
     let seconds = Duration::from_nanos(spec.run_time).as_secs_f64();
-    (is_test || state.is_failed()).then_some(Outcome { name, state, attempts: spec.num_attempts, seconds })
+    (is_test || state.is_failed()).then_some(Outcome { name, state, comparisons, seconds })
 }
 
 #[cfg(test)]
@@ -266,12 +179,12 @@ mod tests {
             spec("[sig-storage] Disks", "skipped", ""),
         ];
         let of = |state| ("[sig-network] Services works".to_owned(), state);
-        let both = ("[sig-network] Both [Feature:IPv6DualStack] works".to_owned(), State::Skipped(String::new()));
         let seen = outcomes(&specs, 3, &[], Shape::default());
         assert_eq!(seen.len(), 4, "{seen:?}");
         assert_eq!(seen[0], of(State::Passed));
         assert_eq!(seen[1], of(failed("failed: no answer")));
-        assert_eq!(seen[2].0, both.0);
+        let both = "[sig-network] Both [Feature:IPv6DualStack] works".to_owned();
+        assert_eq!(seen[2], (both, State::Skipped("needs a cluster of two families (`--dual`)".into())));
         assert_eq!(seen[3], of(State::Skipped("needs two zones".into())));
         let dual = Shape { dual: true, ..Shape::default() };
         assert_eq!(outcomes(&specs, 3, &[], dual).len(), 3, "in a cluster of two families that is no reason");
@@ -294,7 +207,20 @@ mod tests {
     }
 
     #[test]
-    fn names_are_taken_as_they_are() {
-        assert_eq!(escape("[sig-network] DNS"), r"\[sig\-network\] DNS");
+    fn a_policy_that_came_late_is_a_failure() {
+        let mut late = spec("[sig-network] Netpol", "passed", "");
+        late["CapturedGinkgoWriterOutput"] =
+            "] probe #1 :: connectivity expected :: x/a -> 10.0.0.1\n] VALIDATION SUCCESSFUL\n".into();
+        let seen = outcomes(&[late.clone()], 1, &[], Shape::default());
+        assert_eq!(seen[0].1, failed("passed, but only after asking again (1 times)"));
+        late["CapturedGinkgoWriterOutput"] = "] VALIDATION SUCCESSFUL\n".into();
+        assert_eq!(outcomes(&[late], 1, &[], Shape::default())[0].1, State::Passed);
+    }
+
+    #[test]
+    fn a_test_that_finds_out_for_itself_what_is_not_there_is_told_what_it_takes() {
+        let zones = "need at least 3 zones, with at least 2 schedulable nodes each";
+        let seen = outcomes(&[spec("[sig-network] Traffic", "skipped", zones)], 1, &[], Shape::default());
+        assert_eq!(seen[0].1, State::Skipped(format!("{zones} (`--nodes 6`)")));
     }
 }
