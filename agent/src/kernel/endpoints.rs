@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use nix::net::if_::if_indextoname;
 use sluice_abi::{AddressKind, Endpoint, Hook, Identity, Ipv4, Ipv6, MAX_ENDPOINTS, Mac, RevisionSlot, Slot};
 use sluice_api::{EndpointRecord, EndpointStatus};
 
@@ -130,6 +131,13 @@ impl Kernel {
         }
         self.enforced.remove(host_interface);
         Ok(true)
+    }
+
+    /// How many endpoints that an earlier agent has left are claimed by no record, though their interfaces are there.
+    pub fn unclaimed_and_there(&self) -> usize {
+        // nix 0.30 gives an empty name for an index that there is not.
+        let is_there = |endpoint: &&Endpoint| if_indextoname(endpoint.interface).is_ok_and(|name| !name.is_empty());
+        self.unclaimed.values().filter(is_there).count()
     }
 
     /// Ends all endpoints that no record has claimed since the agent started; says how many.

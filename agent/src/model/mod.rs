@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{SigSet, Signal};
 use sluice_abi::Reason;
 use sluice_api::{Call, ErrorKind, Outcome, Records, SOCKET, last_error};
@@ -217,8 +217,18 @@ pub fn run(config: Config) -> Result<()> {
 impl Model {
     /// Takes over the endpoints that an earlier agent has left.
     fn take_over(&mut self) -> Result<()> {
+        let records = self.records.list()?;
+        let unrecorded = self.kernel.unclaimed_and_there();
+        ensure!(
+            !records.is_empty() || unrecorded == 0,
+            "the programs at {} serve {unrecorded} pods of this node, and {} has a record of none, so they would be cut off: if run_dir was \
+             another when they were added, set it back, or drain the node and have that one's agent uninstalled first \
+             (sluice-agent uninstall); if the records are lost, delete these pods",
+            self.config.bpf_dir.display(),
+            self.config.run_dir.display(),
+        );
         let mut kept = 0;
-        for record in self.records.list()? {
+        for record in records {
             let result = match &record {
                 Ok(record) if nix::net::if_::if_nametoindex(record.host_interface.as_str()).is_ok() => {
                     self.kernel.enforce(record).map(|_| {

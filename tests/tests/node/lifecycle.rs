@@ -14,6 +14,32 @@ use sluice_netlink::{Netlink, Xdp};
 use sluice_tests::lab::traffic::{Steady, ping, tcp};
 use sluice_tests::lab::{Lab, Node, Plan, until_so};
 
+#[test]
+fn who_finds_no_record_of_pods_that_are_served_leaves_them_alone() -> Result<()> {
+    let mut lab = Lab::start(Plan { nodes: 1, ..Plan::default() })?;
+    let (a, b) = (lab.pod(1, "a")?, lab.pod(1, "b")?);
+    let node = &mut lab.nodes[0];
+    node.stop_agent();
+    let elsewhere = node.directory.join("elsewhere").display().to_string();
+    let output = node.agent_command(&["--run-dir", &elsewhere]).output()?;
+    let told = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(
+        !output.status.success() && told.contains("serve 2 pods of this node") && told.contains("run_dir"),
+        "{told}"
+    );
+    ping(&a.place, b.addresses[0])?;
+    node.start_agent()?;
+    node.wait_until_ready()?;
+    tcp(&a.place, &b.place, b.addresses[0], 100)?;
+    // Those of which nothing is left are no pods.
+    node.stop_agent();
+    a.delete()?;
+    b.delete()?;
+    node.start_agent()?;
+    node.wait_until_ready()?;
+    Ok(())
+}
+
 /// The agents of both ends are killed and come again, the second time to programs of another generation.
 fn agents_that_die_and_return_lose_no_packet(routing: &'static str) -> Result<()> {
     let mut lab = Lab::start(Plan { routing, ..Plan::default() })?;
