@@ -81,9 +81,11 @@ for program in bin/nc.openbsd bin/dash bin/bash sbin/ip; do
 done
 [ -e "$root/bin/ip" ] || ln -s "$(readlink -f "$(command -v ip)")" "$root/bin/ip"
 image tools "$root" '"Cmd": ["/bin/sh"]' "${called[iptables]}" "${called[glibc-dns]}"
-# The registry that one of the tests pulls from has a single image.
+# The registry that one of the tests pulls from has a single image. It is none that nodes have already: once an image was pulled with
+# a secret, the kubelet lets no pod have it without (Kubernetes 1.35, KubeletEnsureSecretPulledImages).
 oci=application/vnd.oci.image
 tar -xf "$out/pause.tar" -C "$tmp" config.json layer.tar
+sed -i 's/"created": "[^"]*"/"created": "1970-01-02T00:00:00Z"/' "$tmp/config.json"
 echo "{\"schemaVersion\": 2, \"mediaType\": \"$oci.manifest.v1+json\", \"config\": $(described $oci.config.v1+json "$tmp/config.json"),
 \"layers\": [$(described $oci.layer.v1.tar "$tmp/layer.tar")]}" >"$tmp/manifest"
 digest=$(registered "$tmp/manifest" manifests)
