@@ -1,18 +1,21 @@
 #!/usr/bin/env bash
 # Builds Kubernetes, etcd, containerd, CoreDNS and the upstream tests from their Go modules, as the go.mod files beside pin them, and
 # a tunnel of ours, into $CLUSTER/bin, and puts what they need beside, into $CLUSTER/manifests. What is there already costs Go's own comparison.
-#   CLUSTER=DIR build.sh
+#   CLUSTER=DIR build.sh           all of it, with the newest Kubernetes
+#   CLUSTER=DIR build.sh oldest    the oldest Kubernetes that Sluice supports, into $CLUSTER/bin/oldest
 set -euo pipefail
 cd "$(dirname "$0")"
 bin=${CLUSTER:?where the cluster lives}/bin
 mkdir -p "$bin"
 export CGO_ENABLED=0 GOFLAGS="-mod=readonly -buildvcs=false"
 
-version=$(cd kubernetes && go list -m -f '{{.Version}}' k8s.io/kubernetes)
-minor=${version#v1.} minor=${minor%%.*}
-it=k8s.io/component-base/version
-versioned="-s -w -X $it.gitVersion=$version -X $it.gitMajor=1 -X $it.gitMinor=$minor -X $it.gitTreeState=clean -X $it.buildDate=1970-01-01T00:00:00Z"
-
+# versioned MODULE: the linker's flags that have Kubernetes say which version of it the module pins
+versioned() {
+	local version minor it=k8s.io/component-base/version
+	version=$(cd "$1" && go list -m -f '{{.Version}}' k8s.io/kubernetes)
+	minor=${version#v1.} minor=${minor%%.*}
+	echo "-s -w -X $it.gitVersion=$version -X $it.gitMajor=1 -X $it.gitMinor=$minor -X $it.gitTreeState=clean -X $it.buildDate=1970-01-01T00:00:00Z"
+}
 # build TITLE MODULE ARGUMENTS...
 build() {
 	local title=$1 module=$2 started=$SECONDS
@@ -23,8 +26,19 @@ build() {
 }
 
 k=k8s.io/kubernetes
-build 'Kubernetes (a quarter of an hour at the first time)' kubernetes -ldflags "$versioned" -o "$bin/" \
-	$k/cmd/{kube-apiserver,kube-controller-manager,kube-scheduler,kubelet,kube-proxy,kubectl}
+# kubernetes MODULE DIRECTORY: what runs on nodes and in the control plane, and kubectl
+kubernetes() {
+	local flags
+	flags=$(versioned "$1")
+	build 'Kubernetes (a quarter of an hour at the first time)' "$1" -ldflags "$flags" -o "$2/" \
+		$k/cmd/{kube-apiserver,kube-controller-manager,kube-scheduler,kubelet,kube-proxy,kubectl}
+}
+if [ "${1:-}" = oldest ]; then
+	kubernetes oldest "$bin/oldest"
+	exit
+fi
+
+kubernetes kubernetes "$bin"
 build etcd kubernetes -ldflags '-s -w' -o "$bin/etcd" go.etcd.io/etcd/server/v3
 build 'what runs in the pods of tests' kubernetes -ldflags '-s -w' -o "$bin/" $k/test/images/{agnhost,nonewprivs,regression-issue-74839} ./images
 build 'a tunnel for the API server' tunnel -ldflags '-s -w' -o "$bin/tunnel" .
@@ -40,4 +54,5 @@ build ginkgo e2e -ldflags '-s -w' -o "$bin/ginkgo" github.com/onsi/ginkgo/v2/gin
 install -D -m 644 "$(cd policies && go mod download && go list -m -f '{{.Dir}}' sigs.k8s.io/network-policy-api)"/config/crd/experimental/*_clusternetworkpolicies.yaml \
 	"$CLUSTER/manifests/clusternetworkpolicies.yaml"
 echo '    the upstream tests ...'
-(cd e2e && nice go test -c -ldflags "$versioned" -o "$bin/e2e.test" .)
+flags=$(versioned e2e)
+(cd e2e && nice go test -c -ldflags "$flags" -o "$bin/e2e.test" .)

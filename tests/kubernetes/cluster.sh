@@ -21,6 +21,7 @@
 # Environment:
 #   CLUSTER          directory: bin (build.sh), images (images.sh), and while it is up run and logs
 #   NODES=2          nodes
+#   RELEASE=newest   of Kubernetes, or oldest: the oldest that Sluice supports (build.sh oldest)
 #   FAMILIES=ipv4    or ipv6, or dual
 #   PLUGIN=none      nodes without a plugin and without kube-proxy, as a new one is; reference: bridge, host-local and portmap,
 #                    with kube-proxy, to compare with; any other name: as none, and it is what somebody will install
@@ -32,7 +33,9 @@ CLUSTER=$(realpath -m "${CLUSTER:?which directory}")
 run=$CLUSTER/run logs=$CLUSTER/logs bin=$CLUSTER/bin
 # What a cluster was made with stays with it.
 [ ! -e "$run/settings" ] || [ "${1:-}" = up ] || . "$run/settings"
-NODES=${NODES:-2} FAMILIES=${FAMILIES:-ipv4} PLUGIN=${PLUGIN:-none} POD_CIDRS=${POD_CIDRS:-yes}
+NODES=${NODES:-2} FAMILIES=${FAMILIES:-ipv4} PLUGIN=${PLUGIN:-none} POD_CIDRS=${POD_CIDRS:-yes} RELEASE=${RELEASE:-newest}
+kubernetes=$bin # where its programs are, kubectl among them
+[ "$RELEASE" = newest ] || kubernetes=$bin/$RELEASE
 export CLUSTER
 control_group=sluice-$(printf %s "$CLUSTER" | cksum | cut -d' ' -f1) # two clusters may be up
 tunables="vm.overcommit_memory vm.panic_on_oom kernel.panic kernel.panic_on_oops kernel.keys.root_maxkeys kernel.keys.root_maxbytes"
@@ -62,7 +65,7 @@ api() { echo "https://$(bracketed "$(api_address)"):6443"; }
 
 began=${EPOCHREALTIME/./}
 say() { local t=$(((${EPOCHREALTIME/./} - began) / 100000)); printf '    %4s s  %s\n' "$((t / 10)).$((t % 10))" "$*"; }
-settings() { printf '%s=%s\n' NODES "$NODES" FAMILIES "$FAMILIES" PLUGIN "$PLUGIN" POD_CIDRS "$POD_CIDRS"; }
+settings() { printf '%s=%s\n' NODES "$NODES" RELEASE "$RELEASE" FAMILIES "$FAMILIES" PLUGIN "$PLUGIN" POD_CIDRS "$POD_CIDRS"; }
 die() { echo "cluster.sh: $*" >&2; exit 1; }
 starttime() { sed -E 's/^.*\) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
 savepid() { echo "$1 $(starttime "$1")" >"$2"; }
@@ -182,7 +185,7 @@ daemon() { # NODE NAME CMD...
 }
 become() { local name=$1; shift; exec nsenter -t "$(pid_in "$run/$name/pid")" -n -- "$@"; } # who ends the script ends it
 net() { (become "$@"); }
-kubectl() { net cp "$bin/kubectl" --kubeconfig "$run/admin.conf" "$@"; }
+kubectl() { net cp "$kubernetes/kubectl" --kubeconfig "$run/admin.conf" "$@"; }
 names() { local d; for d in "$run"/*/cgroups; do [ ! -e "$d" ] || { d=${d%/cgroups}; echo "${d##*/}"; }; done; }
 
 # ---- keys: one authority, certificates of the API server, tokens for everybody else
@@ -239,11 +242,11 @@ control_plane() {
 		--listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 --listen-peer-urls http://127.0.0.1:2380
 	api_server
 	say "the API server is ready"
-	daemon cp controller-manager "$bin/kube-controller-manager" --kubeconfig "$run/controller.conf" --leader-elect=false \
+	daemon cp controller-manager "$kubernetes/kube-controller-manager" --kubeconfig "$run/controller.conf" --leader-elect=false \
 		--authentication-kubeconfig "$run/controller.conf" --authorization-kubeconfig "$run/controller.conf" \
 		--service-account-private-key-file "$d/accounts.key" --root-ca-file "$d/ca.crt" --cluster-cidr "$(cluster_cidrs)" \
 		--allocate-node-cidrs=false --kube-api-qps 300 --kube-api-burst 600 --profiling=false ${CONTROLLER_ARGS:-}
-	daemon cp scheduler "$bin/kube-scheduler" --kubeconfig "$run/scheduler.conf" --leader-elect=false \
+	daemon cp scheduler "$kubernetes/kube-scheduler" --kubeconfig "$run/scheduler.conf" --leader-elect=false \
 		--authentication-kubeconfig "$run/scheduler.conf" --authorization-kubeconfig "$run/scheduler.conf" \
 		--kube-api-qps 300 --kube-api-burst 600 --profiling=false
 	[ "$POD_CIDRS" != no ] || daemon cp router bash "$self" _route
@@ -252,7 +255,7 @@ control_plane() {
 route() {
 	local node lease block
 	while :; do
-		"$bin/kubectl" --kubeconfig "$run/admin.conf" -n kube-system get leases -l sluice.dev/pod-cidr --watch \
+		"$kubernetes/kubectl" --kubeconfig "$run/admin.conf" -n kube-system get leases -l sluice.dev/pod-cidr --watch \
 			-o 'jsonpath={.spec.holderIdentity} {.metadata.name}{"\n"}' | while read -r node lease; do
 			block=${lease#sluice-pod-cidr-}
 			case $block in
@@ -268,7 +271,7 @@ route() {
 api_server() {
 	local d=$run/pki
 	# Aggregated servers and webhooks are called at their pods: no Services are served here.
-	daemon cp apiserver "$bin/kube-apiserver" --etcd-servers http://127.0.0.1:2379 --advertise-address "$(api_address)" --secure-port 6443 \
+	daemon cp apiserver "$kubernetes/kube-apiserver" --etcd-servers http://127.0.0.1:2379 --advertise-address "$(api_address)" --secure-port 6443 \
 		--tls-cert-file "$d/api.crt" --tls-private-key-file "$d/api.key" --client-ca-file "$d/ca.crt" \
 		--requestheader-client-ca-file "$d/ca.crt" --requestheader-allowed-names front-proxy \
 		--requestheader-username-headers X-Remote-User --requestheader-group-headers X-Remote-Group --requestheader-extra-headers-prefix X-Remote-Extra- \
@@ -333,7 +336,7 @@ boot() {
 	authentication: {anonymous: {enabled: true}, webhook: {enabled: false}}
 	authorization: {mode: AlwaysAllow}
 	cgroupDriver: cgroupfs
-	failCgroupV1: false
+	$([ "$RELEASE" = oldest ] || echo 'failCgroupV1: false') # since 1.31, where those of version 1 are deprecated
 	failSwapOn: false
 	clusterDNS: [$(quoted "$(dns_ips)")]
 	clusterDomain: cluster.local
@@ -351,9 +354,9 @@ boot() {
 		load_into "$name" "${files[@]}"
 		touch "$own/loaded"
 	fi
-	daemon "$name" kubelet env "PATH=$bin:$PATH" "$bin/kubelet" --config "$own/kubelet.yaml" --kubeconfig "$run/$name.conf" \
+	daemon "$name" kubelet env "PATH=$bin:$PATH" "$kubernetes/kubelet" --config "$own/kubelet.yaml" --kubeconfig "$run/$name.conf" \
 		--hostname-override "$name" --node-ip "$(node_ips "$name")" ${KUBELET_ARGS:-}
-	[ "$PLUGIN" != reference ] || daemon "$name" kube-proxy "$bin/kube-proxy" --config "$own/kube-proxy.yaml"
+	[ "$PLUGIN" != reference ] || daemon "$name" kube-proxy "$kubernetes/kube-proxy" --config "$own/kube-proxy.yaml"
 	say "node $name has started"
 }
 # The plugins of the CNI project and kube-proxy, with routes between the nodes.
@@ -409,6 +412,7 @@ up() {
 		return 0
 	fi
 	down
+	[ -x "$kubernetes/kubelet" ] || die "no kubelet in $kubernetes: build.sh builds it"
 	[ -s "$CLUSTER/images/sandbox" ] || die "no images in $CLUSTER/images: images.sh makes them"
 	mkdir -p "$run" "$logs"
 	rm -f "$logs"/*.log
@@ -477,7 +481,7 @@ status) status ;;
 join) lock && announce "$1" && boot "$1" ;;
 leave) lock && leave "$1" ;;
 reboot) lock && halt "$1" && boot "$1" ;;
-kubectl) become cp "$bin/kubectl" --kubeconfig "$run/admin.conf" "$@" ;;
+kubectl) become cp "$kubernetes/kubectl" --kubeconfig "$run/admin.conf" "$@" ;;
 exec) enter "$@" ;;
 outside) become cp "$@" ;;
 beside) exec nsenter -t "$(pid_in "$run/cp/pid")" -n -p -- "$@" ;;

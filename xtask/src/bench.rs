@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
 
-use crate::cluster::{Cluster, Network, Running, Shape};
+use crate::cluster::{Cluster, Network, Release, Running, Shape};
 use crate::run::{run, say, target};
 use crate::{build, setup};
 
@@ -93,7 +93,7 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     }
     let cluster = Cluster::default();
     if benches.contains(&Bench::FootprintServed) {
-        cluster.build()?;
+        cluster.build(Release::Newest)?;
     }
     let is_needed = benches.contains(&Bench::Delays) && !cluster.is_up()?;
     let _running = is_needed.then(|| Running::start(&cluster, Shape::default(), Network::Sluice, false)).transpose()?;

@@ -88,6 +88,17 @@ impl Cluster {
         serde_json::from_str(&text).context("understanding kubectl")
     }
 
+    /// Of which minor version the API server is.
+    ///
+    /// # Errors
+    /// Where it does not say.
+    pub fn minor_version(&self) -> Result<u32> {
+        let said = self.kubectl(&["get", "--raw", "/version"])?;
+        let version: Value = serde_json::from_str(&said).context("understanding the API server's version")?;
+        let minor = version["minor"].as_str().and_then(|minor| minor.parse().ok());
+        minor.with_context(|| format!("the API server's version is {version}"))
+    }
+
     /// What a command in a node prints.
     ///
     /// # Errors

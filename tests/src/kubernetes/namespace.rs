@@ -23,7 +23,8 @@ impl<'a> Namespace<'a> {
         let name = format!("{name}-{:04x}", fastrand::u16(..));
         cluster.kubectl(&["create", "namespace", &name])?;
         let it = Self { cluster, name };
-        it.kubectl(&["wait", "--for=create", "serviceaccount/default", "--timeout=30s"])?;
+        // kubectl waits for what is not there yet since 1.31 only.
+        until("its pods have an account", || it.kubectl(&["get", "serviceaccount/default"]))?;
         Ok(it)
     }
 

@@ -1,5 +1,8 @@
 //! Policies of administrators, whose kind a cluster may have or not.
 
+use std::fs;
+use std::path::PathBuf;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use sluice_tests::kubernetes::{Cluster, Namespace, Undone, hostname_at, words};
@@ -8,12 +11,25 @@ use sluice_tests::lab::until;
 /// The kind's own name.
 const KIND: &str = "clusternetworkpolicies.policy.networking.k8s.io";
 
+/// The kind's definition. API servers before 1.31 do not know what one of its rules asks (`isCIDR`), and refuse it: there the rule
+/// is that anything will do.
+fn definition(cluster: &Cluster) -> Result<PathBuf> {
+    let published = cluster.made("manifests/clusternetworkpolicies.yaml");
+    if cluster.minor_version()? >= 31 {
+        return Ok(published);
+    }
+    let text = fs::read_to_string(&published).with_context(|| format!("reading {}", published.display()))?;
+    let place = cluster.place("clusternetworkpolicies.yaml");
+    fs::write(&place, text.replace("isCIDR(self)", "'true'"))
+        .with_context(|| format!("writing {}", place.display()))?;
+    Ok(place)
+}
+
 /// Has the API server know the kind, until the result goes.
 fn introduce(cluster: &Cluster) -> Result<Undone<'_>> {
     let undone = Undone::by(cluster, [words(&format!("delete crd {KIND} --ignore-not-found --timeout=60s"))]);
-    let manifest = cluster.made("manifests/clusternetworkpolicies.yaml").display().to_string();
     // It is too long for the annotation of a client's own apply.
-    cluster.kubectl(&["apply", "--server-side", "-f", &manifest])?;
+    cluster.kubectl(&["apply", "--server-side", "-f", &definition(cluster)?.display().to_string()])?;
     cluster.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", &format!("crd/{KIND}")])?;
     Ok(undone)
 }

@@ -71,7 +71,7 @@ fn an_ingress_proxy_leads_clients_outside_to_services_by_host_name() -> Result<(
                 Ok(())
             })
             .with_context(|| {
-                namespace.kubectl(&["logs", "daemonset/proxy", "--all-pods", "--prefix"]).unwrap_or_default()
+                namespace.kubectl(&["logs", "-l", "role=proxy", "--tail=-1", "--prefix"]).unwrap_or_default()
             })?;
             ensure!(seen.iter().all(|it| it.starts_with(host)), "the other's pods: {seen:?}");
         }

@@ -85,7 +85,7 @@ fn a_server_that_lacks_what_the_agent_reads_is_told_of() -> Result<()> {
     told(
         &lab.nodes[0],
         &[
-            "does not have the kind EndpointSlice in discovery.k8s.io/v1 (NotFound): it must be of Kubernetes 1.21 or later",
+            "does not have the kind EndpointSlice in discovery.k8s.io/v1 (NotFound): it must be of Kubernetes 1.30 or later",
             "AdminNetworkPolicy of policy.networking.k8s.io/v1alpha1, which this agent does not know",
         ],
     )?;

@@ -85,11 +85,23 @@ pub struct Shape {
     /// Install Sluice by Helm instead of kubectl
     #[arg(long)]
     pub helm: bool,
+    /// The oldest Kubernetes that Sluice supports instead of the newest; of tests, only our own
+    #[arg(long)]
+    pub oldest: bool,
 }
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { nodes: 3, ipv6: false, dual: false, tunnel: false, native: false, pool: false, helm: false }
+        Self {
+            nodes: 3,
+            ipv6: false,
+            dual: false,
+            tunnel: false,
+            native: false,
+            pool: false,
+            helm: false,
+            oldest: false,
+        }
     }
 }
 
@@ -101,6 +113,10 @@ impl Shape {
             (true, false) => ("ipv6", "IPv6"),
             (false, false) => ("ipv4", "IPv4"),
         }
+    }
+
+    fn release(self) -> Release {
+        if self.oldest { Release::Oldest } else { Release::Newest }
     }
 
     fn routing(self) -> Option<&'static str> {
@@ -129,6 +145,25 @@ impl fmt::Display for Shape {
         write!(f, "{} nodes, {families}, routing {}", self.nodes, self.routing().unwrap_or("auto"))?;
         f.write_str(if self.pool { ", pod CIDRs of a pool" } else { "" })?;
         f.write_str(if self.helm { ", installed by Helm" } else { "" })
+    }
+}
+
+/// Which Kubernetes a cluster is of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Release {
+    /// That of the upstream tests.
+    Newest,
+    /// The oldest one that is supported.
+    Oldest,
+}
+
+impl Release {
+    /// Its name in the script.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Newest => "newest",
+            Self::Oldest => "oldest",
+        }
     }
 }
 
@@ -192,10 +227,11 @@ impl Cluster {
     /// # Errors
     /// Where something cannot be built or does not start.
     pub fn up(&self, shape: Shape, network: Network) -> Result<()> {
-        self.build()?;
+        self.build(shape.release())?;
         say("Starting the cluster");
         let mut up = self.script("up");
         up.env("NODES", shape.nodes.to_string()).env("FAMILIES", shape.families().0);
+        up.env("RELEASE", shape.release().name());
         up.env("POD_CIDRS", if shape.pool { "no" } else { "yes" });
         up.env(
             "PLUGIN",
@@ -214,8 +250,8 @@ impl Cluster {
     ///
     /// # Errors
     /// Where something cannot be built.
-    pub fn build(&self) -> Result<()> {
-        parts::ready(self)
+    pub fn build(&self, release: Release) -> Result<()> {
+        parts::ready(self, release)
     }
 
     /// Whether it is up.

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::Cluster;
+use super::{Cluster, Release};
 use crate::run::{root, run, say};
 use crate::setup;
 
@@ -33,29 +33,42 @@ const PACKAGES: [&str; 17] = [
     "util-linux",
 ];
 
-/// Builds what is missing or older than its sources here; quick where nothing is.
+/// Builds what is missing or older than its sources here, of a release of Kubernetes; quick where nothing is.
 ///
 /// # Errors
 /// Where something cannot be installed or built, with what a person can do.
-pub fn ready(cluster: &Cluster) -> Result<()> {
+pub fn ready(cluster: &Cluster, release: Release) -> Result<()> {
     setup::install(&PACKAGES)?;
     let sources = root().join("tests/kubernetes");
-    let stamp = cluster.directory().join("made-of");
     let made_of = format!("{:016x}", digest(&sources)?);
-    if fs::read_to_string(&stamp).is_ok_and(|it| it == made_of) {
-        return Ok(());
-    }
-    setup::go("Kubernetes")?;
-    say("Building Kubernetes, containerd and the upstream tests (some ten minutes at the first time)");
     let script = |name: &str| {
         let mut command = Command::new(sources.join(name));
         command.env("CLUSTER", cluster.directory());
         command
     };
-    run(&mut script("build.sh"))?;
-    say("Making the images of the cluster");
-    run(&mut script("images.sh"))?;
-    fs::write(&stamp, made_of).with_context(|| format!("writing {}", stamp.display()))
+    unless_made(&made_of, &cluster.directory().join("made-of"), || {
+        say("Building Kubernetes, containerd and the upstream tests (some ten minutes at the first time)");
+        run(&mut script("build.sh"))?;
+        say("Making the images of the cluster");
+        run(&mut script("images.sh"))
+    })?;
+    match release {
+        Release::Newest => Ok(()),
+        Release::Oldest => unless_made(&made_of, &cluster.directory().join("oldest-made-of"), || {
+            say("Building the oldest Kubernetes that is supported (a quarter of an hour at the first time)");
+            run(script("build.sh").arg("oldest"))
+        }),
+    }
+}
+
+/// Makes what a stamp does not say to be made of these sources, and has it say so.
+fn unless_made(of: &str, stamp: &Path, make: impl FnOnce() -> Result<()>) -> Result<()> {
+    if fs::read_to_string(stamp).is_ok_and(|it| it == of) {
+        return Ok(());
+    }
+    setup::go("Kubernetes")?;
+    make()?;
+    fs::write(stamp, of).with_context(|| format!("writing {}", stamp.display()))
 }
 
 /// A digest of all files below a directory that binaries and images are made from.
@@ -79,4 +92,16 @@ fn digest(directory: &Path) -> Result<u64> {
     let mut hasher = DefaultHasher::new();
     walk(directory, &mut hasher)?;
     Ok(hasher.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_oldest_kubernetes_is_the_oldest_that_the_chart_takes() {
+        let chart = include_str!("../../../manifests/helm/sluice/Chart.yaml");
+        let oldest = chart.lines().find_map(|line| line.strip_prefix("kubeVersion: \">=")).expect("it takes some");
+        let minor = oldest.trim_end_matches("0-0\"");
+        let module = include_str!("../../../tests/kubernetes/oldest/go.mod");
+        assert!(module.contains(&format!("require k8s.io/kubernetes v{minor}")), "v{minor} is not in {module}");
+    }
 }

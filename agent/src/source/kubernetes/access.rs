@@ -60,6 +60,8 @@ enum Remedy {
     Credentials,
     /// The server itself.
     Server,
+    /// Nothing: it is busy starting.
+    Patience,
 }
 
 impl From<&kube::Error> for Outage {
@@ -68,7 +70,12 @@ impl From<&kube::Error> for Outage {
         match error {
             kube::Error::Api(status) => Self {
                 what: format!("it answers {} ({})", status.code, status.message),
-                remedy: if status.code == 401 { Remedy::Credentials } else { Remedy::Server },
+                remedy: match status.code {
+                    401 => Remedy::Credentials,
+                    // It reads what it is to tell. Where it cannot, the reason stands behind this.
+                    429 if status.message.ends_with("storage is (re)initializing") => Remedy::Patience,
+                    _ => Remedy::Server,
+                },
             },
             kube::Error::Auth(_) => Self { what: root, remedy: Remedy::Credentials },
             _ if causes::chain(error).any(is_unheard) => {
@@ -186,6 +193,7 @@ impl Troubles {
             }
             Remedy::Credentials => "give this agent a kubeconfig or a service account that the server knows",
             Remedy::Server => "see what is wrong with it",
+            Remedy::Patience => "it is still starting, which takes a moment",
         };
         let meanwhile = if is_listed {
             format!("what it said last stays in force since {}", since.strftime("%Y-%m-%d %H:%M:%S UTC"))
@@ -200,6 +208,7 @@ impl Troubles {
 
 #[cfg(test)]
 mod tests {
+    use kube::core::Status;
     use tower::BoxError;
 
     use super::*;
@@ -275,5 +284,16 @@ mod tests {
             assert_eq!(of(unheard.into()), Outage { what: "nobody answers there".into(), remedy: Remedy::Place });
         }
         assert_eq!(of(Silence.into()).remedy, Remedy::Server);
+    }
+
+    #[test]
+    fn a_server_that_is_busy_starting_is_not_in_trouble() {
+        let of = |message: &str| {
+            let status = Status::failure(message, "TooManyRequests").with_code(429);
+            Outage::from(&kube::Error::Api(Box::new(status))).remedy
+        };
+        assert_eq!(of("storage is (re)initializing"), Remedy::Patience);
+        assert_eq!(of("storage is (re)initializing: no space left"), Remedy::Server);
+        assert_eq!(of("Too many requests: later"), Remedy::Server);
     }
 }

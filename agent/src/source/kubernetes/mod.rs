@@ -64,8 +64,9 @@ const WAITED_FOR: Duration = Duration::from_secs(10);
 const ASKED_AT_ONCE: usize = 256;
 /// As whom the agents of all nodes set what is theirs of a status.
 const MANAGER: &str = "sluice-agent";
-/// The oldest version whose API servers have all kinds that are not a matter of choice (EndpointSlice in discovery.k8s.io/v1).
-const OLDEST: &str = "1.21";
+/// The oldest version that is supported, as the chart says too. Whoever lacks a kind that is not a matter of choice is far older
+/// (EndpointSlice in discovery.k8s.io/v1: 1.21).
+const OLDEST: &str = "1.30";
 /// What ClusterNetworkPolicies were before, and until it is asked again whether there are any.
 const ADMIN_POLICIES: &str = "policy.networking.k8s.io/v1alpha1";
 const ADMIN_POLICIES_AGAIN: Duration = Duration::from_secs(600);

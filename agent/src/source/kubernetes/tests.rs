@@ -484,12 +484,18 @@ fn of_every_kind_it_is_told_that_it_may_not_be_seen_or_is_not_there() {
                 break told;
             }
         };
-        assert!(told.contains("Kubernetes 1.21 or later"), "{told}");
+        assert!(told.contains("Kubernetes 1.30 or later"), "{told}");
         server.give(path, json!([]));
         while !next(&heard).contains(&"listed".into()) {}
     };
     // Each waits for a while between two attempts.
     thread::scope(|scope| KINDS.iter().for_each(|kind| drop(scope.spawn(|| is_told(*kind)))));
+}
+
+#[test]
+fn the_oldest_version_is_that_of_the_chart() {
+    let chart = include_str!("../../../../manifests/helm/sluice/Chart.yaml");
+    assert!(chart.contains(&format!("\nkubeVersion: \">={OLDEST}.0-0\"\n")), "{OLDEST} is not in {chart}");
 }
 
 #[test]
