@@ -1,6 +1,7 @@
 //! Sluice in a cluster of real kubelets: what Kubernetes does on a pod network.
 
 mod admin;
+mod balancers;
 mod fitness;
 mod hosts;
 mod ingress;
