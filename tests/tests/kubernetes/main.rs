@@ -11,6 +11,7 @@ mod names;
 mod nodes;
 mod pods;
 mod policies;
+mod rights;
 mod servers;
 mod services;
 mod tunnel;
