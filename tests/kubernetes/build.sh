@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds Kubernetes, etcd, containerd, CoreDNS and the upstream tests from their Go modules, as the go.mod files beside pin them, and
+# Builds Kubernetes, etcd, containerd, CoreDNS, Traefik and the upstream tests from their Go modules, as the go.mod files beside pin them, and
 # a tunnel of ours, into $CLUSTER/bin, and puts what they need beside, into $CLUSTER/manifests. What is there already costs Go's own comparison.
 #   CLUSTER=DIR build.sh           all of it, with the newest Kubernetes
 #   CLUSTER=DIR build.sh oldest    the oldest Kubernetes that Sluice supports, into $CLUSTER/bin/oldest
@@ -49,6 +49,19 @@ static='osusergo netgo static_build urfave_cli_no_docs'
 of="-s -w -X $c/version.Version=$(cd containerd && go list -m -f '{{.Version}}' $c)"
 build containerd containerd -tags "$static" -ldflags "$of" -o "$bin/" $c/cmd/{containerd,ctr}
 build 'the shim of containerd' containerd -tags "$static no_grpc" -ldflags "$of" -o "$bin/" $c/cmd/containerd-shim-runc-v2
+
+# Traefik takes certificates from some two hundred providers of DNS, by the libraries of each, if it is told to. Nobody tells it here: it is
+# built with a copy of the module that has them, without them.
+l=github.com/go-acme/lego/v4
+work=$CLUSTER/traefik
+rm -rf "$work"
+mkdir -p "$work"
+cp -r --no-preserve=mode "$(cd traefik && go mod download $l && go list -m -f '{{.Dir}}' $l)" "$work/lego"
+find "$work/lego/providers/dns" -mindepth 1 -delete
+cp traefik/dns/providers.go "$work/lego/providers/dns/"
+cp traefik/go.{mod,sum} "$work/"
+go mod edit -replace "$l=$work/lego" "$work/go.mod"
+build Traefik traefik -modfile "$work/go.mod" -ldflags '-s -w' -o "$bin/traefik" github.com/traefik/traefik/v3/cmd/traefik
 
 build ginkgo e2e -ldflags '-s -w' -o "$bin/ginkgo" github.com/onsi/ginkgo/v2/ginkgo
 install -D -m 644 "$(cd policies && go mod download && go list -m -f '{{.Dir}}' sigs.k8s.io/network-policy-api)"/config/crd/experimental/*_clusternetworkpolicies.yaml \

@@ -116,7 +116,7 @@ root=$tmp/tunnel
 install -D "$bin/tunnel" "$root/tunnel"
 image tunnel "$root" '"Entrypoint": ["/tunnel"]' tunnel:lab
 
-root=$tmp/haproxy
+root=$tmp/traefik
 mkdir -p "$root/tmp"
-add "$root" haproxy
-image haproxy "$root" '"Entrypoint": ["haproxy", "-f", "/etc/haproxy/haproxy.cfg"]' haproxy:lab
+install "$bin/traefik" "$root/traefik"
+image traefik "$root" '"Entrypoint": ["/traefik"]' traefik:lab

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod admin;
+mod balancers;
 mod fitness;
 mod hosts;
 mod ingress;
@@ -11,6 +12,7 @@ mod names;
 mod nodes;
 mod pods;
 mod policies;
+mod rights;
 mod servers;
 mod services;
 mod tunnel;

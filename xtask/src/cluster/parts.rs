@@ -13,7 +13,7 @@ use crate::run::{root, run, say};
 use crate::setup;
 
 /// Debian packages that nodes and images need.
-const PACKAGES: [&str; 17] = [
+const PACKAGES: [&str; 16] = [
     "runc",
     "iptables",
     "nftables",
@@ -23,7 +23,6 @@ const PACKAGES: [&str; 17] = [
     "netcat-openbsd",
     "bind9-dnsutils",
     "curl",
-    "haproxy",
     "wget",
     "openssl",
     "gcc",
