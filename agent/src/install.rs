@@ -61,9 +61,9 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Puts both on the node, mounts what is missing there (beside others, below the run directory), and says what became of it. The directories are to be there: one that
-/// is made here would be the container's, and nothing of it on the node. `sluicectl` comes first, for it tells of what fails
-/// then; only people need it, so the node gets its network without.
+/// Puts both on the node, mounts what is missing there (beside others, below the run directory), and says what became of it.
+/// The directories are to be there: one that is made here would be the container's, and nothing of it on the node. `sluicectl` comes
+/// first, for it tells of what fails then; only people need it, so the node gets its network without.
 ///
 /// # Errors
 /// Where the plugin cannot be read, its directory not be written to, or something not be mounted, with what to do.

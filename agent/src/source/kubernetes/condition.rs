@@ -80,17 +80,17 @@ impl Conditions {
     }
 }
 
-/// How long an agent waits, by a random number, whether another writes what it would. Most wait long, and of however many there
-/// are, few so short that they are the first: with as many times more, the first comes as many tenths of the time earlier,
-/// and about as many before its writing is known.
+/// How long an agent waits, by a random number, whether another writes what it would. Most wait long, and the shorter the wait,
+/// the fewer: of ten times as many agents the first comes a quarter of [`WITHIN`] earlier, with no more beside it before what it
+/// has written is known.
 fn delay(random: u64) -> Duration {
     // From 0 up to 1, but for the 0.
     let share = (random >> 11) as f64 / (1_u64 << 53) as f64;
     WITHIN.mul_f64((1.0 + share.ln() / AGENTS.ln()).max(0.0))
 }
 
-/// Writes a condition into the status of a policy, unless another agent has done so meanwhile and this is dropped; again and again, ever less often, until it is done or the server says that it
-/// will not be. Who is refused goes on: somebody may let him.
+/// Writes a condition into the status of a policy, unless another agent has done so meanwhile and this is dropped; again and
+/// again, ever less often, until it is done or the server says that it will not be. Who is refused goes on: somebody may let him.
 pub async fn write(
     api: Api<ClusterNetworkPolicy>,
     name: String,
