@@ -1,6 +1,6 @@
 //! Whether the API server answers, and lets this agent do what it must: what is wrong, and what to do.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::io;
 use std::mem;
@@ -152,9 +152,11 @@ impl Troubles {
 
     /// All of them. Whether there is something that the server has said is the difference for who must live with it.
     pub fn problems(&self, is_listed: bool) -> Vec<String> {
-        // What is wrong with the server is wrong for whatever it is asked for.
-        let outages: BTreeSet<&Outage> = self.outages().collect();
-        let outages = outages.into_iter().map(|outage| self.outage(outage, is_listed));
+        // What is wrong with the server is wrong for whatever it is asked for, however that fails: of what is to be looked at in the
+        // same place, one says it.
+        let mut outages = BTreeMap::new();
+        self.outages().for_each(|outage| drop(outages.entry(outage.remedy).or_insert(outage)));
+        let outages = outages.into_values().map(|outage| self.outage(outage, is_listed));
         let others = self.of.values().filter_map(|repeated| match repeated.told(self.refusals)? {
             Trouble::Refused(why) | Trouble::Amiss(why) => Some(why.clone()),
             Trouble::Absent(_) | Trouble::Away(_) => None,
@@ -238,6 +240,9 @@ mod tests {
         troubles.note(PODS.into(), away("refused", Remedy::Place), at(120));
         assert!(!troubles.note(PODS.into(), away("refused", Remedy::Place), at(180)), "nothing new");
         assert_eq!(troubles.problems(true), before);
+        troubles.note(PODS.into(), away("unreachable", Remedy::Place), at(180));
+        assert_eq!(troubles.problems(true), before, "it fails in another way there");
+        troubles.note(PODS.into(), away("refused", Remedy::Place), at(180));
         troubles.note(NODES.into(), Ok(()), at(240));
         assert_eq!(troubles.problems(true), before, "of pods nothing is heard yet");
         assert!(troubles.note(PODS.into(), Ok(()), at(300)) && !troubles.note(PODS.into(), Ok(()), at(300)));
