@@ -155,7 +155,9 @@ impl Troubles {
         // What is wrong with the server is wrong for whatever it is asked for, however that fails: of what is to be looked at in the
         // same place, one says it.
         let mut outages = BTreeMap::new();
-        self.outages().for_each(|outage| drop(outages.entry(outage.remedy).or_insert(outage)));
+        for outage in self.outages() {
+            outages.entry(outage.remedy).or_insert(outage);
+        }
         let outages = outages.into_values().map(|outage| self.outage(outage, is_listed));
         let others = self.of.values().filter_map(|repeated| match repeated.told(self.refusals)? {
             Trouble::Refused(why) | Trouble::Amiss(why) => Some(why.clone()),
