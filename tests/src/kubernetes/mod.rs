@@ -139,6 +139,11 @@ impl Cluster {
         self.directory.join("install").display().to_string()
     }
 
+    /// The same as values of the chart.
+    pub fn values(&self) -> String {
+        self.directory.join("install/values.yaml").display().to_string()
+    }
+
     /// Waits until each node has its pod of a DaemonSet of the system, and that is ready.
     ///
     /// # Errors

@@ -84,8 +84,7 @@ fn helm_installs_changes_rolls_back_and_removes_sluice() -> Result<()> {
     cluster.kubectl(&["delete", "-k", UNINSTALL])?;
     cluster.kubectl(&["wait", "--for=condition=Ready=false", "node", "--all", "--timeout=90s"])?;
 
-    let server = format!("apiServer={}", cluster.ask("server", &[])?.trim());
-    cluster.helm(&["install", "sluice", CHART, "--set-literal", &server])?;
+    cluster.helm(&["install", "sluice", CHART, "--values", &cluster.values()])?;
     cluster.rolled_out("sluice")?;
     pods_are_connected(&cluster)?;
     let change = |what: &str| {

@@ -20,7 +20,9 @@ pub fn install(cluster: &Cluster, shape: Shape) -> Result<()> {
     say("Installing Sluice");
     run(cluster.script("load").arg(archive))?;
     let wishes = Wishes::of(cluster, shape)?;
-    run(&mut if shape.helm { by_helm(cluster, &wishes)? } else { by_kubectl(cluster, &wishes)? })?;
+    // Both, for our tests go the other way too.
+    let (values, kustomization) = (values(cluster, &wishes)?, kustomization(cluster, &wishes)?);
+    run(&mut if shape.helm { by_helm(cluster, &values)? } else { by_kubectl(cluster, &kustomization) })?;
     run(&mut cluster.kubectl(&["-n", "kube-system", "rollout", "status", "daemonset/sluice", "--timeout=120s"]))?;
     run(&mut cluster.kubectl(&["wait", "--for=condition=Ready", "node", "--all", "--timeout=60s"]))
 }
@@ -52,8 +54,8 @@ fn pool(ranges: &str) -> Value {
     ranges.split(',').map(|range| json!({"cidr": range, "block": block(range)})).collect()
 }
 
-/// Writes what a user would, a kustomization of what is different, and applies it.
-fn by_kubectl(cluster: &Cluster, wishes: &Wishes) -> Result<Command> {
+/// Writes what a user would: a kustomization of what is different.
+fn kustomization(cluster: &Cluster, wishes: &Wishes) -> Result<PathBuf> {
     let directory = directory(cluster)?;
     let routing = wishes.routing.map(|routing| format!("      - SLUICE_ROUTING={routing}\n")).unwrap_or_default();
     let pool = wishes.pool.as_ref().map(|pool| json!({"source": "kubernetes", "pod_cidr_pool": pool}));
@@ -70,16 +72,24 @@ fn by_kubectl(cluster: &Cluster, wishes: &Wishes) -> Result<Command> {
         write(&directory.join("agent.yaml"), &settings.to_string())?;
     }
     write(&directory.join("kustomization.yaml"), &text)?;
-    Ok(cluster.kubectl(&["apply", "-k", &directory.display().to_string()]))
+    Ok(directory)
 }
 
-/// Writes values of what is different, and has Helm install the chart with them.
-fn by_helm(cluster: &Cluster, wishes: &Wishes) -> Result<Command> {
+fn by_kubectl(cluster: &Cluster, kustomization: &Path) -> Command {
+    cluster.kubectl(&["apply", "-k", &kustomization.display().to_string()])
+}
+
+/// Writes the same as values of the chart.
+fn values(cluster: &Cluster, wishes: &Wishes) -> Result<PathBuf> {
     let routing = wishes.routing.map(|routing| ("routing", json!(routing)));
     let pool = wishes.pool.as_ref().map(|pool| ("pod_cidr_pool", pool.clone()));
     let config = routing.into_iter().chain(pool).map(|(name, value)| (name.to_owned(), value)).collect::<Map<_, _>>();
     let values = directory(cluster)?.join("values.yaml");
     write(&values, &json!({"apiServer": wishes.server, "config": config}).to_string())?;
+    Ok(values)
+}
+
+fn by_helm(cluster: &Cluster, values: &Path) -> Result<Command> {
     let mut helm = cluster.script("outside");
     helm.arg(manifests::helm()?).arg("--kubeconfig").arg(cluster.directory().join("run/admin.conf"));
     helm.args(["upgrade", "--install", "--namespace", "kube-system", "sluice"])
