@@ -345,7 +345,8 @@ fn scene() -> Result<Both> {
     both.reject_rest(VIP)?;
     for (v4, v6) in [VIP, STICKY, ELSEWHERE, RANGED, POD_A, POD_B] {
         for address in [format!("{v4}/32"), format!("{v6}/128")] {
-            let status = Command::new("ip").args(["addr", "add", &address, "dev", "lo"]).status();
+            // Without, they are tentative until a workqueue comes to them, though nobody could have them twice.
+            let status = Command::new("ip").args(["addr", "add", &address, "dev", "lo", "nodad"]).status();
             ensure!(status.context("running ip")?.success(), "adding {address} failed");
         }
     }
