@@ -155,19 +155,25 @@ impl<T: Tables> Writer<T> {
         members::position(&self.tables, set).is_some_and(is_beyond)
     }
 
-    /// Removes what belongs to none of the ports.
+    /// Has addresses be no cluster IPs any more that are neither of what was left nor of the ports. They go before the frontends
+    /// there, whose clients would be told for a moment that nobody serves.
+    pub(super) fn sweep_cluster_ips(&mut self) -> Result<(), KernelError> {
+        for (place, frontend) in self.tables.frontends()? {
+            if frontend.service == ServiceId::NONE && !self.cluster_ips.has(place.address) {
+                self.owe(place.address);
+                self.remove_frontend(&place)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what else belongs to none of the ports.
     pub(super) fn sweep(&mut self) -> Result<(), KernelError> {
         let spread: HashSet<SetId> =
             self.ports.values().filter(|written| written.is_spread).map(|written| written.sets[OUTSIDE]).collect();
         for set in self.tables.maglev_sets()?.into_iter().filter(|set| !spread.contains(set)) {
             self.tables.remove_maglev(set)?;
             self.lookups -= 1;
-        }
-        for (place, frontend) in self.tables.frontends()? {
-            if frontend.service == ServiceId::NONE && !self.cluster_ips.has(place.address) {
-                self.owe(place.address);
-                self.remove_frontend(&place)?;
-            }
         }
         let words = self.bits.words();
         for at in 0..FRONTEND_BITS / u64::BITS {

@@ -181,6 +181,7 @@ impl<T: Tables> Writer<T> {
         for (_, left) in std::mem::take(&mut self.left) {
             self.gone.all_of(left);
         }
+        self.sweep_cluster_ips()?;
         self.clear()?;
         self.sweep()?;
         self.take_in(waiting)
