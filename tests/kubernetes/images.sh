@@ -77,11 +77,11 @@ add "$root" bash
 [ -e "$root/bin/bash" ] || ln -s /usr/bin/bash "$root/bin/bash"
 ln -s bash "$root/bin/sh"
 image busybox "$root" '"Cmd": ["/bin/sh"]' "${called[busybox]}"
-add "$root" curl wget getent nc.openbsd dig ss ip conntrack bash dash
+add "$root" curl wget getent nc.openbsd dig ss ip conntrack dash
 rm -f "$root"/bin/{nc,sh,ip,wget} # those of busybox crash (wget) or lack what the tests ask for
 ln -s nc.openbsd "$root/bin/nc"
 ln -s dash "$root/bin/sh"
-for program in bin/nc.openbsd bin/dash bin/bash sbin/ip; do
+for program in bin/nc.openbsd bin/dash sbin/ip; do
 	[ -e "$root/$program" ] || ln -s "/usr/$program" "$root/$program"
 done
 [ -e "$root/bin/ip" ] || ln -s "$(readlink -f "$(command -v ip)")" "$root/bin/ip"
