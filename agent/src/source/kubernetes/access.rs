@@ -43,7 +43,7 @@ pub enum Trouble {
 }
 
 /// Why nothing is heard of the server.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outage {
     what: String,
     /// What to look at.
