@@ -115,6 +115,34 @@ impl Cluster {
         said(self.script("outside").args(command))
     }
 
+    /// What a server answers a client outside.
+    ///
+    /// # Errors
+    /// Where it does not answer, in two seconds.
+    pub fn fetch(&self, url: &str) -> Result<String> {
+        self.outside(&["curl", "-sSfg", "--max-time", "2", url])
+    }
+
+    /// The agents' pods.
+    ///
+    /// # Errors
+    /// Where the API server does not answer.
+    pub fn agents(&self) -> Result<Vec<Value>> {
+        let of = ["-n", "kube-system", "pods", "-l", "app.kubernetes.io/component=agent"];
+        Ok(self.get(&of)?["items"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// The pod of a node's agent.
+    ///
+    /// # Errors
+    /// Where the node has none, or, while one gives way to another, two.
+    pub fn agent_on(&self, node: &str) -> Result<Value> {
+        let mut agents = self.agents()?;
+        agents.retain(|agent| agent["spec"]["nodeName"] == node);
+        ensure!(agents.len() == 1, "{node} has {} pods of agents", agents.len());
+        Ok(agents.remove(0))
+    }
+
     /// What containerd's own client prints on a node.
     ///
     /// # Errors

@@ -18,18 +18,8 @@ struct Bearer<'a> {
 impl<'a> Bearer<'a> {
     /// Reads the token where the node's kubelet has put it for the agent.
     fn of(cluster: &'a Cluster, namespace: &'a Namespace<'a>, node: &str) -> Result<Self> {
-        let on_node = format!("--field-selector=spec.nodeName={node}");
-        let agents = "-lapp.kubernetes.io/name=sluice,app.kubernetes.io/component=agent";
-        let uid = cluster.kubectl(&[
-            "-n",
-            "kube-system",
-            "get",
-            "pods",
-            agents,
-            &on_node,
-            "-o",
-            "jsonpath={.items[*].metadata.uid}",
-        ])?;
+        let agent = cluster.agent_on(node)?;
+        let uid = agent["metadata"]["uid"].as_str().context("its UID")?;
         let token = format!("/var/lib/kubelet/pods/{uid}/volumes/kubernetes.io~projected/account/token");
         Ok(Self { cluster, namespace, token: cluster.on(node, &["cat", &token])? })
     }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::process::{Child, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use ipnet::IpNet;
 use serde_json::json;
 use sluice_tests::kubernetes::{Cluster, Namespace, hostname_at};
 use sluice_tests::lab::until;
@@ -93,7 +94,7 @@ fn a_load_balancers_address_is_served_by_every_node() -> Result<()> {
     namespace.pod("served").on("n2").role("web").serve()?;
     // It needs no port of nodes.
     namespace.service("web", "type: LoadBalancer\nallocateLoadBalancerNodePorts: false")?;
-    let ask = || cluster.outside(&["curl", "-sSfg", "--max-time", "2", &url]);
+    let ask = || cluster.fetch(&url);
     router.by("n1")?;
     ensure!(ask().is_err(), "nobody is there yet");
     announce(&namespace, "web", at, "VIP")?;
@@ -135,7 +136,7 @@ fn a_load_balancer_of_local_traffic_follows_the_health_checks_and_keeps_clients_
         })?;
         router.by(with)
     };
-    let ask = |what: &str| cluster.outside(&["curl", "-sSfg", "--max-time", "2", &url.replace("hostname", what)]);
+    let ask = |what: &str| cluster.fetch(&url.replace("hostname", what));
     follow("n2", "n1")?;
     assert_eq!(until("the address is served", || ask("hostname"))?, "first");
     let seen = ask("clientip")?;
@@ -164,8 +165,7 @@ fn a_load_balancer_lets_in_whom_source_ranges_name() -> Result<()> {
     router.by("n1")?;
     let outside = || cluster.outside(&["curl", "-sSfg", "--connect-timeout", "1", &url]);
     let only = |address: IpAddr| {
-        let range = format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 });
-        let patch = json!({"spec": {"loadBalancerSourceRanges": [range]}}).to_string();
+        let patch = json!({"spec": {"loadBalancerSourceRanges": [IpNet::from(address)]}}).to_string();
         namespace.kubectl(&["patch", "service", "web", "-p", &patch]).map(|_| ())
     };
     assert_eq!(until("everybody is let in", outside)?, "served");
@@ -190,7 +190,7 @@ fn pods_are_led_to_backends_at_once_unless_the_load_balancer_is_a_proxy() -> Res
     namespace.pod("backend").on("n2").role("web").serve()?;
     namespace.serve("client", "n1")?;
     namespace.service("web", "type: LoadBalancer")?;
-    let balancer = until("the load balancer answers", || cluster.outside(&["curl", "-sSfg", "--max-time", "2", &url]))?;
+    let balancer = until("the load balancer answers", || cluster.fetch(&url))?;
     ensure!(balancer != "backend", "they have different names");
     let is_answered_by = |who: &str| {
         until("another answers", || {

@@ -6,10 +6,9 @@ use sluice_tests::kubernetes::Cluster;
 #[test]
 fn a_node_that_works_is_fit() -> Result<()> {
     let cluster = Cluster::shared()?;
-    let agents = ["-n", "kube-system", "get", "pods", "-l", "app.kubernetes.io/component=agent", "-o", "name"];
-    let agents = cluster.kubectl(&agents)?;
-    assert_eq!(agents.lines().count(), cluster.nodes()?.len(), "{agents}");
-    for agent in agents.lines() {
+    let agents = cluster.agents()?;
+    assert_eq!(agents.len(), cluster.nodes()?.len(), "{agents:?}");
+    for agent in agents.iter().filter_map(|agent| agent["metadata"]["name"].as_str()) {
         // It fails where anything keeps an agent from its work.
         let check = ["-n", "kube-system", "exec", agent, "-c", "agent", "--", "sluice-agent", "check", "-o", "json"];
         let found = cluster.kubectl(&check)?;

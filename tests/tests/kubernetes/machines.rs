@@ -1,6 +1,7 @@
 //! Machines that start anew, join the cluster and are taken away. These tests are alone.
 
 use anyhow::{Context, Result, ensure};
+use ipnet::IpNet;
 use sluice_tests::kubernetes::{Cluster, Namespace, hostname_at};
 use sluice_tests::lab::{until, until_so};
 
@@ -29,13 +30,12 @@ fn a_machine_that_starts_anew_has_its_pods_and_policies_back() -> Result<()> {
     namespace.pod("stranger").on("n1").start()?;
     namespace.service("old", "")?;
     namespace.all_ready()?;
-    let outsider = cluster.outsider()?;
-    let bits = if outsider.is_ipv4() { 32 } else { 128 };
+    let outsider = IpNet::from(cluster.outsider()?);
     namespace.policy(
         "peer",
         &format!(
             "podSelector: {{matchLabels: {{role: old}}}}\n\
-             ingress: [{{from: [{{podSelector: {{matchLabels: {{role: peer}}}}}}, {{ipBlock: {{cidr: \"{outsider}/{bits}\"}}}}]}}]"
+             ingress: [{{from: [{{podSelector: {{matchLabels: {{role: peer}}}}}}, {{ipBlock: {{cidr: \"{outsider}\"}}}}]}}]"
         ),
     )?;
     let service = hostname_at(namespace.field("service/old", ".spec.clusterIP")?.parse()?, 80);

@@ -29,14 +29,10 @@ const READY: &str = "wait --for=condition=Ready --timeout=90s node --all";
 
 /// Where agents are, and whether they are ready.
 fn agents(cluster: &Cluster) -> Result<Vec<(String, bool)>> {
-    let path = "jsonpath={range .items[*]}{.spec.nodeName} {.status.containerStatuses[0].ready}{\"\\n\"}{end}";
-    let label = "app.kubernetes.io/component=agent";
-    let text = cluster.kubectl(&["-n", "kube-system", "get", "pods", "-l", label, "-o", path])?;
-    Ok(text
-        .lines()
-        .filter_map(|line| line.split_once(' '))
-        .map(|(node, ready)| (node.into(), ready == "true"))
-        .collect())
+    let agents = cluster.agents()?.into_iter();
+    let place = |agent: &Value| agent["spec"]["nodeName"].as_str().map(str::to_owned);
+    let is_ready = |agent: &Value| agent["status"]["containerStatuses"][0]["ready"] == true;
+    Ok(agents.filter_map(|agent| Some((place(&agent)?, is_ready(&agent)))).collect())
 }
 
 fn await_not_ready(cluster: &Cluster, node: &str) -> Result<()> {

@@ -46,10 +46,8 @@ struct Agent<'a> {
 
 impl Agent<'_> {
     fn pod(&self) -> Result<String> {
-        let label = "app.kubernetes.io/component=agent";
-        let of =
-            ["-n", "kube-system", "get", "pods", "-l", label, "--field-selector", "spec.nodeName=n1", "-o", "name"];
-        Ok(self.cluster.kubectl(&of)?.trim().to_owned())
+        let name = self.cluster.agent_on("n1")?["metadata"]["name"].take();
+        name.as_str().map(|name| format!("pod/{name}")).context("its name")
     }
 
     /// Has another take its place.

@@ -4,6 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use ipnet::IpNet;
 use sluice_tests::kubernetes::{Cluster, Namespace};
 use sluice_tests::lab::until;
 
@@ -65,11 +66,12 @@ fn asks_where_policies_allow(
         ensure!(attempt().is_err(), "it is not");
         Ok(())
     })?;
-    let server = cluster.outsider()?;
-    let bits = if server.is_ipv4() { 32 } else { 128 };
+    let server = IpNet::from(cluster.outsider()?);
     namespace.policy(
         "api-server",
-        &format!("podSelector: {{}}\ningress: [{{from: [{{ipBlock: {{cidr: \"{server}/{bits}\"}}}}], ports: [{{port: 8443}}]}}]"),
+        &format!(
+            "podSelector: {{}}\ningress: [{{from: [{{ipBlock: {{cidr: \"{server}\"}}}}], ports: [{{port: 8443}}]}}]"
+        ),
     )?;
     until("the API server is let in", attempt)
 }

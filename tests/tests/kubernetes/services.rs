@@ -43,7 +43,7 @@ fn node_ports_are_served_by_every_node_to_clients_outside() -> Result<()> {
     let port = namespace.field("service/port", ".spec.ports[0].nodePort")?.parse()?;
     for node in ["n1", "n2"] {
         let url = hostname_at(cluster.address(node)?, port);
-        let answer = until("the port is served", || cluster.outside(&["curl", "-sSfg", "--max-time", "2", &url]))?;
+        let answer = until("the port is served", || cluster.fetch(&url))?;
         assert_eq!(answer, "served", "by {node}");
     }
     Ok(())
@@ -58,7 +58,7 @@ fn local_traffic_keeps_clients_addresses_and_stays_on_the_node() -> Result<()> {
     let port = namespace.field("service/local", ".spec.ports[0].nodePort")?.parse()?;
     let ask = |node: &str| -> Result<String> {
         let url = hostname_at(cluster.address(node)?, port).replace("hostname", "clientip");
-        cluster.outside(&["curl", "-sSfg", "--max-time", "2", &url])
+        cluster.fetch(&url)
     };
     let seen = until("the port is served", || ask("n2"))?;
     ensure!(seen.contains(&cluster.outsider()?.to_string()), "it sees who asks: {seen}");

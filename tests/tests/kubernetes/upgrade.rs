@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
+use ipnet::IpNet;
 use sluice_tests::kubernetes::{AGNHOST, Asking, Cluster, Namespace, Undone, datagram_to, hostname_at, words};
 use sluice_tests::lab::traffic::{Steady, udp};
 use sluice_tests::lab::{until, until_so};
@@ -92,8 +93,7 @@ fn pods(cluster: &Cluster, namespace: &Namespace<'_>) -> Result<()> {
          - {{name: inside, protocol: UDP, port: {INSIDE}}}\n  - {{name: outside, protocol: UDP, port: {OUTSIDE}}}\n"
     ))?;
     namespace.deny_everything()?;
-    let bits = |address: std::net::IpAddr| if address.is_ipv4() { 32 } else { 128 };
-    let block = |address| format!("{{ipBlock: {{cidr: \"{address}/{}\"}}}}", bits(address));
+    let block = |address| format!("{{ipBlock: {{cidr: \"{}\"}}}}", IpNet::from(address));
     let (outsider, node) = (cluster.outsider()?, cluster.address("n1")?);
     namespace.policy(
         "out",

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use ipnet::IpNet;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use sluice_policy::question::Traffic;
@@ -235,8 +236,7 @@ fn addresses_that_others_have_are_refused_whoever_gives_them() -> Result<()> {
     let place = Place::make(&format!("{}-x", node.place.name))?;
     let path = node.directory.join("plugins").display().to_string();
     let refused = |address: std::net::IpAddr, owner: &str| {
-        let length = if address.is_ipv4() { 32 } else { 128 };
-        let ipam = ipam(node, &json!({ "ips": [{ "address": format!("{address}/{length}") }] }))?;
+        let ipam = ipam(node, &json!({ "ips": [{ "address": IpNet::from(address) }] }))?;
         let add = Call::new(node, "ADD", "x", &place.path())?.with("CNI_PATH", &path);
         let (code, message) = add.config("ipam", ipam).fails()?;
         let told = format!("{address} is the address of {owner} too");
