@@ -285,9 +285,10 @@ impl PluginCall<'_> {
 
     fn status(&self) -> Result<(), CniError> {
         let unavailable = |message: String| CniError::new(Code::Unavailable, message);
-        let since = Instant::now();
-        while let Err(why) = self.is_served() {
-            if since.elapsed() >= HANDOVER {
+        let end = Instant::now() + HANDOVER;
+        let left = || end.saturating_duration_since(Instant::now());
+        while let Err(why) = self.is_served(left().max(PACE)) {
+            if left().is_zero() {
                 return Err(unavailable(why));
             }
             thread::sleep(PACE);
@@ -296,8 +297,8 @@ impl PluginCall<'_> {
     }
 
     /// Whether there is an agent that takes pods, or why not.
-    fn is_served(&self) -> Result<(), String> {
-        let answer = self.agent(PATIENCE).and_then(|mut agent| Ok(agent.call(Call::Status {})?));
+    fn is_served(&self, patience: Duration) -> Result<(), String> {
+        let answer = self.agent(patience).and_then(|mut agent| Ok(agent.call(Call::Status {})?));
         match answer.map_err(|error| error.message)? {
             Answer::Status(status) if status.ready => Ok(()),
             Answer::Status(status) => {
