@@ -6,15 +6,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+use sluice_api::LOCK;
 
 use crate::config::Config;
 use crate::kernel::{Kernel, Sizes};
 use crate::mounts;
-
-/// Where the agent's lock is.
-pub fn lock_path(run_dir: &Path) -> PathBuf {
-    run_dir.join("agent.lock")
-}
 
 /// Takes the agent's lock on a node.
 ///
@@ -42,7 +38,7 @@ pub fn wait_for_lock(run_dir: &Path) -> Result<Flock<fs::File>> {
 
 fn lock_file(run_dir: &Path) -> Result<(fs::File, PathBuf)> {
     fs::create_dir_all(run_dir).with_context(|| format!("making {}", run_dir.display()))?;
-    let path = lock_path(run_dir);
+    let path = run_dir.join(LOCK);
     let file = OpenOptions::new().create(true).append(true).open(&path);
     Ok((file.with_context(|| format!("opening {}", path.display()))?, path))
 }

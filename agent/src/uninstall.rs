@@ -6,7 +6,7 @@ use std::{fs, io};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use sluice_api::{LAST_ERROR, SOCKET};
+use sluice_api::{LAST_ERROR, LOCK, MISSED, SOCKET};
 use sluice_netlink::Netlink;
 
 use crate::config::Config;
@@ -75,7 +75,7 @@ pub fn run(config: &Config, uninstall: &Uninstall) -> Result<()> {
     if let Some(place) = mounts::remove_groups(&config.run_dir)? {
         say(format!("the control groups mounted at {}", place.display()));
     }
-    for path in [config.run_dir.join(SOCKET), config.run_dir.join(LAST_ERROR), prepare::lock_path(&config.run_dir)] {
+    for path in [SOCKET, LAST_ERROR, MISSED, LOCK].map(|name| config.run_dir.join(name)) {
         remove(&path, fs::remove_file(&path))?;
     }
     for directory in [&config.state_dir, &config.run_dir] {

@@ -22,5 +22,11 @@ pub const RUN_DIR: &str = "/run/sluice";
 /// Name of the socket in the run directory.
 pub const SOCKET: &str = "agent.sock";
 
+/// Name of the file in the run directory that an agent locks while it runs. It stays when that ends, until the node starts anew.
+pub const LOCK: &str = "agent.lock";
+
+/// Name of the file in the run directory that is made when an agent is missed.
+pub const MISSED: &str = "agent.missed";
+
 /// Name of the file in the run directory that says what has kept an agent from its work (see [`last_error`]).
 pub const LAST_ERROR: &str = "last-error";

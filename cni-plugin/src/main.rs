@@ -6,6 +6,7 @@
 mod arguments;
 mod config;
 mod error;
+mod handover;
 mod ipam;
 mod log;
 mod loopback;

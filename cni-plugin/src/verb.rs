@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use sluice_api::{Answer, Call, Client, EndpointRecord, PortMapping, Records, SOCKET};
@@ -12,6 +12,7 @@ use sluice_api::{Answer, Call, Client, EndpointRecord, PortMapping, Records, SOC
 use crate::arguments::{Arguments, Verb};
 use crate::config::NetworkConfig;
 use crate::error::{CniError, Code, all};
+use crate::handover::Handover;
 use crate::ipam::{Given, Ipam};
 use crate::log;
 use crate::name::{container_mac, host_interface, mac_text};
@@ -22,10 +23,9 @@ use crate::wire::{self, GATEWAY_MAC, Pair};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long it may take where its answer is not needed.
 const SHORT_PATIENCE: Duration = Duration::from_secs(2);
-/// For how long a node is not said to be broken whose agent gives way to another: that is away for some seconds. The kubelet takes
-/// a runtime for dead that has told of no status for 30 s (`baseRuntimeSyncThreshold`, Kubernetes 1.37).
-const HANDOVER: Duration = Duration::from_secs(10);
-/// Between two looks for it.
+/// How long it may take to say how it is: it says so while it is busy, too.
+const STATUS_PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks for an agent that gives way to another.
 const PACE: Duration = Duration::from_millis(100);
 
 /// Does what is asked, and prints what is to be told. What is not told has not happened: an ADD is undone.
@@ -285,14 +285,16 @@ impl PluginCall<'_> {
 
     fn status(&self) -> Result<(), CniError> {
         let unavailable = |message: String| CniError::new(Code::Unavailable, message);
-        let end = Instant::now() + HANDOVER;
-        let left = || end.saturating_duration_since(Instant::now());
-        while let Err(why) = self.is_served(left().max(PACE)) {
-            if left().is_zero() {
+        let handover = Handover::at(&self.config.run_dir);
+        let mut patience = STATUS_PATIENCE;
+        while let Err(why) = self.is_served(patience) {
+            patience = handover.left();
+            if patience.is_zero() {
                 return Err(unavailable(why));
             }
             thread::sleep(PACE);
         }
+        handover.is_over();
         self.ipam().ready(self.arguments).map_err(|error| unavailable(error.message))
     }
 

@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use ipnet::IpNet;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use sluice_api::MISSED;
 use sluice_policy::question::Traffic;
 use sluice_tests::lab::exchange::{Client, End};
 use sluice_tests::lab::traffic::ping;
@@ -92,6 +93,8 @@ fn without_an_agent_nothing_is_added_but_all_can_be_deleted() -> Result<()> {
     lab.nodes[0].stop_agent();
     let node = &lab.nodes[0];
     assert_eq!(Call::new(node, "STATUS", "x", Path::new("/"))?.fails()?.0, 50, "nobody comes");
+    // The time is over that the next one has, until there is one.
+    assert!(node.socket().with_file_name(MISSED).exists());
     let place = Place::make(&format!("{}-c", node.place.name))?;
     assert_eq!(Call::new(node, "ADD", "c", &place.path())?.fails()?.0, 11);
     assert_eq!(traces(&lab)?, (2, 4, 2));
@@ -118,6 +121,7 @@ fn a_node_is_not_broken_whose_agent_gives_way_to_another() -> Result<()> {
         node.start_agent()?;
         answered.join().expect("no panic")
     })?;
+    assert!(!node.socket().with_file_name(MISSED).exists(), "the next one has its own time");
     Ok(())
 }
 
