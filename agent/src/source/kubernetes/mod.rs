@@ -29,7 +29,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::ListParams;
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
@@ -43,7 +43,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{Change, Object, Source};
 use crate::causes;
-use access::{Outage, REFUSALS, Server, Target, Trouble, Troubles};
+use access::{Outage, REFUSALS, Server, Target, Trouble, Troubles, passes};
 use blocks::{Blocks, SEEN, take};
 use client::{PATIENCE, connect};
 use condition::{Conditions, Due, write};
@@ -407,9 +407,13 @@ async fn examine<K: Watched>(client: &Client, troubles: &mut Troubles) {
     let Err(error) = api.list(&ListParams::default().limit(1)).await else { return };
     // A matter of choice.
     let is_optional = K::kind(&()) == KIND;
-    if !(is_optional && matches!(&error, kube::Error::Api(status) if status.code == 404)) {
-        troubles.note(api.resource_url().into(), Err(trouble::<K>(&error)), Timestamp::now());
-    }
+    let trouble = if is_optional && matches!(&error, kube::Error::Api(status) if status.code == 404) {
+        let Ok(Some(version)) = elsewhere::<K>(client).await else { return };
+        moved::<K>(&version)
+    } else {
+        trouble::<K>(&error)
+    };
+    troubles.note(api.resource_url().into(), Err(trouble), Timestamp::now());
 }
 
 /// What it means that a watch is interrupted; `None`: nothing, but that it is begun again.
@@ -427,7 +431,7 @@ fn watch_if_there<K: Watched>(client: &Client, absent: Duration) -> impl Stream<
     let client = client.clone();
     let watches = stream::repeat_with(move || {
         let rest = stream::once(sleep(absent)).filter_map(|()| future::ready(None));
-        until_absent(events(&client)).chain(rest)
+        until_absent(client.clone()).chain(rest)
     });
     let mut was_there = None;
     watches.flatten().inspect(move |heard| {
@@ -473,16 +477,22 @@ fn admin_policies(client: &Client) -> impl Stream<Item = (Target, Told)> + Send 
     })
 }
 
-/// What a watch says until the server does not have the kind.
-fn until_absent<K: Watched>(
-    events: impl Stream<Item = watcher::Result<Event<K>>> + Send,
-) -> impl Stream<Item = Heard<K>> + Send {
-    let heard = events.filter_map(|event| {
-        future::ready(match event {
-            Ok(event) => said(event),
-            Err(error) if is_absent(&error) => Some(Heard::Absent),
-            Err(error) => interrupted(&error),
-        })
+/// What a watch says until the server does not have the kind, in any version.
+fn until_absent<K: Watched>(client: Client) -> impl Stream<Item = Heard<K>> + Send {
+    let heard = events::<K>(&client).filter_map(move |event| {
+        let client = client.clone();
+        async move {
+            match event {
+                Ok(event) => said(event),
+                Err(error) if is_absent(&error) => Some(match elsewhere::<K>(&client).await {
+                    Ok(Some(version)) => Heard::Nothing(moved::<K>(&version)),
+                    Err(error) if passes(&error) => Heard::Nothing(trouble::<K>(&error)),
+                    // A server that does not say which kinds it has is taken to have no other version.
+                    Ok(None) | Err(_) => Heard::Absent,
+                }),
+                Err(error) => interrupted(&error),
+            }
+        }
     });
     stream::unfold(Some(Box::pin(heard)), |goes_on| async {
         let mut heard = goes_on?;
@@ -490,6 +500,35 @@ fn until_absent<K: Watched>(
         let goes_on = (!matches!(next, Heard::Absent)).then_some(heard);
         Some((next, goes_on))
     })
+}
+
+/// In which version the server has objects of a kind that it does not serve in the one that is asked for.
+async fn elsewhere<K: Watched>(client: &Client) -> kube::Result<Option<String>> {
+    let (group, plural) = (K::group(&()), K::plural(&()));
+    let groups = client.list_api_groups().await?.groups;
+    let versions = groups.into_iter().filter(|it| it.name == group).flat_map(|it| it.versions);
+    for version in versions.filter(|it| it.version != K::version(&())) {
+        let kinds = client.list_api_group_resources(&version.group_version).await?.resources;
+        if kinds.iter().any(|kind| kind.name == plural) {
+            let kind = GroupVersionKind::gvk(&group, &version.version, &K::kind(&()));
+            let resource = ApiResource::from_gvk_with_plural(&kind, &plural);
+            let objects = Api::<DynamicObject>::all_with(client.clone(), &resource);
+            if !objects.list(&ListParams::default().limit(1)).await?.items.is_empty() {
+                return Ok(Some(version.group_version));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// What it means that there are objects of a kind in another version only: they count, and nobody can read them.
+fn moved<K: Watched>(version: &str) -> Trouble {
+    let kind = K::kind(&());
+    Trouble::Amiss(format!(
+        "the API server has every {kind} in {version} only, which this agent does not know: have its CustomResourceDefinition \
+         serve {}, too, or take a Sluice that knows {version}; {MEANWHILE}",
+        K::api_version(&())
+    ))
 }
 
 /// Whether the server does not have what was to be watched.
@@ -506,10 +545,12 @@ fn failure(error: &watcher::Error) -> Option<&kube::Error> {
     }
 }
 
+/// What is until the server gives what it is asked for.
+const MEANWHILE: &str = "it tries again, and until then what it knows of them stays in force; one that has known nothing of them \
+                         since it started adds no pods";
+
 /// What an unanswered list or watch of a kind says of the server, or of this agent's account, with what to do.
 fn trouble<K: Watched>(error: &kube::Error) -> Trouble {
-    const MEANWHILE: &str = "it tries again, and until then what it knows of them stays in force; one that has known nothing of \
-                             them since it started adds no pods";
     let (kind, plural, group) = (K::kind(&()), K::plural(&()), K::group(&()));
     match error {
         kube::Error::Api(status) if status.is_forbidden() => Trouble::Refused(format!(

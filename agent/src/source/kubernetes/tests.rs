@@ -422,6 +422,43 @@ fn a_kind_that_is_not_installed_counts_once_it_is_and_until_it_is_not() {
     assert_eq!(next(&heard), ["ClusterNetworkPolicy all is"]);
 }
 
+/// What policies deny that nobody can read is not let through as if there were none.
+#[test]
+fn a_kind_that_is_there_in_another_version_only_is_a_problem_and_what_was_known_of_it_stays() {
+    let (server, happened) = Server::start();
+    server.give(NODES, json!([node("a", 1)]));
+    server.give(POLICIES, json!([policy(&json!([]))]));
+    let (heard, _asker) = server.follow();
+    let mut told = first(&heard);
+    told.sort();
+    assert_eq!(told, ["ClusterNetworkPolicy all is", "Node a is"]);
+    wait_for(&happened, POLICIES);
+    let group = json!({ "name": "policy.networking.k8s.io", "versions": [
+        { "groupVersion": "policy.networking.k8s.io/v1beta1", "version": "v1beta1" },
+    ]});
+    let kind = json!({ "name": "clusternetworkpolicies", "singularName": "", "namespaced": false,
+        "kind": "ClusterNetworkPolicy", "verbs": ["list"] });
+    server.give("/apis", json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": [group] }));
+    server.give(
+        "/apis/policy.networking.k8s.io/v1beta1",
+        json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "policy.networking.k8s.io/v1beta1",
+            "resources": [kind] }),
+    );
+    let newer = "/apis/policy.networking.k8s.io/v1beta1/clusternetworkpolicies";
+    server.give(newer, json!([policy(&json!([]))]));
+    server.0.given.lock().expect("locks").remove(POLICIES);
+    server.expire(POLICIES);
+    let told = next(&heard);
+    assert!(told.len() == 1 && told[0].starts_with("problems: "), "{told:?}");
+    assert!(told[0].contains("every ClusterNetworkPolicy in policy.networking.k8s.io/v1beta1 only"), "{told:?}");
+    server.give(newer, json!([]));
+    let mut told = next(&heard);
+    while !told.contains(&"problems: ".to_owned()) {
+        told.extend(next(&heard));
+    }
+    assert!(told.contains(&"ClusterNetworkPolicy all gone".to_owned()), "{told:?}");
+}
+
 /// What may be denied by policies that nobody may see is not let through as if there were none.
 #[test]
 fn a_kind_that_may_not_be_seen_is_a_problem_and_holds_up_the_first_listing_until_it_may() {
