@@ -26,9 +26,10 @@ type Case = fn(&mut Tried) -> Result<()>;
 /// Where the chart cannot be read.
 pub fn problems(chart: &Chart) -> Result<Vec<String>> {
     let mut tried = Tried { chart, values: BTreeSet::new() };
-    let cases: [(&str, Case); 12] = [
+    let cases: [(&str, Case); 13] = [
         ("by default", by_default),
         ("rights", rights),
+        ("confinement", confinement),
         ("image", image),
         ("place", place),
         ("labels", labels),
@@ -113,6 +114,25 @@ fn rights(chart: &mut Tried) -> Result<()> {
     may(&all, "agent", &[&ENTER[..], &["SYS_RESOURCE"]].concat())
 }
 
+/// What works on nodes is confined alike, whether it is there to stay or to remove.
+fn confinement(chart: &mut Tried) -> Result<()> {
+    let values = ["seccompProfile.type=Unconfined", "seLinuxOptions.type=mine_t", "extraCapabilities={FOWNER}"];
+    for (uninstall, containers) in [("uninstall=false", &["install", "agent"][..]), ("uninstall=true", &["uninstall"])]
+    {
+        let all = chart.with(&[uninstall])?;
+        is(&all.pod()?["spec"]["securityContext"]["seccompProfile"], json!({ "type": "RuntimeDefault" }))?;
+        is(&all.pod()?["spec"]["securityContext"]["seLinuxOptions"], json!({ "type": "spc_t" }))?;
+        let all = chart.with(&[&values[..], &[uninstall]].concat())?;
+        is(&all.pod()?["spec"]["securityContext"]["seccompProfile"], json!({ "type": "Unconfined" }))?;
+        is(&all.pod()?["spec"]["securityContext"]["seLinuxOptions"], json!({ "type": "mine_t" }))?;
+        for container in containers {
+            let has = all.container(container)?["securityContext"]["capabilities"]["add"].clone();
+            ensure!(texts(&has).any(|it| it == "FOWNER"), "{container} may not what was added: {has}");
+        }
+    }
+    Ok(())
+}
+
 fn image(chart: &mut Tried) -> Result<()> {
     const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
     let digest = format!("image.digest={DIGEST}");
@@ -161,6 +181,8 @@ fn place(chart: &mut Tried) -> Result<()> {
     is(&set["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"], json!("20%"))?;
     let resources = json!({ "requests": { "cpu": 1, "memory": "128Mi" }, "limits": { "memory": "1Gi" } });
     is(&all.container("agent")?["resources"], resources)?;
+    let all = chart.with(&["hostAliases[0].ip=192.0.2.1", "hostAliases[0].hostnames={api.example}"])?;
+    is(&all.pod()?["spec"]["hostAliases"], json!([{ "ip": "192.0.2.1", "hostnames": ["api.example"] }]))?;
     let all = chart.with(&["resources.requests.memory=null"])?;
     is(&all.container("agent")?["resources"], json!({ "requests": { "cpu": "50m" } }))
 }
@@ -299,7 +321,7 @@ fn uninstall(chart: &mut Tried) -> Result<()> {
 
 /// What makes no sense, and what is said of it.
 fn refusals(chart: &mut Tried) -> Result<()> {
-    let cases: [(&[&str], &str); 19] = [
+    let cases: [(&[&str], &str); 20] = [
         (&["apiServer="], "apiServer is required"),
         (&["apiServer=192.0.2.1"], "/apiServer"),
         (&["aipServer=x"], "aipServer"),
@@ -307,6 +329,7 @@ fn refusals(chart: &mut Tried) -> Result<()> {
         (&["maxUnavailable=0%"], "/maxUnavailable"),
         (&[r"podLabels.app\.kubernetes\.io/name=mine"], "app.kubernetes.io/name"),
         (&["podAnnotations.checksum/config=1"], "checksum/config"),
+        (&["extraCapabilities={CAP_FOWNER}"], "/extraCapabilities/0"),
         (&["hostPaths.bin=bin"], "/hostPaths/bin"),
         (&["metricsService.enabled=true"], "metricsService needs config.metrics_address"),
         (&["metricsService.enabled=true", "config.metrics_address=off"], "metricsService needs config.metrics_address"),

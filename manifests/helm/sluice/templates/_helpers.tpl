@@ -49,6 +49,17 @@ imagePullSecrets: {{- range . }}
 {{- end }}
 {{- end }}
 
+{{- /* How a pod that works on nodes is confined. */ -}}
+{{- define "sluice.securityContext" -}}
+# Only root may load programs, and the node's files are root's.
+runAsUser: 0
+runAsGroup: 0
+# It lets bpf and setns through for who has the capabilities below.
+seccompProfile: {{- toYaml .Values.seccompProfile | nindent 2 }}
+# A container's own type may neither load programs nor write to the node's directories. Without SELinux it means nothing.
+seLinuxOptions: {{- toYaml .Values.seLinuxOptions | nindent 2 }}
+{{- end }}
+
 {{- /* The agent's settings. Helm takes those that are null away; here they are again, for who looks what can be set. */ -}}
 {{- define "sluice.settings" -}}
 {{- $settings := deepCopy .Values.config }}
