@@ -6,6 +6,7 @@ mod cluster;
 mod conformance;
 mod demo;
 mod fuzz;
+mod golang;
 mod image;
 mod kernels;
 mod kubernetes;

@@ -6,6 +6,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::golang::Go;
 use crate::run::{output, run, say, target};
 use crate::toolchain::{self, Toolchain};
 
@@ -121,25 +122,6 @@ pub fn install(packages: &[&str]) -> Result<()> {
     run(apt().args(["install", "-y", "--no-install-recommends"]).args(&packages))
 }
 
-/// Sees whether there is Go, new enough to fetch the one that is asked for.
-///
-/// # Errors
-/// Where there is none, with what is built with it.
-pub fn go(what: &str) -> Result<()> {
-    let version = output(Command::new("go").arg("version"));
-    ensure!(
-        version.as_deref().and_then(go_minor).is_some_and(|minor| minor >= 21),
-        "{what} is built with Go: install it (1.26, or 1.21 and later, which fetch that)"
-    );
-    Ok(())
-}
-
-/// The second number of what `go version` prints.
-fn go_minor(version: &str) -> Option<u32> {
-    let (_, rest) = version.split_once("go1.")?;
-    rest.split(|it: char| !it.is_ascii_digit()).next()?.parse().ok()
-}
-
 /// Installs container runtimes, and what tests have them do.
 ///
 /// # Errors
@@ -160,10 +142,10 @@ pub fn runtimes() -> Result<()> {
         directory.join("tools.go"),
         format!("//go:build tools\n\npackage tools\n\nimport _ \"{MODULE}/cmd/crictl\"\n"),
     )?;
-    let mut go = Command::new("go");
+    let mut go = Go::ready("crictl")?.command();
     go.args(["build", "-o", "/usr/local/bin/crictl", &format!("{MODULE}/cmd/crictl")]).current_dir(&directory);
     go.env("GOFLAGS", "-mod=mod");
-    run(&mut go).context("crictl is missing and cannot be built; install Go, or crictl itself")
+    run(&mut go).context("crictl is missing and cannot be built; install it")
 }
 
 fn is_bpffs() -> bool {
@@ -178,16 +160,4 @@ fn mount_bpffs() -> Result<()> {
     }
     say("Mounting a BPF file system at /sys/fs/bpf");
     run(Command::new("mount").args(["-t", "bpf", "bpf", "/sys/fs/bpf"]))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::go_minor;
-
-    #[test]
-    fn versions_of_go_are_read() {
-        assert_eq!(go_minor("go version go1.26.8 linux/amd64\n"), Some(26));
-        assert_eq!(go_minor("go version go1.19 linux/amd64\n"), Some(19));
-        assert_eq!(go_minor("go version devel +abc linux/amd64\n"), None);
-    }
 }

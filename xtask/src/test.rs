@@ -128,12 +128,8 @@ fn kernel_lints() -> Result<Score> {
     Ok(Score::of(status.success()))
 }
 
-/// Whether kubectl applies what the chart says. Helm is built with Go, which a machine that runs nothing else of Kubernetes need not have.
+/// Whether kubectl applies what the chart says.
 fn manifest_lints() -> Score {
-    if let Err(error) = setup::go("Helm") {
-        say(&format!("Manifests are not compared with the chart: {error}"));
-        return Score::default();
-    }
     Score::of(manifests::are_right().unwrap_or_else(|error| {
         println!("Manifests cannot be compared with the chart: {error:#}");
         false

@@ -9,6 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::{Cluster, Release};
+use crate::golang::Go;
 use crate::run::{root, run, say};
 use crate::setup;
 
@@ -40,33 +41,33 @@ pub fn ready(cluster: &Cluster, release: Release) -> Result<()> {
     setup::install(&PACKAGES)?;
     let sources = root().join("tests/kubernetes");
     let made_of = format!("{:016x}", digest(&sources)?);
-    let script = |name: &str| {
+    let script = |name: &str, go: &Go| {
         let mut command = Command::new(sources.join(name));
         command.env("CLUSTER", cluster.directory());
+        go.lend(&mut command);
         command
     };
-    unless_made(&made_of, &cluster.directory().join("made-of"), || {
+    unless_made(&made_of, &cluster.directory().join("made-of"), |go| {
         say("Building Kubernetes, containerd and the upstream tests (some ten minutes at the first time)");
-        run(&mut script("build.sh"))?;
+        run(&mut script("build.sh", go))?;
         say("Making the images of the cluster");
-        run(&mut script("images.sh"))
+        run(&mut script("images.sh", go))
     })?;
     match release {
         Release::Newest => Ok(()),
-        Release::Oldest => unless_made(&made_of, &cluster.directory().join("oldest-made-of"), || {
+        Release::Oldest => unless_made(&made_of, &cluster.directory().join("oldest-made-of"), |go| {
             say("Building the oldest Kubernetes that is supported (a quarter of an hour at the first time)");
-            run(script("build.sh").arg("oldest"))
+            run(script("build.sh", go).arg("oldest"))
         }),
     }
 }
 
 /// Makes what a stamp does not say to be made of these sources, and has it say so.
-fn unless_made(of: &str, stamp: &Path, make: impl FnOnce() -> Result<()>) -> Result<()> {
+fn unless_made(of: &str, stamp: &Path, make: impl FnOnce(&Go) -> Result<()>) -> Result<()> {
     if fs::read_to_string(stamp).is_ok_and(|it| it == of) {
         return Ok(());
     }
-    setup::go("Kubernetes")?;
-    make()?;
+    make(&Go::ready("Kubernetes")?)?;
     fs::write(stamp, of).with_context(|| format!("writing {}", stamp.display()))
 }
 

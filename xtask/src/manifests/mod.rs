@@ -6,12 +6,12 @@ mod switches;
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
+use crate::golang::Go;
 use crate::run::{root, run, say, target};
-use crate::setup;
 use chart::Chart;
 
 /// The first line of all that is made.
@@ -57,11 +57,11 @@ pub fn are_right() -> Result<bool> {
 /// Where it cannot be built.
 pub fn helm() -> Result<PathBuf> {
     let program = target().join("helm/helm");
-    setup::go("Helm")?;
+    let go = Go::ready("Helm")?;
     if !program.exists() {
         say("Building Helm (some minutes)");
     }
-    let mut go = Command::new("go");
+    let mut go = go.command();
     go.args(["build", "-mod=readonly", "-ldflags=-s -w", "-o"]).arg(&program).arg("helm.sh/helm/v4/cmd/helm");
     run(go.current_dir(root().join("tests/kubernetes/helm")).env("CGO_ENABLED", "0"))?;
     Ok(program)
