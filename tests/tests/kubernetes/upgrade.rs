@@ -1,11 +1,13 @@
 //! An upgrade of Sluice and its undoing, while everything goes on.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
+use serde_json::Value;
 use sluice_tests::kubernetes::{AGNHOST, Asking, Cluster, Namespace, Undone, datagram_to, hostname_at, words};
 use sluice_tests::lab::traffic::{Steady, udp};
 use sluice_tests::lab::{until, until_so};
@@ -146,6 +148,18 @@ fn installed(cluster: &Cluster) -> Result<Vec<[String; 2]>> {
     cluster.nodes()?.iter().map(each).collect()
 }
 
+/// Since when each node is Ready.
+fn ready_since(cluster: &Cluster) -> Result<BTreeMap<String, String>> {
+    let nodes = cluster.get(&["nodes"])?["items"].clone();
+    let since = |node: &Value| {
+        let conditions = node["status"]["conditions"].as_array().into_iter().flatten();
+        let ready = conditions.into_iter().find(|it| it["type"] == "Ready" && it["status"] == "True");
+        let ready = ready.with_context(|| format!("{} is not Ready", node["metadata"]["name"]))?;
+        Ok((node["metadata"]["name"].to_string(), ready["lastTransitionTime"].to_string()))
+    };
+    nodes.as_array().into_iter().flatten().map(since).collect()
+}
+
 #[test]
 fn an_upgrade_and_its_undoing_cost_no_packet() -> Result<()> {
     let cluster = Cluster::alone()?;
@@ -155,6 +169,7 @@ fn an_upgrade_and_its_undoing_cost_no_packet() -> Result<()> {
     let flows = Flows::start(&cluster, &namespace)?;
     flows.go_on("at first")?;
     let before = installed(&cluster)?;
+    let since = ready_since(&cluster)?;
 
     let images = |install: &str, agent: &str| {
         words(&format!("-n kube-system set image daemonset/sluice install={install} agent={agent}"))
@@ -193,6 +208,8 @@ fn an_upgrade_and_its_undoing_cost_no_packet() -> Result<()> {
     })?;
     ensure!(turns > 0, "pods came and went meanwhile");
     flows.are_whole()?;
+    let now = ready_since(&cluster)?;
+    ensure!(now == since, "nodes were NotReady meanwhile: {now:?} instead of {since:?}");
     drop(undone);
     Ok(())
 }
