@@ -167,7 +167,9 @@ impl LocalPods {
             None if self.assumes => unlabelled(name),
             None => return removed(name),
         };
-        Event::Pod(PodObject { node: Some(self.node.clone()), addresses: local.addresses(), ..own })
+        let (node, addresses) = (Some(self.node.clone()), local.addresses());
+        // Who announces them elsewhere, and to whom, changes nothing here.
+        Event::Pod(PodObject { node, addresses, is_announced: false, is_spoken_for: false, ..own })
     }
 }
 
@@ -183,6 +185,8 @@ fn unlabelled(name: &PodName) -> PodObject {
         config_hash: String::new(),
         labels: Labels::default(),
         addresses: Vec::new(),
+        is_announced: false,
+        is_spoken_for: false,
         node: None,
         host_network: false,
         ended: false,
