@@ -70,6 +70,15 @@ impl LocalPods {
         self.pods.keys()
     }
 
+    /// Those whose objects do not say the addresses that their endpoints have, and these.
+    pub fn unsaid(&self) -> impl Iterator<Item = (&PodObject, Vec<IpAddr>)> {
+        self.pods.values().filter_map(|local| {
+            let (own, addresses) = (local.own.as_ref()?, local.addresses());
+            let is_said = !own.addresses.is_empty() && own.addresses.iter().all(|said| addresses.contains(said));
+            (own.is_selectable() && !is_said).then_some((own, addresses))
+        })
+    }
+
     /// What the source knows of the pod with a name and UID; `known` is the one that policies know by that name.
     pub fn find<'a>(&'a self, name: &PodName, uid: &str, known: Option<&'a PodObject>) -> Option<&'a PodObject> {
         let candidates = match self.pods.get(name) {

@@ -219,6 +219,15 @@ impl Policies {
         self.is_started = true;
         self.failure = Some("nothing was written yet".into());
         let _ = self.write(kernel, &Delta::default());
+        self.make_up();
+    }
+
+    /// Has the objects of pods say what an agent before this one has not come to: which addresses those have that it left here.
+    fn make_up(&self) {
+        let Some(messenger) = &self.messenger else { return };
+        for (pod, addresses) in self.local.unsaid() {
+            messenger.publish(pod.name.clone(), pod.uid.clone(), &addresses);
+        }
     }
 
     /// Makes what follows from events so, as far as the tables are what they should be; else all is made at the next attempt.
