@@ -70,6 +70,11 @@ impl LocalPods {
         self.pods.keys()
     }
 
+    /// Whether a pod is on this node, and has no endpoints.
+    pub fn is_homeless(&self, pod: &PodObject) -> bool {
+        pod.node.as_deref() == Some(&*self.node) && !self.pods.contains_key(&pod.name)
+    }
+
     /// Those whose objects do not say the addresses that their endpoints have, and these.
     pub fn unsaid(&self) -> impl Iterator<Item = (&PodObject, Vec<IpAddr>)> {
         self.pods.values().filter_map(|local| {

@@ -230,6 +230,22 @@ fn addresses_that_an_agent_before_has_not_come_to_say_are_said() {
 }
 
 #[test]
+fn what_is_announced_of_pods_whose_endpoints_went_while_no_agent_was_there_is_taken_back() {
+    let (old, other) = (Some("10.1.0.1"), Some("10.1.0.2"));
+    let pods = vec![
+        told_of("stays", old, old),
+        told_of("unconfirmed", old, None),
+        told_of("confirmed", old, old),
+        told_of("of-another-plugin", None, other),
+        PodObject { node: Some("n2".into()), ..told_of("elsewhere", other, None) },
+        pod("u1", json!({ "hostNetwork": true }), "Running"),
+    ];
+    let mut said = made_up(pods, &["stays"]);
+    said.sort();
+    assert_eq!(said, ["x/confirmed of-confirmed: []", "x/unconfirmed of-unconfirmed: []"]);
+}
+
+#[test]
 fn an_endpoint_waits_for_its_own_pod_and_for_no_other() {
     let (mut policies, mut kernel) = with_server();
     tell(&mut policies, &mut kernel, running("u1"));
