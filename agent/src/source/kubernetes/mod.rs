@@ -590,10 +590,14 @@ fn report<S: Stream<Item = Heard<ClusterNetworkPolicy>> + Send>(
     policies.inspect(move |heard| {
         let (policy, due) = match heard {
             Heard::Event(Event::InitApply(policy) | Event::Apply(policy)) => (policy, conditions.due(policy)),
-            Heard::Event(Event::Delete(policy)) => (policy, Due::Nothing),
-            Heard::Event(Event::Init | Event::InitDone) | Heard::Fetched(_) | Heard::Absent | Heard::Nothing(_) => {
-                return;
+            Heard::Event(Event::Delete(policy)) => {
+                conditions.forget(policy);
+                (policy, Due::Nothing)
             }
+            Heard::Event(Event::Init) => return conditions.list(),
+            Heard::Event(Event::InitDone) => return conditions.listed(),
+            Heard::Absent => return conditions.clear(),
+            Heard::Fetched(_) | Heard::Nothing(_) => return,
         };
         let name = policy.name_any();
         match due {
