@@ -160,11 +160,11 @@ impl Kubernetes {
         Self { announced: Announced::new(anywhere), ..self }
     }
 
-    /// Asks once for every kind, and for what the account may do, with a pool or without; gives what is wrong.
+    /// Asks once for every kind, and for what the account may do on a node, with a pool or without; gives what is wrong.
     ///
     /// # Errors
     /// Where there is no client.
-    pub fn examine(self, has_pool: bool) -> Result<Vec<String>> {
+    pub fn examine(self, node: &str, has_pool: bool) -> Result<Vec<String>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.context("starting a client of the Kubernetes API")?.block_on(async {
             let (client, server, _given) = reach(self.kubeconfig.as_deref(), self.server).await?;
@@ -177,7 +177,11 @@ impl Kubernetes {
             examine::<EndpointSlice>(&client, &mut troubles).await;
             examine::<ClusterNetworkPolicy>(&client, &mut troubles).await;
             let mut problems = troubles.problems(false);
-            problems.extend(rights::lacking(&client, has_pool).await);
+            let lacking = rights::lacking(&client, has_pool).await;
+            if lacking.is_empty() {
+                problems.extend(publish::refusal(&client, node).await);
+            }
+            problems.extend(lacking);
             Ok(problems)
         })
     }

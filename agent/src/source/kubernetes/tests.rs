@@ -902,6 +902,30 @@ fn who_may_not_say_addresses_is_told_which_verb_he_lacks_and_tries_again() {
     }
 }
 
+#[test]
+fn whether_addresses_may_be_said_is_tried_with_a_pod_of_the_node_and_nothing_is_changed() {
+    let (server, happened) = Server::start();
+    let uri: Uri = format!("http://{}", server.0.address).parse().expect("a URI");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("builds");
+    let refusal = || {
+        let (client, ..) =
+            runtime.block_on(async { connect(&kube::Config::new(uri.clone()), client::PATIENCE) }).expect("a client");
+        runtime.block_on(publish::refusal(&client, "a"))
+    };
+    assert_eq!(refusal(), None, "there is no pod to try it with");
+    server.give(PODS, json!([pod("u1", 1)]));
+    assert_eq!(refusal(), None);
+    assert_eq!(condition(&wait_for(&happened, STATUS)).2, "delete");
+    let asked_for = |path: &str| server.0.asked_for.lock().expect("locks")[path].clone();
+    assert!(asked_for(STATUS).contains("dryRun=All"), "{}", asked_for(STATUS));
+    assert!(asked_for(PODS).contains("fieldSelector=spec.nodeName%3Da"), "{}", asked_for(PODS));
+    server.give(STATUS, Value::Null);
+    let refused = refusal().expect("admission says no");
+    assert!(refused.contains("no admission policy or webhook denies it"), "{refused}");
+    server.give(STATUS, json!(503));
+    assert_eq!(refusal(), None, "that is no refusal");
+}
+
 /// Kubelets write to the same status.
 #[test]
 fn addresses_are_said_again_after_a_conflict_and_where_there_is_no_answer() {
