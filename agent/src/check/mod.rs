@@ -119,7 +119,8 @@ pub fn run(config: &Config, check: &Check) -> Result<()> {
 fn api(config: &Config, kubeconfig: Option<&std::path::Path>) -> Vec<Finding> {
     const CHECK: &str = "Kubernetes API";
     let server = config.api_server.clone().map(|server| server.0);
-    match Kubernetes::new(kubeconfig).0.with_services().at(server).examine(!config.pod_cidr_pool.is_empty()) {
+    let source = Kubernetes::new(kubeconfig).0.with_services().at(server);
+    match source.examine(&config.node_name, !config.pod_cidr_pool.is_empty()) {
         Ok(problems) => {
             Finding::each(CHECK, Verdict::Failure, problems, "every kind is there, and may be read and written to")
         }

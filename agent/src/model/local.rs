@@ -70,6 +70,20 @@ impl LocalPods {
         self.pods.keys()
     }
 
+    /// Whether a pod is on this node, and has no endpoints.
+    pub fn is_homeless(&self, pod: &PodObject) -> bool {
+        pod.node.as_deref() == Some(&*self.node) && !self.pods.contains_key(&pod.name)
+    }
+
+    /// Those whose objects do not say the addresses that their endpoints have, and these.
+    pub fn unsaid(&self) -> impl Iterator<Item = (&PodObject, Vec<IpAddr>)> {
+        self.pods.values().filter_map(|local| {
+            let (own, addresses) = (local.own.as_ref()?, local.addresses());
+            let is_said = !own.addresses.is_empty() && own.addresses.iter().all(|said| addresses.contains(said));
+            (own.is_selectable() && !is_said).then_some((own, addresses))
+        })
+    }
+
     /// What the source knows of the pod with a name and UID; `known` is the one that policies know by that name.
     pub fn find<'a>(&'a self, name: &PodName, uid: &str, known: Option<&'a PodObject>) -> Option<&'a PodObject> {
         let candidates = match self.pods.get(name) {
@@ -167,7 +181,9 @@ impl LocalPods {
             None if self.assumes => unlabelled(name),
             None => return removed(name),
         };
-        Event::Pod(PodObject { node: Some(self.node.clone()), addresses: local.addresses(), ..own })
+        let (node, addresses) = (Some(self.node.clone()), local.addresses());
+        // Who announces them elsewhere, and to whom, changes nothing here.
+        Event::Pod(PodObject { node, addresses, is_announced: false, is_spoken_for: false, ..own })
     }
 }
 
@@ -183,6 +199,8 @@ fn unlabelled(name: &PodName) -> PodObject {
         config_hash: String::new(),
         labels: Labels::default(),
         addresses: Vec::new(),
+        is_announced: false,
+        is_spoken_for: false,
         node: None,
         host_network: false,
         ended: false,

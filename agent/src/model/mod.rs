@@ -156,6 +156,7 @@ pub fn run(config: Config) -> Result<()> {
         SourceConfig::Kubernetes(kubeconfig) => {
             let (source, messenger) = Kubernetes::new(kubeconfig.as_deref());
             let source = source.with_services().with_pool(claimant(&config)?);
+            let source = source.with_addresses_anywhere(config.ipam.is_some());
             (Box::new(source.at(config.api_server.clone().map(|ApiServer(uri)| uri))), Some(messenger))
         }
     };

@@ -219,6 +219,19 @@ impl Policies {
         self.is_started = true;
         self.failure = Some("nothing was written yet".into());
         let _ = self.write(kernel, &Delta::default());
+        self.make_up();
+    }
+
+    /// Has the objects of pods say what an agent before this one has not come to: which addresses those have that it left here, and
+    /// that others do not have any more what was announced.
+    fn make_up(&self) {
+        let Some(messenger) = &self.messenger else { return };
+        for (pod, addresses) in self.local.unsaid() {
+            messenger.publish(pod.name.clone(), pod.uid.clone(), &addresses);
+        }
+        for pod in self.index.pods().filter(|pod| pod.is_spoken_for && self.local.is_homeless(pod)) {
+            messenger.publish(pod.name.clone(), pod.uid.clone(), &[]);
+        }
     }
 
     /// Makes what follows from events so, as far as the tables are what they should be; else all is made at the next attempt.

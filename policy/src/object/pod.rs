@@ -22,6 +22,10 @@ pub struct PodObject {
     pub labels: Labels,
     /// Its addresses, at most one of each family, once it has them.
     pub addresses: Vec<IpAddr>,
+    /// Whether these are those that its node's agent announces ([`ADDRESSES`]), for its kubelet has said none yet.
+    pub is_announced: bool,
+    /// Whether its node's agent announces any, whatever its kubelet says.
+    pub is_spoken_for: bool,
     /// The node that it runs on, once it has one.
     pub node: Option<String>,
     /// It uses its node's addresses: to policies it is neither subject nor peer.
@@ -37,7 +41,7 @@ pub struct PodObject {
 }
 
 /// The condition of a pod whose message is its addresses, from the agent of its node; they count until its kubelet says them.
-/// Who may set it, in the status, may say there whatever addresses he likes in any case.
+/// That agent may say there what it likes: who goes by an API server looks whether they are the node's to give.
 pub const ADDRESSES: &str = "sluice.dev/Addresses";
 
 /// Where a mirror pod says which static pod it shows.
@@ -103,6 +107,7 @@ impl TryFrom<&Pod> for PodObject {
     fn try_from(pod: &Pod) -> Result<Self, ObjectError> {
         let object = ObjectName::of(Kind::Pod, &pod.metadata)?;
         let mut addresses: Vec<IpAddr> = Vec::new();
+        let announced = announced(pod);
         if let Some(status) = &pod.status {
             let many: Vec<&str> = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str()).collect();
             let texts = if many.is_empty() { status.pod_ip.as_deref().into_iter().collect() } else { many };
@@ -115,8 +120,10 @@ impl TryFrom<&Pod> for PodObject {
                 addresses.push(address);
             }
         }
-        if addresses.is_empty() {
-            addresses = announced(pod);
+        let is_spoken_for = !announced.is_empty();
+        let is_announced = is_spoken_for && addresses.is_empty();
+        if is_announced {
+            addresses = announced;
         }
         let (mut named_ports, mut ports) = (Vec::new(), Vec::new());
         if let Some(spec) = &pod.spec {
@@ -150,6 +157,8 @@ impl TryFrom<&Pod> for PodObject {
             config_hash: config_hash.cloned().unwrap_or_default(),
             labels: Labels::from(pod.metadata.labels.as_ref()),
             addresses,
+            is_announced,
+            is_spoken_for,
             node: spec.and_then(|spec| spec.node_name.clone()).filter(|node| !node.is_empty()),
             host_network: spec.is_some_and(|spec| spec.host_network == Some(true)),
             ended: matches!(phase, Some("Succeeded" | "Failed")),
@@ -221,17 +230,20 @@ mod tests {
             let mut spec = spec;
             spec["containers"] = json!([]);
             let pod = pod(json!({ "metadata": { "name": "a" }, "spec": spec, "status": status })).unwrap();
-            pod.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+            let addresses = pod.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+            (addresses, pod.is_announced, pod.is_spoken_for)
         };
         let here = || json!({ "nodeName": "n1" });
-        assert_eq!(of(here(), "True", "10.0.0.1,fd00::1", json!([])), "10.0.0.1 fd00::1");
-        assert_eq!(of(here(), "True", "10.0.0.1,fd00::1", json!([{ "ip": "10.0.0.2" }])), "10.0.0.2");
-        assert_eq!(of(json!({}), "True", "10.0.0.1", json!([])), "", "it has no node");
-        assert_eq!(of(json!({ "nodeName": "n1", "hostNetwork": true }), "True", "10.0.0.1", json!([])), "");
+        assert_eq!(of(here(), "True", "10.0.0.1,fd00::1", json!([])), ("10.0.0.1 fd00::1".into(), true, true));
+        let both = of(here(), "True", "10.0.0.1,fd00::1", json!([{ "ip": "10.0.0.2" }]));
+        assert_eq!(both, ("10.0.0.2".into(), false, true));
+        let nobody = (String::new(), false, false);
+        assert_eq!(of(json!({}), "True", "10.0.0.1", json!([])), nobody, "it has no node");
+        assert_eq!(of(json!({ "nodeName": "n1", "hostNetwork": true }), "True", "10.0.0.1", json!([])), nobody);
         for nonsense in ["10.0.0", "", "10.0.0.1,10.0.0.2", "10.0.0.1, fd00::1"] {
-            assert_eq!(of(here(), "True", nonsense, json!([])), "", "{nonsense:?}");
+            assert_eq!(of(here(), "True", nonsense, json!([])), nobody, "{nonsense:?}");
         }
-        assert_eq!(of(here(), "False", "10.0.0.1", json!([])), "");
+        assert_eq!(of(here(), "False", "10.0.0.1", json!([])), nobody);
     }
 
     #[test]

@@ -49,6 +49,14 @@ impl<'a> Bearer<'a> {
     }
 }
 
+/// How kubelets and agents change a pod's status.
+const MERGE: &str = "strategic-merge-patch";
+
+/// What an agent sends to say a pod's addresses.
+fn announcement(addresses: &str) -> Value {
+    json!({ "status": { "conditions": [{ "type": ADDRESSES, "status": "True", "message": addresses }] } })
+}
+
 /// What an agent says of a pod's addresses.
 fn said(pod: &Value) -> Option<&str> {
     let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
@@ -72,12 +80,11 @@ fn an_agent_may_say_addresses_of_its_nodes_pods_and_nothing_else() -> Result<()>
         })?;
     }
 
-    const MERGE: &str = "strategic-merge-patch";
     const REPLACE: &str = "merge-patch";
     let agent = Bearer::of(&cluster, &namespace, "n1")?;
     let status = |status: Value| json!({ "status": status });
     let condition = |kind: &str| json!({ "type": kind, "status": "True", "message": "192.0.2.1" });
-    let addresses = status(json!({ "conditions": [condition(ADDRESSES)] }));
+    let addresses = announcement("192.0.2.1");
     agent.may_not("other", MERGE, &addresses, "of the node n1 only")?;
     let podips = json!({ "podIP": "192.0.2.1", "podIPs": [{ "ip": "192.0.2.1" }] });
     for (kind, patch, why) in [
@@ -96,5 +103,42 @@ fn an_agent_may_say_addresses_of_its_nodes_pods_and_nothing_else() -> Result<()>
     assert_eq!(said(&agent.patch("own", MERGE, &addresses)?), Some("192.0.2.1"));
     let nothing = status(json!({ "conditions": [{ "type": ADDRESSES, "$patch": "delete" }] }));
     assert_eq!(said(&agent.patch("own", MERGE, &nothing)?), None);
+    Ok(())
+}
+
+#[test]
+fn what_an_agent_says_counts_within_its_nodes_pod_cidrs_only() -> Result<()> {
+    let cluster = Cluster::shared()?;
+    let namespace = Namespace::new(&cluster, "claimants")?;
+    namespace.serve("own", "n1")?;
+    namespace.serve("other", "n2")?;
+    // Its kubelet waits for a volume, and says no addresses.
+    let late = namespace.pod("late").on("n1").with("volumes: [{name: v, configMap: {name: missing}}]");
+    late.container("volumeMounts: [{name: v, mountPath: /v}]").start()?;
+    let from_late = "[{from: [{podSelector: {matchLabels: {role: late}}}]}]";
+    namespace.policy("late", &format!("podSelector: {{matchLabels: {{role: other}}}}\ningress: {from_late}"))?;
+    // An older pod has it, in the node's pod CIDR.
+    let inside = *namespace.addresses("own")?.first().context("its address")?;
+    let outside = if inside.is_ipv4() { "192.0.2.1" } else { "2001:db8::1" };
+    let inside = inside.to_string();
+    let to = format!("{}/other", namespace.name);
+    let counts_as_late = |address: &str| -> Result<bool> {
+        let explain = ["/usr/local/bin/sluicectl", "-o", "json", "policy", "explain", "--port", "8080/TCP"];
+        let answers = cluster.on("n2", &[&explain[..], &["--from", address, "--to", &to]].concat())?;
+        let answer: Value = serde_json::from_str(answers.lines().next().context("an answer")?)?;
+        Ok(answer["verdict"] == "allow")
+    };
+    let agent = Bearer::of(&cluster, &namespace, "n1")?;
+    agent.patch("late", MERGE, &announcement(&inside))?;
+    until("the other node takes the pod for who has the address", || {
+        ensure!(counts_as_late(&inside)?, "{inside} is another's");
+        Ok(())
+    })?;
+    agent.patch("late", MERGE, &announcement(outside))?;
+    until("the other node has heard that the pod has the address no more", || {
+        ensure!(!counts_as_late(&inside)?, "{inside} is still the pod's");
+        Ok(())
+    })?;
+    ensure!(!counts_as_late(outside)?, "{outside} is led to n1");
     Ok(())
 }

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde_json::{Value, json};
 use sluice_api::Failure;
+use sluice_policy::object::ADDRESSES;
 use sluice_policy::{Limits, ObjectName, View};
 
 use super::*;
@@ -180,6 +181,68 @@ fn other_nodes_learn_a_new_pods_addresses_at_once_and_forget_them_with_its_endpo
     assert!(said().is_empty());
     policies.release(&mut kernel, "sl1", false);
     assert_eq!(said(), ["x/p u1: []"]);
+}
+
+/// A pod of a name on this node, of which that is announced, and this its kubelet says.
+fn told_of(name: &str, announced: Option<&str>, said: Option<&str>) -> PodObject {
+    let condition = |message: &str| json!({ "type": ADDRESSES, "status": "True", "message": message });
+    let conditions: Vec<Value> = announced.map(condition).into_iter().collect();
+    let said: Vec<Value> = said.map(|ip| json!({ "ip": ip })).into_iter().collect();
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": { "name": name, "namespace": "x", "uid": format!("of-{name}") },
+        "spec": { "nodeName": "n1", "containers": [] },
+        "status": { "conditions": conditions, "podIPs": said },
+    }))
+    .expect("a pod");
+    PodObject::try_from(&pod).expect("makes sense")
+}
+
+/// What a source of those pods is told to say of them, once it has listed them, where an agent has left endpoints of those of
+/// these names.
+fn made_up(pods: Vec<PodObject>, endpoints: &[&str]) -> Vec<String> {
+    let (mut source, messenger) = Kubernetes::new(None);
+    let index = Index::new(View::Node("n1".into()), Limits::NONE);
+    let mut policies = Policies::new("n1", index, Some(messenger));
+    for name in endpoints {
+        let (uid, interface) = (format!("of-{name}"), format!("sl-{name}"));
+        policies.adopt(&endpoint_of(&PodName::new("x", name), &uid, &interface, "10.1.0.1"));
+    }
+    let events = pods.into_iter().filter_map(|pod| policies.pod_is(pod)).collect();
+    policies.learn(events);
+    assert_eq!(source.take_words(), [], "not all is listed");
+    policies.start(&mut Notes::default(), Vec::new());
+    let words = source.take_words().into_iter();
+    words.map(|word| format!("{} {}: {:?}", word.pod, word.uid, word.addresses)).collect()
+}
+
+#[test]
+fn addresses_that_an_agent_before_has_not_come_to_say_are_said() {
+    let (right, wrong) = (Some("10.1.0.1"), Some("10.1.0.9"));
+    let pods = vec![
+        told_of("new", None, None),
+        told_of("announced", right, None),
+        told_of("said", None, right),
+        told_of("again", wrong, wrong),
+        told_of("elsewhere", None, wrong),
+    ];
+    let said = made_up(pods, &["new", "announced", "said", "again", "unlisted"]);
+    assert_eq!(said, ["x/again of-again: [10.1.0.1]", "x/new of-new: [10.1.0.1]"]);
+}
+
+#[test]
+fn what_is_announced_of_pods_whose_endpoints_went_while_no_agent_was_there_is_taken_back() {
+    let (old, other) = (Some("10.1.0.1"), Some("10.1.0.2"));
+    let pods = vec![
+        told_of("stays", old, old),
+        told_of("unconfirmed", old, None),
+        told_of("confirmed", old, old),
+        told_of("of-another-plugin", None, other),
+        PodObject { node: Some("n2".into()), ..told_of("elsewhere", other, None) },
+        pod("u1", json!({ "hostNetwork": true }), "Running"),
+    ];
+    let mut said = made_up(pods, &["stays"]);
+    said.sort();
+    assert_eq!(said, ["x/confirmed of-confirmed: []", "x/unconfirmed of-unconfirmed: []"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What the status of a ClusterNetworkPolicy says of what is not supported in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
@@ -39,22 +39,57 @@ pub enum Due {
     AsBefore,
 }
 
-/// What this agent has had written into policies' status, by the policies' UIDs. Agents of another version may say something
-/// else: each says it once, and the last one has it.
+/// What this agent would have in policies' status, by the policies' UIDs. Agents of another version may say something else: it
+/// is said once, and the last one has it.
 #[derive(Debug, Default)]
-pub struct Conditions(BTreeMap<String, String>);
+pub struct Conditions {
+    said: BTreeMap<String, Said>,
+    /// Those of which a list that is under way has not told yet.
+    unlisted: BTreeSet<String>,
+}
+
+/// A message that has stood in a status, or will.
+#[derive(Debug)]
+struct Said {
+    message: String,
+    /// Whether this agent has had it written, or another has.
+    is_own: bool,
+}
 
 impl Conditions {
+    /// All policies are listed anew from here on.
+    pub fn list(&mut self) {
+        self.unlisted = self.said.keys().cloned().collect();
+    }
+
+    /// They are: of those that were not told of, nothing is to be kept.
+    pub fn listed(&mut self) {
+        for uid in std::mem::take(&mut self.unlisted) {
+            self.said.remove(&uid);
+        }
+    }
+
+    /// A policy is gone.
+    pub fn forget(&mut self, policy: &ClusterNetworkPolicy) {
+        self.said.remove(&policy.uid().unwrap_or_default());
+    }
+
+    /// All are gone.
+    pub fn clear(&mut self) {
+        self.said.clear();
+    }
+
     /// What a policy's status should say and does not. The agents of all nodes come to the same.
     pub fn due(&mut self, policy: &ClusterNetworkPolicy) -> Due {
         let (reason, doubts) = doubts(policy);
         let mut conditions = policy.status.iter().flat_map(|status| &status.conditions);
         let shown = conditions.find(|condition| condition.type_ == SUPPORTED);
         let uid = policy.uid().unwrap_or_default();
+        self.unlisted.remove(&uid);
         let (status, message) = match (doubts.is_empty(), shown) {
             // Nothing to say, and nothing to take back.
             (true, None) => {
-                self.0.remove(&uid);
+                self.said.remove(&uid);
                 return Due::Nothing;
             }
             (true, Some(_)) => ("True", String::new()),
@@ -62,12 +97,18 @@ impl Conditions {
         };
         let is_shown =
             |shown: &Condition| (&*shown.status, &*shown.reason, &shown.message) == (status, reason, &message);
+        let said = self.said.get(&uid).filter(|said| said.message == message);
         if shown.is_some_and(is_shown) {
+            if said.is_none() {
+                self.said.insert(uid, Said { message, is_own: false });
+            }
             return Due::Nothing;
         }
-        if self.0.insert(uid, message.clone()).as_ref() == Some(&message) {
+        // What another had written is to be said again where somebody has removed it.
+        if said.is_some_and(|said| said.is_own || shown.is_some()) {
             return Due::AsBefore;
         }
+        self.said.insert(uid, Said { message: message.clone(), is_own: true });
         let since = shown.filter(|shown| shown.status == status).map(|shown| shown.last_transition_time.clone());
         Due::Condition(Condition {
             type_: SUPPORTED.into(),
@@ -200,6 +241,40 @@ mod tests {
         condition(conditions.due(&policy(names.clone(), &[back])));
         assert_eq!(conditions.due(&policy(json!([]), &[])), Due::Nothing, "nobody has ever written it");
         condition(conditions.due(&policy(names, &[])));
+    }
+
+    #[test]
+    fn what_another_agent_has_said_is_not_said_again_unless_it_is_removed() {
+        let names = || json!([{ "action": "Deny", "to": [{ "domainNames": ["a.example"] }] }]);
+        let said = condition(Conditions::default().due(&policy(names(), &[])));
+        let mut conditions = Conditions::default();
+        assert_eq!(conditions.due(&policy(names(), std::slice::from_ref(&said))), Due::Nothing);
+        let other = Condition { message: "of another version".into(), ..said.clone() };
+        assert_eq!(conditions.due(&policy(names(), std::slice::from_ref(&other))), Due::AsBefore);
+        condition(Conditions::default().due(&policy(names(), &[other])));
+        condition(conditions.due(&policy(names(), &[])));
+        assert_eq!(conditions.due(&policy(names(), &[])), Due::AsBefore, "once");
+    }
+
+    #[test]
+    fn of_policies_that_are_gone_nothing_is_kept() {
+        let names = json!([{ "action": "Deny", "to": [{ "domainNames": ["a.example"] }] }]);
+        let known = policy(names, &[]);
+        let mut conditions = Conditions::default();
+        condition(conditions.due(&known));
+        conditions.list();
+        conditions.due(&known);
+        conditions.listed();
+        assert_eq!(conditions.due(&known), Due::AsBefore, "it was listed");
+        conditions.list();
+        conditions.listed();
+        assert!(conditions.said.is_empty(), "it was not");
+        condition(conditions.due(&known));
+        conditions.forget(&known);
+        assert!(conditions.said.is_empty());
+        condition(conditions.due(&known));
+        conditions.clear();
+        assert!(conditions.said.is_empty());
     }
 
     #[test]

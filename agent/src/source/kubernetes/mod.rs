@@ -1,6 +1,7 @@
 //! The Kubernetes API: objects listed and watched, and pods asked for by name.
 
 mod access;
+mod announced;
 mod blocks;
 mod client;
 mod condition;
@@ -44,6 +45,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{Change, Object, Source};
 use crate::causes;
 use access::{Outage, REFUSALS, Server, Target, Trouble, Troubles, passes};
+use announced::Announced;
 use blocks::{Blocks, SEEN, take};
 use client::{PATIENCE, connect};
 use condition::{Conditions, Due, write};
@@ -82,6 +84,7 @@ pub struct Kubernetes {
     counts: Arc<Counts>,
     services: bool,
     claimant: Option<Claimant>,
+    announced: Announced,
 }
 
 /// Has the API server asked for pods that its watch has not told of yet, and told of the addresses of new ones.
@@ -128,7 +131,8 @@ impl Kubernetes {
         let counts = Arc::new(Counts::default());
         let messenger = Messenger { asks, words: says, counts: Arc::clone(&counts) };
         let kubeconfig = kubeconfig.map(Path::to_owned);
-        (Self { kubeconfig, server: None, asked, words, counts, services: false, claimant: None }, messenger)
+        let (services, claimant, announced) = (false, None, Announced::default());
+        (Self { kubeconfig, server: None, asked, words, counts, services, claimant, announced }, messenger)
     }
 
     /// What there was to say of pods until now.
@@ -150,11 +154,17 @@ impl Kubernetes {
         Self { claimant, ..self }
     }
 
-    /// Asks once for every kind, and for what the account may do, with a pool or without; gives what is wrong.
+    /// Whether pods may have addresses outside their nodes' pod CIDRs, which another plugin gives.
+    #[must_use]
+    pub fn with_addresses_anywhere(self, anywhere: bool) -> Self {
+        Self { announced: Announced::new(anywhere), ..self }
+    }
+
+    /// Asks once for every kind, and for what the account may do on a node, with a pool or without; gives what is wrong.
     ///
     /// # Errors
     /// Where there is no client.
-    pub fn examine(self, has_pool: bool) -> Result<Vec<String>> {
+    pub fn examine(self, node: &str, has_pool: bool) -> Result<Vec<String>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.context("starting a client of the Kubernetes API")?.block_on(async {
             let (client, server, _given) = reach(self.kubeconfig.as_deref(), self.server).await?;
@@ -167,7 +177,11 @@ impl Kubernetes {
             examine::<EndpointSlice>(&client, &mut troubles).await;
             examine::<ClusterNetworkPolicy>(&client, &mut troubles).await;
             let mut problems = troubles.problems(false);
-            problems.extend(rights::lacking(&client, has_pool).await);
+            let lacking = rights::lacking(&client, has_pool).await;
+            if lacking.is_empty() {
+                problems.extend(publish::refusal(&client, node).await);
+            }
+            problems.extend(lacking);
             Ok(problems)
         })
     }
@@ -218,9 +232,10 @@ impl Source for Kubernetes {
     fn run(self: Box<Self>, tell: &mut dyn FnMut(Vec<Change>) -> bool) -> Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.context("starting the watch of the Kubernetes API")?.block_on(async {
-            let Self { kubeconfig, server, asked, words, counts, services, claimant } = *self;
+            let Self { kubeconfig, server, asked, words, counts, services, claimant, announced } = *self;
             let (client, server, given) = reach(kubeconfig.as_deref(), server).await?;
-            let listening = Listening { asked, words, counts, given, services, claimant, absent: ABSENT, seen: SEEN };
+            let (absent, seen) = (ABSENT, SEEN);
+            let listening = Listening { asked, words, counts, given, services, claimant, announced, absent, seen };
             follow(&client, server, listening, tell).await;
             Ok(())
         })
@@ -241,6 +256,8 @@ struct Listening {
     services: bool,
     /// Who takes blocks of a pool.
     claimant: Option<Claimant>,
+    /// Where announced addresses count.
+    announced: Announced,
     /// How long until a kind is asked for again that the server does not have,
     absent: Duration,
     /// and until the watch must have told of a block that is taken.
@@ -250,7 +267,7 @@ struct Listening {
 /// Watches until nobody listens any more. While the server is away, what it said last stays. A kind that it does not have is
 /// asked for again after a time.
 async fn follow(client: &Client, server: Server, listening: Listening, tell: &mut dyn FnMut(Vec<Change>) -> bool) {
-    let Listening { asked, words, counts, given, services, claimant, absent, seen } = listening;
+    let Listening { asked, words, counts, given, services, claimant, mut announced, absent, seen } = listening;
     let (tells, noted) = mpsc::unbounded();
     let pods = stream::select(watch::<Pod>(client), fetch(client, asked, tells.clone()));
     let pods = publish(Means { client: client.clone(), counts, tell: tells.clone() }, words, pods);
@@ -300,6 +317,7 @@ async fn follow(client: &Client, server: Server, listening: Listening, tell: &mu
             changes.extend(nodes);
             is_other |= troubles.note("pod_cidr_pool".into(), access, Timestamp::now());
         }
+        changes = announced.settle(changes);
         changes.extend((was_unlisted && unlisted == 0).then_some(Change::Listed));
         if is_other {
             let now = (troubles.problems(unlisted == 0), troubles.notes());
@@ -617,10 +635,14 @@ fn report<S: Stream<Item = Heard<ClusterNetworkPolicy>> + Send>(
     policies.inspect(move |heard| {
         let (policy, due) = match heard {
             Heard::Event(Event::InitApply(policy) | Event::Apply(policy)) => (policy, conditions.due(policy)),
-            Heard::Event(Event::Delete(policy)) => (policy, Due::Nothing),
-            Heard::Event(Event::Init | Event::InitDone) | Heard::Fetched(_) | Heard::Absent | Heard::Nothing(_) => {
-                return;
+            Heard::Event(Event::Delete(policy)) => {
+                conditions.forget(policy);
+                (policy, Due::Nothing)
             }
+            Heard::Event(Event::Init) => return conditions.list(),
+            Heard::Event(Event::InitDone) => return conditions.listed(),
+            Heard::Absent => return conditions.clear(),
+            Heard::Fetched(_) | Heard::Nothing(_) => return,
         };
         let name = policy.name_any();
         match due {

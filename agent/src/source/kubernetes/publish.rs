@@ -10,7 +10,7 @@ use futures::future::{self, Either};
 use futures::stream::{self, Stream, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::core::Status;
 use kube::runtime::watcher::{DefaultBackoff, Event};
 use kube::{Api, Client, ResourceExt};
@@ -20,9 +20,9 @@ use sluice_policy::object::ADDRESSES;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
-use super::MANAGER;
 use super::access::{Target, Trouble};
 use super::known::{Heard, Told};
+use super::{MANAGER, Watched};
 
 /// Most pods whose addresses are being said at once.
 const AT_ONCE: usize = 32;
@@ -103,6 +103,36 @@ pub fn publish<S: Stream<Item = Heard<Pod>> + Send>(
                 Some(heard)
             }
         })
+    })
+}
+
+/// Why the server would not let this agent say addresses of a pod of a node, if there is one to try it with. By authorization
+/// alone it is not known: admission has its say. Nothing is changed by it.
+pub async fn refusal(client: &Client, node: &str) -> Option<String> {
+    let here = ListParams::default().fields(&format!("spec.nodeName={node}")).limit(1);
+    let pod = Pod::api(client).list(&here).await.ok()?.items.into_iter().next()?;
+    let (namespace, name, uid) = (pod.namespace()?, pod.name_any(), pod.uid()?);
+    let word = Word { pod: PodName::new(&namespace, &name), uid, addresses: Vec::new() };
+    let params = PatchParams { dry_run: true, ..params() };
+    match Api::<Pod>::namespaced(client.clone(), &namespace).patch_status(&name, &params, &word.patch()).await {
+        Err(kube::Error::Api(status)) if !is_of_another(&status) => refused(&status),
+        Ok(_) | Err(_) => None,
+    }
+}
+
+fn params() -> PatchParams {
+    PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() }
+}
+
+/// What it means that the server does not let this agent, if that is what it says.
+fn refused(status: &Status) -> Option<String> {
+    (status.is_forbidden() || status.code == 422).then(|| {
+        format!(
+            "the API server does not let this agent say which addresses new pods have ({}): give its account the verb patch \
+             on pods/status, as manifests/base/rbac.yaml does, and see that no admission policy or webhook denies it; until \
+             then the policies of other nodes know a new pod only once its kubelet has said its addresses, some seconds later",
+            status.message
+        )
     })
 }
 
@@ -211,8 +241,7 @@ impl Means {
     async fn say(&self, word: &Word) -> Said {
         let Word { pod, uid, addresses } = word;
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
-        let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
-        let access = match api.patch_status(&pod.name, &params, &word.patch()).await {
+        let access = match api.patch_status(&pod.name, &params(), &word.patch()).await {
             Ok(_) => {
                 tracing::debug!(%pod, uid, ?addresses, "the pod's object says its addresses");
                 Ok(())
@@ -225,17 +254,10 @@ impl Means {
                 tracing::debug!(%pod, uid, %status, "there is no such pod to say addresses of");
                 return Said::ToNobody;
             }
-            Err(kube::Error::Api(status)) if status.is_forbidden() || status.code == 422 => {
-                Err(Some(Trouble::Refused(format!(
-                    "the API server does not let this agent say which addresses new pods have ({}): give its account the verb patch \
-                     on pods/status, as manifests/base/rbac.yaml does, and see that no admission policy or webhook denies it; until \
-                     then the policies of other nodes know a new pod only once its kubelet has said its addresses, some seconds later",
-                    status.message
-                ))))
-            }
             Err(error) => {
                 tracing::debug!(%pod, uid, %error, "the pod's addresses are said again later");
-                Err(None)
+                let refused = if let kube::Error::Api(status) = &error { refused(status) } else { None };
+                Err(refused.map(Trouble::Refused))
             }
         };
         let (count, said) = match access {

@@ -243,14 +243,15 @@ fn follow_for(
     patience: Duration,
 ) -> (Receiver<Vec<Change>>, Messenger) {
     let (said, heard) = channel::channel();
-    let (Kubernetes { asked, words, counts, .. }, messenger) = Kubernetes::new(None);
+    let (Kubernetes { asked, words, counts, announced, .. }, messenger) = Kubernetes::new(None);
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("builds");
         runtime.block_on(async {
             let uri = format!("http://{address}").parse().expect("a URI");
             let (client, server, given) = connect(&kube::Config::new(uri), patience).expect("a client");
             let tell = &mut |changes| said.send(changes).is_ok();
-            let listening = Listening { asked, words, counts, given, services, claimant, absent: ABSENT, seen: SEEN };
+            let (absent, seen) = (ABSENT, SEEN);
+            let listening = Listening { asked, words, counts, given, services, claimant, announced, absent, seen };
             follow(&client, server, listening, tell).await;
         });
     });
@@ -824,6 +825,40 @@ fn publish(messenger: &Messenger, addresses: &[&str]) {
     messenger.publish(PodName::new("x", "p"), "u1".into(), &addresses);
 }
 
+/// What is told of the pod's addresses next.
+fn next_addresses(heard: &Receiver<Vec<Change>>) -> Vec<String> {
+    loop {
+        let changes = heard.recv_timeout(PATIENCE).expect("it goes on");
+        let pods = changes.into_iter().filter_map(|change| match change {
+            Change::Is(Object::Pod(pod)) => Some(pod.pod.addresses),
+            _ => None,
+        });
+        if let Some(addresses) = pods.last() {
+            return addresses.iter().map(ToString::to_string).collect();
+        }
+    }
+}
+
+#[test]
+fn announced_addresses_count_once_they_are_known_to_be_of_the_nodes_pod_cidrs() {
+    let (server, happened) = Server::start();
+    let (heard, _messenger) = server.follow();
+    let mut watches = BTreeSet::from([NODES, PODS]);
+    while !watches.is_empty() {
+        let (path, _) = happened.recv_timeout(PATIENCE).expect("they begin");
+        watches.remove(&*path);
+    }
+    let mut announced = pod("u1", 2);
+    announced["status"]["conditions"] =
+        json!([{ "type": "sluice.dev/Addresses", "status": "True", "message": "10.1.0.7,2001:db8::7" }]);
+    server.say(PODS, "ADDED", &announced);
+    assert_eq!(next_addresses(&heard), [""; 0]);
+    let mut node = node("a", 2);
+    node["spec"] = json!({ "podCIDRs": ["10.1.0.0/24"] });
+    server.say(NODES, "ADDED", &node);
+    assert_eq!(next_addresses(&heard), ["10.1.0.7"]);
+}
+
 /// What a patch says.
 fn condition(patch: &Value) -> (&Value, &Value, &Value) {
     let condition = &patch["status"]["conditions"][0];
@@ -902,6 +937,30 @@ fn who_may_not_say_addresses_is_told_which_verb_he_lacks_and_tries_again() {
         assert_eq!(next(&heard), ["problems: "]);
         assert!(messenger.published()[1] > 0);
     }
+}
+
+#[test]
+fn whether_addresses_may_be_said_is_tried_with_a_pod_of_the_node_and_nothing_is_changed() {
+    let (server, happened) = Server::start();
+    let uri: Uri = format!("http://{}", server.0.address).parse().expect("a URI");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("builds");
+    let refusal = || {
+        let (client, ..) =
+            runtime.block_on(async { connect(&kube::Config::new(uri.clone()), client::PATIENCE) }).expect("a client");
+        runtime.block_on(publish::refusal(&client, "a"))
+    };
+    assert_eq!(refusal(), None, "there is no pod to try it with");
+    server.give(PODS, json!([pod("u1", 1)]));
+    assert_eq!(refusal(), None);
+    assert_eq!(condition(&wait_for(&happened, STATUS)).2, "delete");
+    let asked_for = |path: &str| server.0.asked_for.lock().expect("locks")[path].clone();
+    assert!(asked_for(STATUS).contains("dryRun=All"), "{}", asked_for(STATUS));
+    assert!(asked_for(PODS).contains("fieldSelector=spec.nodeName%3Da"), "{}", asked_for(PODS));
+    server.give(STATUS, Value::Null);
+    let refused = refusal().expect("admission says no");
+    assert!(refused.contains("no admission policy or webhook denies it"), "{refused}");
+    server.give(STATUS, json!(503));
+    assert_eq!(refusal(), None, "that is no refusal");
 }
 
 /// Kubelets write to the same status.
