@@ -125,3 +125,11 @@ root=$tmp/traefik
 mkdir -p "$root/tmp"
 install "$bin/traefik" "$root/traefik"
 image traefik "$root" '"Entrypoint": ["/traefik"]' traefik:lab
+
+# MetalLB's, by the names that its manifests call. Only the upstream tests need them: they are loaded then.
+mkdir -p "$out/upstream"
+for part in controller speaker; do
+	root=$tmp/metallb-$part
+	install -D "$bin/metallb/$part" "$root/$part"
+	image "upstream/metallb-$part" "$root" "\"Entrypoint\": [\"/$part\"]" "$(sed -nE "s#^ *image: (.*/$part:.*)#\1#p" "$CLUSTER/manifests/metallb.yaml")"
+done
