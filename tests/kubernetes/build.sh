@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds Kubernetes, etcd, containerd, CoreDNS, Traefik and the upstream tests from their Go modules, as the go.mod files beside pin them, and
+# Builds Kubernetes, etcd, containerd, CoreDNS, Traefik, MetalLB and the upstream tests from their Go modules, as the go.mod files beside pin them, and
 # a tunnel of ours, into $CLUSTER/bin, and puts what they need beside, into $CLUSTER/manifests. What is there already costs Go's own comparison.
 #   CLUSTER=DIR build.sh           all of it, with the newest Kubernetes
 #   CLUSTER=DIR build.sh oldest    the oldest Kubernetes that Sluice supports, into $CLUSTER/bin/oldest
@@ -62,6 +62,10 @@ cp traefik/dns/providers.go "$work/lego/providers/dns/"
 cp traefik/go.{mod,sum} "$work/"
 go mod edit -replace "$l=$work/lego" "$work/go.mod"
 build Traefik traefik -modfile "$work/go.mod" -ldflags '-s -w' -o "$bin/traefik" github.com/traefik/traefik/v3/cmd/traefik
+
+m=go.universe.tf/metallb
+build MetalLB metallb -ldflags '-s -w' -o "$bin/metallb/" $m/{controller,speaker}
+install -D -m 644 "$(cd metallb && go list -m -f '{{.Dir}}' $m)/config/manifests/metallb-native.yaml" "$CLUSTER/manifests/metallb.yaml"
 
 build ginkgo e2e -ldflags '-s -w' -o "$bin/ginkgo" github.com/onsi/ginkgo/v2/ginkgo
 install -D -m 644 "$(cd policies && go mod download && go list -m -f '{{.Dir}}' sigs.k8s.io/network-policy-api)"/config/crd/experimental/*_clusternetworkpolicies.yaml \

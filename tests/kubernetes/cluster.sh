@@ -17,6 +17,7 @@
 #   cluster.sh load FILE...       imports images into every node, also those that join later
 #   cluster.sh server             where nodes reach the API server
 #   cluster.sh pods               the addresses of pods, a range of each family
+#   cluster.sh balancers          the addresses that load balancers may have: nodes are asked for them by ARP and NDP
 #
 # Environment:
 #   CLUSTER          directory: bin (build.sh), images (images.sh), and while it is up run and logs
@@ -55,6 +56,11 @@ node_ips() { local f; joined $(for f in $(families); do "net$f" "$(host "$1")"; 
 pod_cidrs() { local f; joined $(for f in $(families); do "pods$f" "${1#n}"; done); }
 cluster_cidrs() { local f; joined $(for f in $(families); do [ "$f" = 4 ] && echo 10.78.0.0/16 || echo fd00:78::/48; done); }
 service_cidrs() { local f; joined $(for f in $(families); do [ "$f" = 4 ] && echo 10.79.0.0/16 || echo fd00:79::/112; done); }
+client4() { echo 10.76.0.1; }
+client6() { echo fd00:76::1; }
+balancers4() { echo 10.76.1.0/24; }
+balancers6() { echo fd00:76:1::/112; }
+balancer_cidrs() { local f; joined $(for f in $(families); do "balancers$f"; done); }
 dns_ips() { local f; joined $(for f in $(families); do [ "$f" = 4 ] && services4 0.10 || services6 a; done); }
 bracketed() { case $1 in *:*) echo "[$1]" ;; *) echo "$1" ;; esac; }
 quoted() { printf '"%s"' "${1//,/\", \"}"; }
@@ -235,6 +241,11 @@ control_plane() {
 		[ "$f" = 4 ] && net cp ip addr add "$(net4 1)/24" dev br0 || net cp ip addr add "$(net6 1)/64" dev br0 nodad
 	done
 	net cp ip link set br0 up
+	for f in $(families); do
+		# A load balancer's client is no neighbour of the nodes.
+		[ "$f" = 4 ] && net cp ip addr add "$(client4)" dev lo || net cp ip addr add "$(client6)" dev lo nodad
+		net cp ip "-$f" route add "$("balancers$f")" dev br0 src "$("client$f")"
+	done
 	net cp sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
 	keys
 	mkdir -p "$run/etcd"
@@ -498,6 +509,7 @@ load)
 	;;
 server) api ;;
 pods) cluster_cidrs ;;
+balancers) balancer_cidrs ;;
 _init) init "$@" ;;
 _route) route ;;
 *) sed -n '2,/^set /p' "$self" | grep '^#' | cut -c3-; exit 2 ;;

@@ -79,6 +79,7 @@ ln -s bash "$root/bin/sh"
 image busybox "$root" '"Cmd": ["/bin/sh"]' "${called[busybox]}"
 add "$root" curl wget getent nc.openbsd dig ss ip conntrack dash
 rm -f "$root"/bin/{nc,sh,ip,wget} # those of busybox crash (wget) or lack what the tests ask for
+echo 'tries = 1' >"$root/etc/wgetrc" # tests wait for it to give up, as that of busybox does at once
 ln -s nc.openbsd "$root/bin/nc"
 ln -s dash "$root/bin/sh"
 for program in bin/nc.openbsd bin/dash sbin/ip; do
@@ -125,3 +126,11 @@ root=$tmp/traefik
 mkdir -p "$root/tmp"
 install "$bin/traefik" "$root/traefik"
 image traefik "$root" '"Entrypoint": ["/traefik"]' traefik:lab
+
+# MetalLB's, by the names that its manifests call. Only the upstream tests need them: they are loaded then.
+mkdir -p "$out/upstream"
+for part in controller speaker; do
+	root=$tmp/metallb-$part
+	install -D "$bin/metallb/$part" "$root/$part"
+	image "upstream/metallb-$part" "$root" "\"Entrypoint\": [\"/$part\"]" "$(sed -nE "s#^ *image: (.*/$part:.*)#\1#p" "$CLUSTER/manifests/metallb.yaml")"
+done

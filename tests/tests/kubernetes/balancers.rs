@@ -9,6 +9,9 @@ use serde_json::json;
 use sluice_tests::kubernetes::{Cluster, Namespace, hostname_at};
 use sluice_tests::lab::until;
 
+/// The Service's load balancer is the test's: of its class, others leave it alone.
+const BALANCED: &str = "type: LoadBalancer\nloadBalancerClass: sluice.test/by-hand";
+
 /// Where the Service of a test is to be reached: nobody has these addresses, and each test its own.
 fn address(cluster: &Cluster, number: u8) -> Result<IpAddr> {
     let is_v4 = cluster.outsider()?.is_ipv4();
@@ -93,7 +96,7 @@ fn a_load_balancers_address_is_served_by_every_node() -> Result<()> {
     let (router, url) = (Router::at(&cluster, at), hostname_at(at, 80));
     namespace.pod("served").on("n2").role("web").serve()?;
     // It needs no port of nodes.
-    namespace.service("web", "type: LoadBalancer\nallocateLoadBalancerNodePorts: false")?;
+    namespace.service("web", &format!("{BALANCED}\nallocateLoadBalancerNodePorts: false"))?;
     let ask = || cluster.fetch(&url);
     router.by("n1")?;
     ensure!(ask().is_err(), "nobody is there yet");
@@ -124,7 +127,7 @@ fn a_load_balancer_of_local_traffic_follows_the_health_checks_and_keeps_clients_
     let at = address(&cluster, 2)?;
     let (router, url) = (Router::at(&cluster, at), hostname_at(at, 80));
     namespace.pod("first").on("n2").role("web").serve()?;
-    namespace.service("web", "type: LoadBalancer\nexternalTrafficPolicy: Local")?;
+    namespace.service("web", &format!("{BALANCED}\nexternalTrafficPolicy: Local"))?;
     announce(&namespace, "web", at, "VIP")?;
     let health = namespace.field("service/web", ".spec.healthCheckNodePort")?.parse()?;
     // What a cloud's controller does: a node that says it has endpoints is sent the clients.
@@ -160,7 +163,7 @@ fn a_load_balancer_lets_in_whom_source_ranges_name() -> Result<()> {
     let (router, url) = (Router::at(&cluster, at), hostname_at(at, 80));
     namespace.pod("served").on("n2").role("web").serve()?;
     namespace.serve("client", "n1")?;
-    namespace.service("web", "type: LoadBalancer")?;
+    namespace.service("web", BALANCED)?;
     announce(&namespace, "web", at, "VIP")?;
     router.by("n1")?;
     let outside = || cluster.outside(&["curl", "-sSfg", "--connect-timeout", "1", &url]);
@@ -189,7 +192,7 @@ fn pods_are_led_to_backends_at_once_unless_the_load_balancer_is_a_proxy() -> Res
     let (_machine, url) = (Machine::at(&cluster, at)?, hostname_at(at, 80));
     namespace.pod("backend").on("n2").role("web").serve()?;
     namespace.serve("client", "n1")?;
-    namespace.service("web", "type: LoadBalancer")?;
+    namespace.service("web", BALANCED)?;
     let balancer = until("the load balancer answers", || cluster.fetch(&url))?;
     ensure!(balancer != "backend", "they have different names");
     let is_answered_by = |who: &str| {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
 use super::{Cluster, Shape};
-use crate::run::{output, root, run, say};
+use crate::run::{root, run, say};
 use crate::{image, manifests};
 
 /// Builds the image, puts it on the nodes and installs it; done when all nodes are Ready.
@@ -38,13 +38,8 @@ struct Wishes {
 
 impl Wishes {
     fn of(cluster: &Cluster, shape: Shape) -> Result<Self> {
-        let asked = |what: &str| {
-            let answer =
-                output(&mut cluster.script(what)).with_context(|| format!("asking the cluster for its {what}"))?;
-            Ok::<_, anyhow::Error>(answer.trim().to_owned())
-        };
-        let pool = if shape.pool { Some(pool(&asked("pods")?)) } else { None };
-        Ok(Self { server: asked("server")?, routing: shape.routing(), pool })
+        let pool = if shape.pool { Some(pool(&cluster.asked("pods")?)) } else { None };
+        Ok(Self { server: cluster.asked("server")?, routing: shape.routing(), pool })
     }
 }
 

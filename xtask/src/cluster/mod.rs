@@ -13,7 +13,7 @@ use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::run::{root, run, say, target};
+use crate::run::{output, root, run, say, target};
 pub use running::Running;
 
 /// See the command's help.
@@ -295,6 +295,15 @@ impl Cluster {
         let mut command = Command::new(root().join("tests/kubernetes/cluster.sh"));
         command.arg(action).env("CLUSTER", &self.directory);
         command
+    }
+
+    /// What the script answers.
+    ///
+    /// # Errors
+    /// Where it cannot be asked.
+    fn asked(&self, what: &str) -> Result<String> {
+        let answer = output(&mut self.script(what)).with_context(|| format!("asking the cluster for its {what}"))?;
+        Ok(answer.trim().to_owned())
     }
 
     /// Has the script do something whose success is the caller's to judge.

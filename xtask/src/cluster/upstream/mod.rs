@@ -1,5 +1,6 @@
 //! The upstream project's own end-to-end tests: which of them run, and what became of them.
 
+mod balancers;
 mod comparisons;
 mod report;
 mod scope;
@@ -30,6 +31,7 @@ pub fn run(cluster: &Cluster, shape: Shape, focus: Option<&str>) -> Result<Vec<O
         fs::remove_dir_all(&report).with_context(|| format!("removing {}", report.display()))?;
     }
     fs::create_dir_all(&report).with_context(|| format!("making {}", report.display()))?;
+    balancers::install(cluster)?;
     let mut ginkgo = cluster.script("beside");
     ginkgo.arg(cluster.directory().join("bin/ginkgo")).args(["run", AT_ONCE, "--no-color", "--keep-going"]);
     ginkgo.args(["--silence-skips", "--json-report=report.json", &format!("--timeout={LIMIT}")]).current_dir(&report);

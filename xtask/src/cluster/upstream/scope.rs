@@ -19,11 +19,16 @@ const OF_NODE: [&str; 7] = [
 
 const DUAL: &str = "[Feature:IPv6DualStack]";
 
+/// How load balancers are reached here.
+const ONE_NODE: &str = "needs load balancers that send clients to several nodes: each of MetalLB's is one node, for ARP and NDP have one answer";
+
 /// Why tests of these names do not run, by the first that fits.
-const SKIPPED: [(&str, &str); 16] = [
+const SKIPPED: [(&str, &str); 18] = [
     ("[Feature:OffByDefault]", "needs feature gates that are off by default"),
     ("[Feature:SCTPConnectivity]", "needs a kernel with SCTP"),
-    ("[Feature:LoadBalancer]", "needs a cloud's load balancers"),
+    ("load balancer cleanup finalizer", "needs a controller that keeps Services by a finalizer: MetalLB does not"),
+    ("should target all nodes with endpoints", ONE_NODE),
+    ("switch session affinity for LoadBalancer service with Local traffic policy", ONE_NODE),
     (DUAL, "needs a cluster of two families (`--dual`)"),
     (
         "IPerf2",
@@ -48,6 +53,18 @@ const SKIPPED: [(&str, &str); 16] = [
     ("[sig-node] ImageVolume", "needs a registry: it always pulls the image that it mounts"),
 ];
 
+/// Why further ones do not run in a cluster of IPv6 alone.
+const SKIPPED_OF_IPV6: [(&str, &str); 2] = [
+    (
+        "should only allow access from service loadbalancer source ranges",
+        "is of IPv4 only: it gives wget an address of IPv6 without brackets",
+    ),
+    (
+        "ExternalTrafficPolicy: Local [Feature:LoadBalancer] should work from pods",
+        "is of IPv4 only: it takes what is before the first colon for the client's address",
+    ),
+];
+
 /// What there has to be for tests that find out for themselves that it is not there, by their words.
 const REMEDIES: [(&str, &str); 1] = [("need at least 3 zones, with at least 2", "`--nodes 6`")];
 
@@ -63,7 +80,8 @@ pub fn is_in_scope(name: &str) -> bool {
 
 /// Names of tests that do not run in such a cluster, with the reasons.
 pub fn skipped(shape: Shape) -> impl Iterator<Item = (&'static str, &'static str)> {
-    SKIPPED.into_iter().filter(move |(name, _)| !(shape.dual && *name == DUAL))
+    let of_ipv6 = SKIPPED_OF_IPV6.into_iter().filter(move |_| shape.ipv6);
+    SKIPPED.into_iter().filter(move |(name, _)| !(shape.dual && *name == DUAL)).chain(of_ipv6)
 }
 
 /// A test's own reason not to run, with what it takes here.
@@ -95,6 +113,14 @@ mod tests {
         assert!(is_in_scope("[sig-node] Pods should support pod readiness gates [NodeConformance]"));
         assert!(!is_in_scope("[sig-node] Secrets should be optional [NodeConformance]"));
         assert!(!is_in_scope("[sig-storage] Disks [Conformance]"));
+    }
+
+    #[test]
+    fn tests_that_know_ipv4_only_run_where_it_is() {
+        let name = "[sig-network] LoadBalancers ExternalTrafficPolicy: Local [Feature:LoadBalancer] should work from pods [Slow]";
+        let runs = |shape| !skipped(shape).any(|(part, _)| name.contains(part));
+        let it = Shape::default();
+        assert!(runs(it) && runs(Shape { dual: true, ..it }) && !runs(Shape { ipv6: true, ..it }));
     }
 
     #[test]
