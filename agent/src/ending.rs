@@ -1,8 +1,10 @@
 //! How the agent ends, or what runs before it: noted on the node for `sluicectl` and the plugin, which then find nobody to ask.
 
+use std::panic::{self, PanicHookInfo};
 use std::path::Path;
+use std::{process, thread};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result, anyhow};
 use k8s_openapi::jiff::{Timestamp, Unit};
 use sluice_api::last_error;
 
@@ -19,6 +21,34 @@ pub fn note(run_dir: &Path, program: &str, result: &Result<()>) {
     }
 }
 
+/// Has a program end as soon as any of its threads or tasks panics: the others would go on by what they knew then, and say to all who
+/// ask that they are well. What is in force stays without them, until the program is started again.
+pub fn with_any_panic(run_dir: &Path, program: &'static str) {
+    let run_dir = run_dir.to_owned();
+    panic::set_hook(Box::new(move |panic| {
+        let error = fault(panic);
+        // Whether or not an agent runs: this may be the one, and has the lock.
+        let noted = last_error::note(&run_dir, &text(program, &error, Timestamp::now()));
+        if tracing::dispatcher::has_been_set() {
+            tracing::error!("{error}");
+        } else {
+            eprintln!("{program}: {error}");
+        }
+        if let Err(error) = noted {
+            tracing::debug!(%error, "sluicectl does not tell of it");
+        }
+        process::exit(1)
+    }));
+}
+
+fn fault(panic: &PanicHookInfo<'_>) -> Error {
+    let thread = thread::current();
+    let thread = thread.name().unwrap_or("without a name");
+    let place = panic.location().map_or_else(|| "a place unknown".into(), ToString::to_string);
+    let what = panic.payload_as_str().unwrap_or("no reason was given");
+    anyhow!("its thread {thread} panicked at {place}: {what}; this is a fault of its own: please report it")
+}
+
 /// Writes it unless an agent runs, which answers for itself.
 fn write(run_dir: &Path, text: &str) -> Result<()> {
     let _lock = prepare::lock(run_dir)?;
@@ -32,7 +62,11 @@ fn text(program: &str, error: &anyhow::Error, now: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
-    use anyhow::anyhow;
+    use std::env;
+    use std::process::{Command, Stdio};
+
+    use tokio::runtime::Builder;
+    use tokio::task::spawn_blocking;
 
     use super::*;
 
@@ -64,5 +98,55 @@ mod tests {
         assert!(noted(run_dir).is_some_and(|text| text.ends_with(": no type information\n")));
         note(run_dir, "sluice-agent", &Ok(()));
         assert_eq!(noted(run_dir), None);
+    }
+
+    /// Whoever panics, in a process of its own.
+    const WHO: &str = "SLUICE_TEST_PANICS_IN";
+    const RUN_DIR: &str = "SLUICE_TEST_RUN_DIR";
+
+    #[test]
+    fn a_panic_of_whomever_is_noted_and_ends_the_program() {
+        if let (Ok(who), Some(run_dir)) = (env::var(WHO), env::var_os(RUN_DIR)) {
+            return panic_in(&who, Path::new(&run_dir));
+        }
+        for who in ["thread", "task", "page"] {
+            let directory = tempfile::tempdir().expect("a directory");
+            let mut program = Command::new(env::current_exe().expect("this program"));
+            program.args([
+                "--exact",
+                "ending::tests::a_panic_of_whomever_is_noted_and_ends_the_program",
+                "--nocapture",
+            ]);
+            program.env(WHO, who).env(RUN_DIR, directory.path()).stdin(Stdio::null());
+            let output = program.output().expect("is run");
+            let noted = noted(directory.path()).unwrap_or_default();
+            for part in
+                ["sluice-agent ", " has ended at ", "panicked at agent/src/ending.rs:", ": nothing is left of it; "]
+            {
+                assert!(noted.contains(part), "{who}: {noted}");
+            }
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(
+                said.contains("sluice-agent: its thread") && said.contains("nothing is left of it"),
+                "{who}: {said}"
+            );
+            assert_eq!(output.status.code(), Some(1), "{who}");
+        }
+    }
+
+    /// Has somebody panic in the agent that has the lock.
+    fn panic_in(who: &str, run_dir: &Path) {
+        let _lock = prepare::lock(run_dir).expect("nobody has it");
+        with_any_panic(run_dir, "sluice-agent");
+        let panics = || panic!("nothing is left of it");
+        let runtime = Builder::new_current_thread().build().expect("builds");
+        let is_over = runtime.block_on(async {
+            match who {
+                "thread" => thread::spawn(panics).join().is_err(),
+                "task" => tokio::spawn(async move { panics() }).await.is_err(),
+                _ => spawn_blocking(panics).await.is_err(),
+            }
+        });
+        assert!(!is_over, "it has ended alone");
     }
 }

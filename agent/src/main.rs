@@ -53,6 +53,7 @@ fn main() -> ExitCode {
         // In a container that has neither settings nor rights but those to write.
         Some(Command::Install(install)) => {
             let run_dir = flags.run_dir();
+            ending::with_any_panic(&run_dir, INSTALL);
             let result = install::run(&install, &run_dir);
             ending::note(&run_dir, INSTALL, &result);
             end(result)
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         Some(Command::Stay) => end(stay()),
         None => {
             let run_dir = flags.run_dir();
+            ending::with_any_panic(&run_dir, AGENT);
             match prepare(flags) {
                 Ok(config) => run(config),
                 Err(error) => {
@@ -106,6 +108,8 @@ fn prepare(flags: Flags) -> Result<Config> {
 /// The agent itself: nobody looks on, so its error goes where its logs go.
 fn run(config: Config) -> ExitCode {
     let run_dir = config.run_dir.clone();
+    // The file of settings may have named another.
+    ending::with_any_panic(&run_dir, AGENT);
     let result = model::run(config);
     ending::note(&run_dir, AGENT, &result);
     match result {

@@ -126,6 +126,13 @@ impl Arguments {
             uid: self.extra("K8S_POD_UID").map(str::to_owned),
         })
     }
+
+    /// What is to be done and to whom, in words for a log.
+    pub fn described(&self) -> String {
+        let pod = self.pod().map(|pod| format!("of {}/{}", pod.namespace, pod.name)).unwrap_or_default();
+        let words = [&format!("{:?}", self.verb), &self.container_id, &self.interface, &pod];
+        words.map(String::as_str).into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+    }
 }
 
 /// `KEY=value;KEY=value`.
@@ -156,6 +163,22 @@ mod tests {
             assert!(interface(bad.into()).is_err(), "{bad:?}");
         }
         assert!(interface("eth0".into()).is_ok() && interface("fifteen-letters".into()).is_ok());
+    }
+
+    #[test]
+    fn a_log_names_the_pod_where_the_runtime_does() {
+        let call = |verb, id: &str, name: &str, extra: &str| Arguments {
+            verb,
+            container_id: id.into(),
+            interface: name.into(),
+            netns: None,
+            extra: pairs(extra).expect("pairs"),
+            path: Vec::new(),
+        };
+        let pod = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0";
+        assert_eq!(call(Verb::Add, "0f3c", "eth0", pod).described(), "Add 0f3c eth0 of shop/web-0");
+        assert_eq!(call(Verb::Del, "0f3c", "eth0", "K8S_POD_NAME=web-0").described(), "Del 0f3c eth0");
+        assert_eq!(call(Verb::Gc, "", "", "").described(), "Gc");
     }
 
     #[test]

@@ -53,8 +53,7 @@ pub fn run(arguments: &Arguments, input: &[u8], print: impl FnOnce(&str) -> io::
         Ok(()) => "done".to_owned(),
         Err(error) => format!("failed, code {}: {error}", error.code),
     };
-    let (verb, id, name) = (arguments.verb, &arguments.container_id, &arguments.interface);
-    log::line(config.log_file.as_deref(), &format!("{verb:?} {id} {name}: {outcome}"));
+    call.log(&outcome);
     result
 }
 
@@ -79,6 +78,10 @@ impl PluginCall<'_> {
 
     fn records(&self) -> Records {
         Records::below(&self.config.run_dir)
+    }
+
+    fn log(&self, text: &str) {
+        log::line(self.config.log_file.as_deref(), &format!("{}: {text}", self.arguments.described()));
     }
 
     fn ipam(&self) -> Ipam<'_> {
@@ -112,7 +115,7 @@ impl PluginCall<'_> {
     /// Clears up after something that is told already, or that nobody waits for.
     fn undo(&self, after: &str) {
         if let Err(error) = self.clear() {
-            log::line(self.config.log_file.as_deref(), &format!("undoing after {after}: {error}"));
+            self.log(&format!("undoing after {after}: {error}"));
         }
     }
 

@@ -273,8 +273,12 @@ fn the_plugin_writes_a_log_where_it_is_told_to() -> Result<()> {
     second.delete()?;
     let lines = fs::read_to_string(&log)?;
     let told: Vec<_> = lines.lines().filter_map(|line| line.split_once(' ')).map(|(_, told)| told).collect();
+    // That ADD names no pod.
     let failed = format!("Add {id} eth0: failed, code {code}: {message}");
-    assert_eq!(told, [format!("Add {id} eth0: done"), failed, format!("Del {id} eth0: done")]);
+    assert_eq!(
+        told,
+        [format!("Add {id} eth0 of default/b: done"), failed, format!("Del {id} eth0 of default/b: done")]
+    );
     // A log that cannot be written stops nothing.
     lab.nodes[0].restart_with("plugin_log_file: /proc/version/no/log\n")?;
     lab.pod(1, "c").map(drop)
