@@ -43,7 +43,9 @@ add() {
 	done
 }
 
-[ -x "$bin/pause" ] || gcc -O2 -static -s -o "$bin/pause" "$here/pause.c"
+for program in pause sh; do
+	[ "$bin/$program" -nt "$here/$program.c" ] || gcc -O2 -static -s -o "$bin/$program" "$here/$program.c"
+done
 # registered FILE KIND: puts a file where upstream's fake registry serves it as part of the image `pause`; prints its digest
 registered() {
 	local hash
@@ -71,11 +73,10 @@ echo 'root:x:0:0:root:/root:/bin/sh' >"$root/etc/passwd"
 echo 'root:x:0:' >"$root/etc/group"
 echo 'hosts: files dns' >"$root/etc/nsswitch.conf"
 ln -sf /proc/mounts "$root/etc/mtab"
-# The shell of Debian's busybox forgets variables of the environment whose names are no identifiers.
-rm "$root/bin/sh"
 add "$root" bash
 [ -e "$root/bin/bash" ] || ln -s /usr/bin/bash "$root/bin/bash"
-ln -s bash "$root/bin/sh"
+rm "$root/bin/sh"
+install "$bin/sh" "$root/bin/sh"
 image busybox "$root" '"Cmd": ["/bin/sh"]' "${called[busybox]}"
 add "$root" curl wget getent nc.openbsd dig ss ip conntrack dash
 rm -f "$root"/bin/{nc,sh,ip,wget} # those of busybox crash (wget) or lack what the tests ask for
