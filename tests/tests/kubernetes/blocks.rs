@@ -138,7 +138,9 @@ fn a_node_that_its_kubelet_makes_anew_has_its_blocks_again() -> Result<()> {
     assert_ne!(anew, node);
     let now = again(&cluster, "n2", &before)?;
     ensure!(now.iter().all(|block| block.owner == anew), "{now:?} of {anew}");
-    cluster.nodes_ready()?;
+    // A kubelet that finds no Node when it starts tries again ever less often to make the CSINode without which none is Ready: over
+    // 140 seconds.
+    cluster.kubectl(&["wait", "--for=condition=Ready", "--timeout=240s", "node/n2"])?;
     cluster.rolled_out("sluice")?;
     pods_answer(&namespace, "new")?;
     nodes_have_their_own(&cluster, &namespace)
