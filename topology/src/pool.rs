@@ -232,6 +232,8 @@ pub fn overlaps(others: &BTreeSet<IpNet>, net: IpNet) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use super::*;
 
     fn net(text: &str) -> IpNet {
@@ -301,11 +303,11 @@ mod tests {
         };
         assert_eq!(lack(&[claim("10.78.1.0/25", "a", 1), v6.clone()], &[], &[], &[]), [], "though its size is another");
         let had = ["10.78.9.0/24"];
-        assert_eq!(lack(&[v6.clone()], &had, &[], &[]), [net(had[0])]);
+        assert_eq!(lack(from_ref(&v6), &had, &[], &[]), [net(had[0])]);
         assert_ne!(lack(&[v6.clone(), claim("10.78.9.128/25", "b", 1)], &had, &[], &[]), [net(had[0])]);
-        assert_ne!(lack(&[v6.clone()], &had, &["10.78.9.7/32"], &[]), [net(had[0])]);
-        assert_ne!(lack(&[v6.clone()], &had, &[], &had), [net(had[0])]);
-        assert_eq!(lack(&[v6.clone()], &had, &[], &["10.78.0.0/16"]), [net(had[0])], "it has a name, and no more");
+        assert_ne!(lack(from_ref(&v6), &had, &["10.78.9.7/32"], &[]), [net(had[0])]);
+        assert_ne!(lack(from_ref(&v6), &had, &[], &had), [net(had[0])]);
+        assert_eq!(lack(from_ref(&v6), &had, &[], &["10.78.0.0/16"]), [net(had[0])], "it has a name, and no more");
         assert!(lack(&[v6], &[], &["10.0.0.0/8"], &[]).is_empty(), "all is somebody's");
     }
 
@@ -321,7 +323,7 @@ mod tests {
         let both = [net("10.78.3.0/24"), net("fd00:78:0:5::/64")];
         assert_eq!(lack(&[], &in_use).blocks, both);
         let other = claim("10.78.9.0/24", "a", 5);
-        assert_eq!(lack(&[other.clone()], &in_use).blocks, both, "it has another, too");
+        assert_eq!(lack(from_ref(&other), &in_use).blocks, both, "it has another, too");
         let smaller = claim("10.78.3.0/28", "a", 1);
         assert_eq!(lack(&[smaller, other.clone()], &in_use).blocks, both[1..], "it has where they are");
         let anothers = claim("10.78.3.0/25", "b", 2);
@@ -331,9 +333,9 @@ mod tests {
         assert_eq!((beside.blocks, beside.lost), (both[1..].to_vec(), Vec::new()), "none of them is in that");
 
         let before = Claim { uid: "older".into(), ..claim("10.78.3.0/24", "a", 2) };
-        let waits = lack(&[before.clone()], &in_use);
+        let waits = lack(from_ref(&before), &in_use);
         assert_eq!((waits.blocks, waits.awaited, waits.lost), (both[1..].to_vec(), both[..1].to_vec(), Vec::new()));
-        assert_eq!(lack(&[before.clone()], &[]).blocks.len(), 1, "of the other family");
+        assert_eq!(lack(from_ref(&before), &[]).blocks.len(), 1, "of the other family");
         assert_eq!(lack(&[before.clone(), other.clone()], &in_use).awaited, both[..1]);
         assert!(!lack(&[before, other, claim("fd00:78::/64", "a", 5)], &[]).is_pending(), "it needs no more");
     }

@@ -59,6 +59,9 @@ pub enum BlockChange {
     Strange(IpNet),
 }
 
+/// Something of blocks, and whether it is well with that.
+pub type Respect = (Target, Result<(), Trouble>);
+
 /// Where they are.
 pub fn api(client: &Client) -> Api<Lease> {
     Api::namespaced(client.clone(), NAMESPACE)
@@ -164,7 +167,7 @@ impl Blocks {
 
     /// What there is to tell of nodes, and whether all is well with the blocks, in each respect. Not before all is listed: what
     /// another has taken would be taken for free.
-    pub fn settle(&mut self) -> (Vec<Change>, [(Target, Result<(), Trouble>); 4]) {
+    pub fn settle(&mut self) -> (Vec<Change>, [Respect; 4]) {
         if self.is_stirred {
             self.held = self.claims.held(&self.claimant.pool);
             self.fresh = self.nodes.keys().cloned().collect();
@@ -237,7 +240,7 @@ impl Blocks {
     }
 
     /// What is wrong, in each respect in which something may be.
-    fn troubles(&self) -> [(Target, Result<(), Trouble>); 4] {
+    fn troubles(&self) -> [Respect; 4] {
         let none = Lack::default();
         let Lack { awaited, lost, exhausted, .. } = self.lack.as_ref().unwrap_or(&none);
         let exhausted = some(exhausted, |v4| if *v4 { "IPv4" } else { "IPv6" }.into()).map(|families| {
