@@ -10,6 +10,7 @@
 #   cluster.sh leave NODE         ends a node for good, and removes what there was of it
 #   cluster.sh apiserver FLAGS... starts the API server anew, with further flags
 #   cluster.sh reboot NODE        ends a node with everything that runs on it, and starts it again
+#   cluster.sh kubelet NODE       starts a node's kubelet anew; where there is no Node, it makes one
 #   cluster.sh kubectl ARGS...    as the cluster's administrator
 #   cluster.sh exec NODE CMD...   runs CMD in a node, or in cp
 #   cluster.sh outside CMD...     runs CMD in the network of cp only, with this machine's files
@@ -365,10 +366,21 @@ boot() {
 		load_into "$name" "${files[@]}"
 		touch "$own/loaded"
 	fi
-	daemon "$name" kubelet env "PATH=$bin:$PATH" "$kubernetes/kubelet" --config "$own/kubelet.yaml" --kubeconfig "$run/$name.conf" \
-		--hostname-override "$name" --node-ip "$(node_ips "$name")" ${KUBELET_ARGS:-}
+	kubelet "$name"
 	[ "$PLUGIN" != reference ] || daemon "$name" kube-proxy "$kubernetes/kube-proxy" --config "$own/kube-proxy.yaml"
 	say "node $name has started"
+}
+kubelet() {
+	local name=$1
+	daemon "$name" kubelet env "PATH=$bin:$PATH" "$kubernetes/kubelet" --config "$run/$name/kubelet.yaml" --kubeconfig "$run/$name.conf" \
+		--hostname-override "$name" --node-ip "$(node_ips "$name")" ${KUBELET_ARGS:-}
+}
+# Ends a daemon: the process that nsenter waits for, and nsenter with it.
+end_daemon() { # NODE NAME
+	local p
+	p=$(pid_in "$run/$1/$2.pid")
+	kill -KILL $(cat "/proc/$p/task/$p/children")
+	gone "$run/$1/$2.pid"
 }
 # The plugins of the CNI project and kube-proxy, with routes between the nodes.
 reference() {
@@ -496,10 +508,13 @@ kubectl) become cp "$kubernetes/kubectl" --kubeconfig "$run/admin.conf" "$@" ;;
 exec) enter "$@" ;;
 outside) become cp "$@" ;;
 beside) exec nsenter -t "$(pid_in "$run/cp/pid")" -n -p -- "$@" ;;
+kubelet)
+	lock
+	end_daemon "$1" kubelet
+	kubelet "$1"
+	;;
 apiserver)
-	p=$(pid_in "$run/cp/apiserver.pid")
-	kill -KILL $(cat "/proc/$p/task/$p/children") # what nsenter waits for
-	gone "$run/cp/apiserver.pid"
+	end_daemon cp apiserver
 	api_server "$@"
 	;;
 load)

@@ -8,5 +8,5 @@ mod slots;
 
 pub use object::{NodeObject, ObjectError, PodPlace};
 pub use plan::{HostRoute, Local, Mode, NodeView, Plan, Underlay, Way, plan, serves_node_ports};
-pub use pool::{Claim, Claims, Lack, Pool, Range, kept_from_pool, overlaps};
+pub use pool::{Claim, Claiming, Claims, Held, Lack, Pool, Range, kept_from_pool, overlaps};
 pub use slots::Slots;

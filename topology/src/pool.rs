@@ -2,7 +2,8 @@
 //!
 //! A block is taken by an object whose name says which block it is, and which can be made only once. So nobody takes what
 //! another has. Blocks of different sizes, after a change of the settings, have different names though they overlap: of
-//! these the one that was made earlier holds, and all agents see them in the same order.
+//! these the one that was made earlier holds, and all agents see them in the same order. What is outside the pool is
+//! nobody's, whoever says so.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -37,21 +38,55 @@ pub struct Claim {
     pub node: String,
     /// and that node's UID: another node of the same name has another one.
     pub uid: String,
-    /// The version at which it was taken: of two that overlap the lower one holds.
-    pub version: u64,
+    /// The second in which it was taken: of two that overlap the earlier one holds.
+    pub since: i64,
 }
 
 /// All that are taken.
 #[derive(Debug, Default)]
 pub struct Claims(BTreeMap<IpNet, Claim>);
 
+/// Those that hold, and those that do not for they are outside the pool.
+#[derive(Debug, Default)]
+pub struct Held {
+    holding: BTreeMap<IpNet, Claim>,
+    /// By name and UID.
+    by_node: BTreeMap<(String, String), Vec<IpNet>>,
+    /// Those that count for nothing.
+    pub outside: Vec<Claim>,
+}
+
+/// A node that may lack blocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Claiming<'a> {
+    /// Its name.
+    pub node: &'a str,
+    /// Its UID.
+    pub uid: &'a str,
+    /// Addresses that its pods have.
+    pub in_use: &'a [IpAddr],
+    /// Blocks that it had before.
+    pub had: &'a [IpNet],
+}
+
 /// What a node still lacks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lack {
-    /// Blocks to take, one of each family without.
+    /// Blocks to take: those in which its pods have addresses, and one of each family without.
     pub blocks: Vec<IpNet>,
+    /// Blocks that are still those of the Node of its name that was before it: they will be free.
+    pub awaited: Vec<IpNet>,
+    /// What others have though its pods have addresses there.
+    pub lost: Vec<Claim>,
     /// The families of which there is no free block: whether it is IPv4.
     pub exhausted: Vec<bool>,
+}
+
+impl Lack {
+    /// Whether there is something that it will have.
+    pub fn is_pending(&self) -> bool {
+        !self.blocks.is_empty() || !self.awaited.is_empty()
+    }
 }
 
 impl Claims {
@@ -65,50 +100,85 @@ impl Claims {
         self.0.remove(&block);
     }
 
-    /// Which node, by name and UID, has which blocks.
-    pub fn by_node(&self) -> BTreeMap<(String, String), Vec<IpNet>> {
-        let mut order: Vec<&Claim> = self.0.values().collect();
-        order.sort_by_key(|claim| (claim.version, claim.block));
-        let mut holding = BTreeSet::new();
-        let mut nodes: BTreeMap<_, Vec<IpNet>> = BTreeMap::new();
+    /// What of them holds.
+    pub fn held(&self, pool: &Pool) -> Held {
+        let (inside, outside): (Vec<&Claim>, Vec<&Claim>) = self.0.values().partition(|claim| pool.has(claim.block));
+        let mut held = Held { outside: outside.into_iter().cloned().collect(), ..Held::default() };
+        let (mut order, mut taken) = (inside, BTreeSet::new());
+        order.sort_by_key(|claim| (claim.since, claim.block));
         for claim in order {
-            if !overlaps(&holding, claim.block) {
-                holding.insert(claim.block);
-                nodes.entry((claim.node.clone(), claim.uid.clone())).or_default().push(claim.block);
+            if !overlaps(&taken, claim.block) {
+                taken.insert(claim.block);
+                held.holding.insert(claim.block, claim.clone());
+                held.by_node.entry((claim.node.clone(), claim.uid.clone())).or_default().push(claim.block);
             }
         }
-        nodes.values_mut().for_each(|blocks| blocks.sort_unstable());
-        nodes
+        held.by_node.values_mut().for_each(|blocks| blocks.sort_unstable());
+        held
+    }
+}
+
+impl Held {
+    /// The blocks of a node, by name and UID.
+    pub fn of(&self, node: &str, uid: &str) -> &[IpNet] {
+        self.by_node.get(&(node.to_owned(), uid.to_owned())).map_or(&[], Vec::as_slice)
+    }
+
+    /// Those of Nodes that had its name before.
+    fn before(&self, node: &str, uid: &str) -> Vec<IpNet> {
+        let older = self.holding.values().filter(|claim| claim.node == node && claim.uid != uid);
+        older.map(|claim| claim.block).collect()
     }
 }
 
 impl Pool {
+    /// Whether all of a block is of it.
+    fn has(&self, block: IpNet) -> bool {
+        self.0.iter().any(|range| range.cidr.contains(&block))
+    }
+
     /// The blocks in which there are addresses: those that their node had.
-    pub fn blocks_of(&self, addresses: &[IpAddr]) -> Vec<IpNet> {
+    fn blocks_of(&self, addresses: &[IpAddr]) -> BTreeSet<IpNet> {
         let block = |address: &IpAddr| {
             let range = self.0.iter().find(|range| range.cidr.contains(address))?;
             IpNet::new(*address, range.block).ok().map(|net| net.trunc())
         };
-        let blocks: BTreeSet<IpNet> = addresses.iter().filter_map(block).collect();
-        blocks.into_iter().collect()
+        addresses.iter().filter_map(block).collect()
     }
 
-    /// What a node lacks that has some blocks: first those are looked at that it had before, then whichever is free, from
-    /// another place on for each node, so that nodes which come at once do not all want the same. What is taken is no choice, nor
-    /// what others have in any case.
-    pub fn lack(&self, node: &str, has: &[IpNet], had: &[IpNet], claims: &Claims, others: BTreeSet<IpNet>) -> Lack {
+    /// What a node lacks. Where it has no block of a family, and its pods have no addresses of one, first those are looked at that
+    /// it had before, then whichever is free, from another place on for each node, so that nodes which come at once do not all want
+    /// the same. What others have is no choice: what is held, whatever of theirs else is in the pool, and what has a block's name
+    /// without being a claim.
+    pub fn lack(&self, who: &Claiming<'_>, held: &Held, others: BTreeSet<IpNet>, named: &BTreeSet<IpNet>) -> Lack {
+        let &Claiming { node, uid, in_use, had } = who;
+        let (has, before) = (held.of(node, uid), held.before(node, uid));
         let mut taken = others;
-        taken.extend(claims.0.keys());
-        let mut lack = Lack::default();
+        taken.extend(held.holding.keys());
+        let is_free = |block: &IpNet| !named.contains(block) && !overlaps(&taken, *block);
+        let covers = |nets: &[IpNet], address: &IpAddr| nets.iter().any(|net| net.contains(address));
+        let homeless: Vec<IpAddr> =
+            in_use.iter().copied().filter(|it| !covers(has, it) && !covers(&before, it)).collect();
+        let is_lost = |claim: &&Claim| homeless.iter().any(|address| claim.block.contains(address));
+        let is_awaited = |block: &IpNet| {
+            let has_other = has.iter().any(|net| net.addr().is_ipv4() == block.addr().is_ipv4());
+            !has_other || in_use.iter().any(|address| block.contains(address))
+        };
+        let mut lack = Lack {
+            blocks: self.blocks_of(&homeless).into_iter().filter(is_free).collect(),
+            awaited: before.into_iter().filter(is_awaited).collect(),
+            lost: held.holding.values().filter(is_lost).cloned().collect(),
+            exhausted: Vec::new(),
+        };
         for v4 in [true, false] {
             let of_family = |net: &&IpNet| net.addr().is_ipv4() == v4;
             let mut ranges = self.0.iter().filter(|range| range.cidr.addr().is_ipv4() == v4).peekable();
-            if ranges.peek().is_none() || has.iter().any(|net| of_family(&net)) {
+            let mut will_have = has.iter().chain(&lack.awaited).chain(&lack.blocks);
+            if ranges.peek().is_none() || will_have.any(|net| of_family(&net)) {
                 continue;
             }
-            let is_free = |block: &IpNet| !overlaps(&taken, *block);
-            let before = had.iter().filter(of_family).copied();
-            match before.chain(ranges.flat_map(|range| range.blocks(node))).find(is_free) {
+            let earlier = had.iter().filter(of_family).copied();
+            match earlier.chain(ranges.flat_map(|range| range.blocks(node))).find(is_free) {
                 Some(block) => lack.blocks.push(block),
                 None => lack.exhausted.push(v4),
             }
@@ -162,6 +232,8 @@ pub fn overlaps(others: &BTreeSet<IpNet>, net: IpNet) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use super::*;
 
     fn net(text: &str) -> IpNet {
@@ -172,18 +244,22 @@ mod tests {
         Pool(ranges.iter().map(|(cidr, block)| Range { cidr: net(cidr), block: *block }).collect())
     }
 
-    fn claim(block: &str, node: &str, version: u64) -> Claim {
-        Claim { block: net(block), node: node.into(), uid: format!("u-{node}"), version }
+    fn claim(block: &str, node: &str, since: i64) -> Claim {
+        Claim { block: net(block), node: node.into(), uid: format!("u-{node}"), since }
     }
 
     fn claims(all: &[Claim]) -> Claims {
         Claims(all.iter().map(|claim| (claim.block, claim.clone())).collect())
     }
 
-    fn blocks_of(claims: &Claims, node: &str) -> Vec<String> {
-        let by_node = claims.by_node();
-        let blocks = by_node.get(&(node.to_owned(), format!("u-{node}")));
-        blocks.into_iter().flatten().map(ToString::to_string).collect()
+    fn blocks_of(held: &Held, node: &str) -> Vec<String> {
+        held.of(node, &format!("u-{node}")).iter().map(ToString::to_string).collect()
+    }
+
+    /// What a node without pods lacks.
+    fn lack(pool: &Pool, node: &str, claims: &Claims) -> Lack {
+        let who = Claiming { node, uid: &format!("u-{node}"), in_use: &[], had: &[] };
+        pool.lack(&who, &claims.held(pool), BTreeSet::new(), &BTreeSet::new())
     }
 
     #[test]
@@ -192,24 +268,24 @@ mod tests {
         let mut taken = Claims::default();
         for index in 0..16 {
             let node = format!("n{index}");
-            let lack = pool.lack(&node, &[], &[], &taken, BTreeSet::new());
+            let lack = lack(&pool, &node, &taken);
             assert_eq!((lack.blocks.len(), lack.exhausted.len()), (2, 0));
             for block in lack.blocks {
-                assert!(pool.0.iter().any(|range| range.cidr.contains(&block)), "{block}");
+                assert!(pool.has(block), "{block}");
                 taken.insert(Claim { block, ..claim("10.0.0.0/8", &node, index) });
             }
         }
-        assert_eq!(taken.by_node().len(), 16);
-        let lack = pool.lack("one more", &[], &[], &taken, BTreeSet::new());
-        assert_eq!((lack.blocks.len(), lack.exhausted), (1, vec![true]), "there are 16 of IPv4");
+        assert_eq!(taken.held(&pool).by_node.len(), 16);
+        let more = lack(&pool, "one more", &taken);
+        assert_eq!((more.blocks.len(), more.exhausted), (1, vec![true]), "there are 16 of IPv4");
         taken.remove(net("10.78.7.0/24"));
-        assert_eq!(pool.lack("one more", &[], &[], &taken, BTreeSet::new()).blocks[0], net("10.78.7.0/24"));
+        assert_eq!(lack(&pool, "one more", &taken).blocks[0], net("10.78.7.0/24"));
     }
 
     #[test]
     fn nodes_that_come_at_once_want_different_blocks() {
         let pool = pool(&[("10.78.0.0/16", 24)]);
-        let want = |node: &str| pool.lack(node, &[], &[], &Claims::default(), BTreeSet::new()).blocks[0];
+        let want = |node: &str| lack(&pool, node, &Claims::default()).blocks[0];
         let wanted: BTreeSet<IpNet> = (0..32).map(|index| want(&format!("n{index}"))).collect();
         assert!(wanted.len() > 16, "{wanted:?}");
         assert_eq!(want("n1"), want("n1"));
@@ -218,33 +294,79 @@ mod tests {
     #[test]
     fn who_has_a_block_lacks_none_of_its_family_and_what_he_had_comes_first() {
         let pool = pool(&[("10.78.0.0/16", 24), ("fd00:78::/48", 64)]);
-        let lack = |has: &[&str], had: &[&str], claims: &Claims, others: &[&str]| {
+        let v6 = claim("fd00:78::/64", "a", 1);
+        let lack = |all: &[Claim], had: &[&str], others: &[&str], named: &[&str]| {
             let nets = |texts: &[&str]| texts.iter().map(|text| net(text)).collect::<Vec<_>>();
-            pool.lack("a", &nets(has), &nets(had), claims, nets(others).into_iter().collect()).blocks
+            let who = Claiming { node: "a", uid: "u-a", in_use: &[], had: &nets(had) };
+            let [others, named] = [others, named].map(|it| nets(it).into_iter().collect::<BTreeSet<_>>());
+            pool.lack(&who, &claims(all).held(&pool), others, &named).blocks
         };
-        let none = Claims::default();
-        assert_eq!(lack(&["10.1.0.0/25", "fd00::/64"], &[], &none, &[]), [], "though they are from before");
-        assert_eq!(lack(&["fd00:78::/64"], &["10.78.9.0/24"], &none, &[]), [net("10.78.9.0/24")]);
-        let anothers = claims(&[claim("10.78.9.128/25", "b", 1)]);
-        assert_ne!(lack(&["fd00:78::/64"], &["10.78.9.0/24"], &anothers, &[]), [net("10.78.9.0/24")]);
-        assert_ne!(lack(&["fd00:78::/64"], &["10.78.9.0/24"], &none, &["10.78.9.7/32"]), [net("10.78.9.0/24")]);
-        assert!(lack(&["fd00:78::/64"], &[], &none, &["10.0.0.0/8"]).is_empty(), "all is somebody's");
-        let had =
-            pool.blocks_of(&["10.78.3.7", "10.78.3.8", "fd00:78:0:5::1", "192.0.2.1"].map(|it| it.parse().unwrap()));
-        assert_eq!(had, [net("10.78.3.0/24"), net("fd00:78:0:5::/64")]);
+        assert_eq!(lack(&[claim("10.78.1.0/25", "a", 1), v6.clone()], &[], &[], &[]), [], "though its size is another");
+        let had = ["10.78.9.0/24"];
+        assert_eq!(lack(from_ref(&v6), &had, &[], &[]), [net(had[0])]);
+        assert_ne!(lack(&[v6.clone(), claim("10.78.9.128/25", "b", 1)], &had, &[], &[]), [net(had[0])]);
+        assert_ne!(lack(from_ref(&v6), &had, &["10.78.9.7/32"], &[]), [net(had[0])]);
+        assert_ne!(lack(from_ref(&v6), &had, &[], &had), [net(had[0])]);
+        assert_eq!(lack(from_ref(&v6), &had, &[], &["10.78.0.0/16"]), [net(had[0])], "it has a name, and no more");
+        assert!(lack(&[v6], &[], &["10.0.0.0/8"], &[]).is_empty(), "all is somebody's");
+    }
+
+    #[test]
+    fn a_block_that_pods_have_addresses_in_is_wanted_whatever_else_there_is() {
+        let pool = pool(&[("10.78.0.0/16", 24), ("fd00:78::/48", 64)]);
+        let lack = |all: &[Claim], in_use: &[&str]| {
+            let in_use: Vec<IpAddr> = in_use.iter().map(|text| text.parse().expect("an address")).collect();
+            let who = Claiming { node: "a", uid: "u-a", in_use: &in_use, had: &[] };
+            pool.lack(&who, &claims(all).held(&pool), BTreeSet::new(), &BTreeSet::new())
+        };
+        let in_use = ["10.78.3.7", "10.78.3.8", "fd00:78:0:5::1", "192.0.2.1"];
+        let both = [net("10.78.3.0/24"), net("fd00:78:0:5::/64")];
+        assert_eq!(lack(&[], &in_use).blocks, both);
+        let other = claim("10.78.9.0/24", "a", 5);
+        assert_eq!(lack(from_ref(&other), &in_use).blocks, both, "it has another, too");
+        let smaller = claim("10.78.3.0/28", "a", 1);
+        assert_eq!(lack(&[smaller, other.clone()], &in_use).blocks, both[1..], "it has where they are");
+        let anothers = claim("10.78.3.0/25", "b", 2);
+        let lost = lack(&[anothers.clone(), other.clone()], &in_use);
+        assert_eq!((lost.blocks, lost.lost), (both[1..].to_vec(), vec![anothers]));
+        let beside = lack(&[claim("10.78.3.128/25", "b", 2), other.clone()], &in_use);
+        assert_eq!((beside.blocks, beside.lost), (both[1..].to_vec(), Vec::new()), "none of them is in that");
+
+        let before = Claim { uid: "older".into(), ..claim("10.78.3.0/24", "a", 2) };
+        let waits = lack(from_ref(&before), &in_use);
+        assert_eq!((waits.blocks, waits.awaited, waits.lost), (both[1..].to_vec(), both[..1].to_vec(), Vec::new()));
+        assert_eq!(lack(from_ref(&before), &[]).blocks.len(), 1, "of the other family");
+        assert_eq!(lack(&[before.clone(), other.clone()], &in_use).awaited, both[..1]);
+        assert!(!lack(&[before, other, claim("fd00:78::/64", "a", 5)], &[]).is_pending(), "it needs no more");
     }
 
     #[test]
     fn of_overlapping_blocks_the_earlier_holds() {
+        let pool = pool(&[("10.78.0.0/16", 24)]);
         let both = claims(&[
             claim("10.78.0.0/24", "a", 7),
             claim("10.78.0.128/25", "b", 5),
             claim("10.78.1.0/24", "b", 9),
-            claim("10.78.1.128/25", "c", 10),
+            claim("10.78.1.128/25", "c", 9),
         ]);
-        assert_eq!(blocks_of(&both, "a"), [""; 0]);
-        assert_eq!(blocks_of(&both, "b"), ["10.78.0.128/25", "10.78.1.0/24"]);
-        assert_eq!(blocks_of(&both, "c"), [""; 0]);
+        let held = both.held(&pool);
+        assert_eq!(blocks_of(&held, "a"), [""; 0]);
+        assert_eq!(blocks_of(&held, "b"), ["10.78.0.128/25", "10.78.1.0/24"]);
+        assert_eq!(blocks_of(&held, "c"), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_outside_the_pool_is_nobodys_and_keeps_nobody_from_anything() {
+        let pool = pool(&[("10.78.0.0/24", 24)]);
+        for outside in ["0.0.0.0/0", "10.78.0.0/23", "8.8.8.0/24", "fd00:78::/64"] {
+            let all = claims(&[claim(outside, "a", 1), claim("10.78.0.0/24", "b", 2)]);
+            let held = all.held(&pool);
+            assert_eq!((blocks_of(&held, "a"), held.outside), (Vec::new(), vec![claim(outside, "a", 1)]));
+            assert_eq!(blocks_of(&all.held(&pool), "b"), ["10.78.0.0/24"]);
+            assert_eq!(lack(&pool, "c", &claims(&[claim(outside, "a", 1)])).blocks, [net("10.78.0.0/24")]);
+        }
+        let both = claims(&[claim("10.78.0.0/25", "a", 1), claim("10.78.0.0/24", "b", 2)]);
+        assert_eq!(lack(&pool, "c", &both).exhausted, [true]);
     }
 
     #[test]

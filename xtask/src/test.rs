@@ -96,14 +96,16 @@ impl Tier {
                 score.add(manifest_lints());
                 Ok(score)
             }
-            Self::Unit => count(cargo().args(["test", "--workspace", "--exclude", "sluice-tests"]), object),
+            Self::Unit => {
+                count(cargo().args(["test", "--no-fail-fast", "--workspace", "--exclude", "sluice-tests"]), object)
+            }
             Self::Packet | Self::Node | Self::Runtime => {
                 let name = self.name();
                 if self == Self::Runtime {
                     setup::runtimes()?;
                 }
                 ensure!(nix::unistd::geteuid().is_root(), "the tier {name} loads programs: run it as root");
-                count(cargo().args(["test", "-p", "sluice-tests", "--test", name]), object)
+                count(cargo().args(["test", "--no-fail-fast", "-p", "sluice-tests", "--test", name]), object)
             }
             Self::Kernels => kernels::run(object),
             Self::Kubernetes => kubernetes::run(options, object),
@@ -142,7 +144,7 @@ fn manifest_lints() -> Score {
 /// Where they cannot be started.
 pub fn count(command: &mut Command, object: &std::path::Path) -> Result<Score> {
     command.env("SLUICE_BPF_OBJECT", object);
-    let mut child = command.arg("--no-fail-fast").stdout(Stdio::piped()).spawn().context("starting cargo")?;
+    let mut child = command.stdout(Stdio::piped()).spawn().context("starting cargo")?;
     let mut score = Score::default();
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).lines() {

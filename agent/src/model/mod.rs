@@ -155,8 +155,8 @@ pub fn run(config: Config) -> Result<()> {
         SourceConfig::Directory(path) => (Box::new(Directory::new(path)), None),
         SourceConfig::Kubernetes(kubeconfig) => {
             let (source, messenger) = Kubernetes::new(kubeconfig.as_deref());
-            let source = source.with_services().with_pool(claimant(&config)?);
-            let source = source.with_addresses_anywhere(config.ipam.is_some());
+            let source =
+                source.with_services().with_pool(claimant(&config)).with_addresses_anywhere(config.ipam.is_some());
             (Box::new(source.at(config.api_server.clone().map(|ApiServer(uri)| uri))), Some(messenger))
         }
     };
@@ -470,18 +470,22 @@ impl Model {
 }
 
 /// Who takes pod CIDRs for this node, if there is a pool of them.
-fn claimant(config: &Config) -> Result<Option<Claimant>> {
+fn claimant(config: &Config) -> Option<Claimant> {
     if config.pod_cidr_pool.is_empty() {
-        return Ok(None);
+        return None;
     }
-    let records = Records::below(&config.run_dir).list()?.into_iter().flatten();
     let ranges = config.pod_cidr_pool.iter().map(|PoolRange { cidr, block }| Range { cidr: *cidr, block: *block });
-    Ok(Some(Claimant {
+    let (records, is_of_pool) = (Records::below(&config.run_dir), config.ipam.is_none());
+    Some(Claimant {
         pool: Pool(ranges.collect()),
         node: config.node_name.clone(),
-        in_use: records.flat_map(|record| record.addresses).collect(),
+        // What another plugin gives says nothing of blocks.
+        in_use: Box::new(move || {
+            let records = if is_of_pool { records.list()? } else { Vec::new() };
+            Ok(records.into_iter().flatten().flat_map(|record| record.addresses).collect())
+        }),
         takes: config.pod_cidrs.is_empty(),
-    }))
+    })
 }
 
 /// What this thread has taken of the CPU.

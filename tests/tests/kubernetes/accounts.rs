@@ -26,18 +26,26 @@ impl<'a> Bearer<'a> {
 
     /// Asks for a change of a pod's status; gives the object as it is then, or why it was refused.
     fn patch(&self, pod: &str, kind: &str, patch: &Value) -> Result<Value> {
+        self.ask("PATCH", &format!("api/v1/namespaces/{}/pods/{pod}/status", self.namespace.name), kind, patch)
+    }
+
+    /// Asks for a Lease, which is not made in earnest.
+    fn lease(&self, namespace: &str, lease: &Value) -> Result<Value> {
+        let path = format!("apis/coordination.k8s.io/v1/namespaces/{namespace}/leases?dryRun=All");
+        self.ask("POST", &path, "json", lease)
+    }
+
+    fn ask(&self, verb: &str, path: &str, kind: &str, body: &Value) -> Result<Value> {
         let server = self.cluster.ask("server", &[])?;
-        let url = format!("{}/api/v1/namespaces/{}/pods/{pod}/status", server.trim(), self.namespace.name);
+        let url = format!("{}/{path}", server.trim());
         let authority = self.cluster.place("pki/ca.crt").display().to_string();
-        let headers =
-            [format!("Authorization: Bearer {}", self.token), format!("Content-Type: application/{kind}+json")];
+        let headers = [format!("Authorization: Bearer {}", self.token), format!("Content-Type: application/{kind}")];
         let [token, kind] = &headers;
-        let (patch, limits) = (patch.to_string(), ["curl", "-sSg", "--max-time", "20", "--cacert", &authority]);
-        let answer = self
-            .cluster
-            .outside(&[&limits[..], &["-X", "PATCH", "-H", token, "-H", kind, "-d", &patch, &url]].concat())?;
+        let (body, limits) = (body.to_string(), ["curl", "-sSg", "--max-time", "20", "--cacert", &authority]);
+        let answer =
+            self.cluster.outside(&[&limits[..], &["-X", verb, "-H", token, "-H", kind, "-d", &body, &url]].concat())?;
         let answer: Value = serde_json::from_str(&answer).with_context(|| answer.clone())?;
-        ensure!(answer["kind"] == "Pod", "{}", answer["message"]);
+        ensure!(answer["kind"] != "Status", "{}", answer["message"]);
         Ok(answer)
     }
 
@@ -50,7 +58,7 @@ impl<'a> Bearer<'a> {
 }
 
 /// How kubelets and agents change a pod's status.
-const MERGE: &str = "strategic-merge-patch";
+const MERGE: &str = "strategic-merge-patch+json";
 
 /// What an agent sends to say a pod's addresses.
 fn announcement(addresses: &str) -> Value {
@@ -80,7 +88,7 @@ fn an_agent_may_say_addresses_of_its_nodes_pods_and_nothing_else() -> Result<()>
         })?;
     }
 
-    const REPLACE: &str = "merge-patch";
+    const REPLACE: &str = "merge-patch+json";
     let agent = Bearer::of(&cluster, &namespace, "n1")?;
     let status = |status: Value| json!({ "status": status });
     let condition = |kind: &str| json!({ "type": kind, "status": "True", "message": "192.0.2.1" });
@@ -140,5 +148,48 @@ fn what_an_agent_says_counts_within_its_nodes_pod_cidrs_only() -> Result<()> {
         Ok(())
     })?;
     ensure!(!counts_as_late(outside)?, "{outside} is led to n1");
+    Ok(())
+}
+
+#[test]
+#[ignore = "of a cluster with a pool"]
+fn an_agent_may_take_blocks_for_its_node_and_make_no_other_lease() -> Result<()> {
+    let cluster = Cluster::shared()?;
+    let namespace = Namespace::new(&cluster, "takers")?;
+    let agent = Bearer::of(&cluster, &namespace, "n1")?;
+    let owner = |node: &str| json!({ "apiVersion": "v1", "kind": "Node", "name": node, "uid": format!("u-{node}") });
+    let lease = json!({
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {
+            "name": "sluice-pod-cidr-198.51.100.0-24",
+            "labels": { "sluice.dev/pod-cidr": "taken" },
+            "ownerReferences": [owner("n1")],
+        },
+        "spec": { "holderIdentity": "n1" },
+    });
+    agent.lease("kube-system", &lease)?;
+    let (node, owned, kind) = ("for the node n1 only", "blocks are their Nodes'", "no Leases but those of blocks");
+    for (path, value, why) in [
+        ("/spec/holderIdentity", json!("n2"), node),
+        ("/spec", json!({}), node),
+        ("/metadata/ownerReferences", json!([owner("n2")]), owned),
+        ("/metadata/ownerReferences", json!([owner("n1"), owner("n2")]), owned),
+        ("/metadata/ownerReferences", json!([]), owned),
+        ("/metadata/ownerReferences/0/kind", json!("Pod"), owned),
+        ("/metadata/labels", json!({}), kind),
+        ("/metadata/name", json!("kube-scheduler"), kind),
+        ("/metadata/name", json!("sluice-pod-cidr-all"), kind),
+    ] {
+        let mut other = lease.clone();
+        *other.pointer_mut(path).with_context(|| format!("no {path}"))? = value;
+        let refused = agent.lease("kube-system", &other);
+        ensure!(refused.as_ref().is_err_and(|error| error.to_string().contains(why)), "{other}: {refused:?}");
+    }
+    let mut kept = lease.clone();
+    kept["metadata"]["finalizers"] = json!(["example.com/kept"]);
+    let refused = agent.lease("kube-system", &kept);
+    ensure!(refused.as_ref().is_err_and(|error| error.to_string().contains(owned)), "{refused:?}");
+    ensure!(agent.lease("default", &lease).is_err(), "there are others' Leases");
     Ok(())
 }

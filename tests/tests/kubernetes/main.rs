@@ -3,6 +3,7 @@
 mod accounts;
 mod admin;
 mod balancers;
+mod blocks;
 mod fitness;
 mod hosts;
 mod ingress;

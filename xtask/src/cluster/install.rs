@@ -53,21 +53,29 @@ fn pool(ranges: &str) -> Value {
 fn kustomization(cluster: &Cluster, wishes: &Wishes) -> Result<PathBuf> {
     let directory = directory(cluster)?;
     let routing = wishes.routing.map(|routing| format!("      - SLUICE_ROUTING={routing}\n")).unwrap_or_default();
-    let pool = wishes.pool.as_ref().map(|pool| json!({"source": "kubernetes", "pod_cidr_pool": pool}));
-    let base = if pool.is_some() { "manifests/overlays/pool" } else { "manifests/base" };
+    let base = root().join(if wishes.pool.is_some() { "manifests/overlays/pool" } else { "manifests/base" });
     let mut text = format!(
         "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [{}]\nconfigMapGenerator:\n  \
          - name: sluice-env\n    namespace: kube-system\n    behavior: merge\n    literals:\n      \
          - SLUICE_API_SERVER={}\n{routing}",
-        relative(&directory, &root().join(base))?,
+        relative(&directory, &base)?,
         wishes.server,
     );
-    if let Some(settings) = pool {
+    if let Some(pool) = &wishes.pool {
         text.push_str("  - {name: sluice-config, namespace: kube-system, behavior: merge, files: [agent.yaml]}\n");
-        write(&directory.join("agent.yaml"), &settings.to_string())?;
+        write(&directory.join("agent.yaml"), &with_pool(&base.join("agent.yaml"), pool)?)?;
     }
     write(&directory.join("kustomization.yaml"), &text)?;
     Ok(directory)
+}
+
+/// The settings of an overlay, with the ranges of this cluster in place of its own.
+fn with_pool(settings: &Path, pool: &Value) -> Result<String> {
+    let text = fs::read_to_string(settings).with_context(|| format!("reading {}", settings.display()))?;
+    let mut settings: Map<String, Value> =
+        serde_yaml_ng::from_str(&text).with_context(|| format!("understanding {}", settings.display()))?;
+    settings.insert("pod_cidr_pool".into(), pool.clone());
+    Ok(Value::from(settings).to_string())
 }
 
 fn by_kubectl(cluster: &Cluster, kustomization: &Path) -> Command {
@@ -122,5 +130,14 @@ mod tests {
     fn a_pool_has_a_range_of_each_family() {
         let of_both = json!([{"cidr": "10.78.0.0/16", "block": 24}, {"cidr": "fd00:78::/48", "block": 64}]);
         assert_eq!(pool("10.78.0.0/16,fd00:78::/48"), of_both);
+    }
+
+    #[test]
+    fn settings_are_those_of_the_overlay_but_for_the_ranges() {
+        let ranges = pool("10.78.0.0/16");
+        let text = with_pool(&root().join("manifests/overlays/pool/agent.yaml"), &ranges).expect("is understood");
+        let settings: Value = serde_json::from_str(&text).expect("is JSON");
+        assert_eq!((&settings["pod_cidr_pool"], &settings["source"]), (&ranges, &json!("kubernetes")));
+        assert_eq!(settings["masquerade"]["port_last"], json!(29999));
     }
 }

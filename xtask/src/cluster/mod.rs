@@ -81,7 +81,7 @@ pub struct Shape {
     native: bool,
     /// Pod CIDRs out of a pool, which Sluice hands out: the Nodes are given none
     #[arg(long)]
-    pool: bool,
+    pub pool: bool,
     /// Install Sluice by Helm instead of kubectl
     #[arg(long)]
     pub helm: bool,

@@ -81,6 +81,7 @@ fn make(chart: &Chart, write: bool) -> Result<Vec<PathBuf>> {
         ("base/agent.yaml", &install.settings()?),
         ("components/metrics/service.yaml", metrics.part("metrics.yaml")?),
         ("overlays/pool/rbac.yaml", pool.part("pool.yaml")?),
+        ("overlays/pool/admission.yaml", pool.part("pool-admission.yaml")?),
         ("overlays/pool/agent.yaml", &pool.settings()?),
         ("overlays/uninstall/daemonset.yaml", uninstall.part("uninstall.yaml")?),
     ];

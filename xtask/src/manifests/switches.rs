@@ -280,7 +280,18 @@ fn pool(chart: &mut Tried) -> Result<()> {
     is(&role["rules"][0]["resources"], json!(["leases"]))?;
     let bound = all.get("RoleBinding", "sluice-agent").context("nobody has the Role")?;
     is(&bound["roleRef"]["name"], json!("sluice-agent"))?;
-    is(&bound["subjects"][0]["name"], all.pod()?["spec"]["serviceAccountName"].clone())
+    is(&bound["subjects"][0]["name"], all.pod()?["spec"]["serviceAccountName"].clone())?;
+    let policy = all.get("ValidatingAdmissionPolicy", "sluice-agent-pool").context("the Role is not narrowed")?;
+    is(&policy["spec"]["matchConstraints"]["resourceRules"][0]["resources"], json!(["leases"]))?;
+    let bound = all
+        .get("ValidatingAdmissionPolicyBinding", "sluice-agent-pool")
+        .context("the policy is in force for nobody")?;
+    is(&bound["spec"]["policyName"], json!("sluice-agent-pool"))?;
+    ensure!(
+        chart.with(&[])?.get("ValidatingAdmissionPolicy", "sluice-agent-pool").is_none(),
+        "it is there without a pool"
+    );
+    Ok(())
 }
 
 fn uninstall(chart: &mut Tried) -> Result<()> {

@@ -313,9 +313,11 @@ async fn follow(client: &Client, server: Server, listening: Listening, tell: &mu
             is_other |= told.access.is_some_and(|access| troubles.note(target, access, Timestamp::now()));
         }
         if let (Some(blocks), 0) = (&mut blocks, unlisted) {
-            let (nodes, access) = blocks.settle();
+            let (nodes, accesses) = blocks.settle();
             changes.extend(nodes);
-            is_other |= troubles.note("pod_cidr_pool".into(), access, Timestamp::now());
+            for (target, access) in accesses {
+                is_other |= troubles.note(target, access, Timestamp::now());
+            }
         }
         changes = announced.settle(changes);
         changes.extend((was_unlisted && unlisted == 0).then_some(Change::Listed));

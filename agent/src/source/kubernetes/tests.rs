@@ -206,6 +206,7 @@ impl Server {
             return (409, status(409, "it is there").to_string());
         }
         object["metadata"]["resourceVersion"] = (items.len() + 10).to_string().into();
+        object["metadata"]["creationTimestamp"] = "2026-01-02T03:04:05Z".into();
         given.insert(path.into(), items.into_iter().chain([object.clone()]).collect());
         if self.0.watches.lock().expect("locks").contains_key(path) {
             self.say(path, "ADDED", &object);
@@ -997,7 +998,8 @@ const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases
 /// The agent of a node, with a pool of two blocks.
 fn claimant(server: &Server, node: &str) -> Receiver<Vec<Change>> {
     let range = Range { cidr: "10.78.0.0/23".parse().expect("a CIDR"), block: 24 };
-    let claimant = Claimant { pool: Pool(vec![range]), node: node.into(), in_use: Vec::new(), takes: true };
+    let claimant =
+        Claimant { pool: Pool(vec![range]), node: node.into(), in_use: Box::new(|| Ok(Vec::new())), takes: true };
     follow_at(server.0.address, false, Some(claimant)).0
 }
 
