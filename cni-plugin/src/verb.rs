@@ -290,7 +290,8 @@ impl PluginCall<'_> {
         let unavailable = |message: String| CniError::new(Code::Unavailable, message);
         let handover = Handover::at(&self.config.run_dir);
         let mut patience = STATUS_PATIENCE;
-        while let Err(why) = self.is_served(patience) {
+        // Never so little that a ready agent could not answer.
+        while let Err(why) = self.is_served(patience.max(PACE)) {
             patience = handover.left();
             if patience.is_zero() {
                 return Err(unavailable(why));
