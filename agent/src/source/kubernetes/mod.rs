@@ -427,7 +427,7 @@ async fn examine<K: Watched>(client: &Client, troubles: &mut Troubles) {
     let Err(error) = api.list(&ListParams::default().limit(1)).await else { return };
     // A matter of choice.
     let is_optional = K::kind(&()) == KIND;
-    let trouble = if is_optional && matches!(&error, kube::Error::Api(status) if status.code == 404) {
+    let trouble = if is_optional && is_missing(&error) {
         let Ok(Some(version)) = elsewhere::<K>(client).await else { return };
         moved::<K>(&version)
     } else {
@@ -553,7 +553,12 @@ fn moved<K: Watched>(version: &str) -> Trouble {
 
 /// Whether the server does not have what was to be watched.
 fn is_absent(error: &watcher::Error) -> bool {
-    matches!(failure(error), Some(kube::Error::Api(status)) if status.code == 404)
+    failure(error).is_some_and(is_missing)
+}
+
+/// Whether the server does not have what was asked for.
+fn is_missing(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
 /// What has kept a watch from beginning. `None`: it had begun, and whether it goes on, the next attempt shows.
